@@ -1,0 +1,171 @@
+"""Validation of shapes, dtypes and arguments, and the wording of its errors.
+
+Every message says who complains, what was expected and what came::
+
+    Dense(features=4): expected x of shape (B, 5), got (7, 3).
+
+Shapes and dtypes are known while JAX traces, so these checks cost nothing in a compiled program.
+Values are known only outside of ``jit``: the checks that look at values say so, and let traced
+arrays pass.
+"""
+
+import math
+import numbers
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class InputError(ValueError):
+    """An argument has the wrong type, shape, dtype or value."""
+
+
+@contextmanager
+def inside(step: str) -> Iterator[None]:
+    """Prefix errors of a child layer with where it sits, so that nested calls spell out a path."""
+    try:
+        yield
+    except InputError as error:
+        text = str(error)
+        joint = "" if text.startswith(("[", ".")) else " "
+        raise InputError(f"{step}{joint}{text}") from None
+
+
+def is_concrete(*arrays: Any) -> bool:
+    """Whether all values can be looked at: not so for traced arrays, and for mere shapes."""
+    return not any(isinstance(leaf, jax.core.Tracer | jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(arrays))
+
+
+def check_concrete(who: Any, **arrays: Any) -> None:
+    """Check that a function that looks at values is not called under a JAX transformation."""
+    for name, array in arrays.items():
+        if not is_concrete(array):
+            raise InputError(
+                f"{who!s}: expected {name} with known values, got a traced array (under jit, vmap or grad)."
+            )
+
+
+# ── Arrays ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def check_shape(who: Any, name: str, x: Any, expected: tuple[str | int, ...]) -> None:
+    """Check a shape against sizes (ints) and free axes (letters); a leading "..." is any number of axes."""
+    shape = jnp.shape(x)
+    axes, sizes = expected, shape
+    if expected and expected[0] == "...":
+        axes = expected[1:]
+        sizes = shape[len(shape) - len(axes) :] if len(shape) >= len(axes) else shape
+    matches = len(sizes) == len(axes) and all(
+        isinstance(axis, str) or axis == size for axis, size in zip(axes, sizes, strict=True)
+    )
+    if not matches:
+        wanted = ", ".join(map(str, expected)) + ("," if len(expected) == 1 else "")
+        raise InputError(f"{who!s}: expected {name} of shape ({wanted}), got {shape}.")
+
+
+def check_floating(who: Any, name: str, x: Any, like: Any = None) -> None:
+    """Check that ``x`` has a floating dtype: that of ``like`` where it is given."""
+    dtype = jnp.result_type(x)
+    if like is not None and dtype != jnp.result_type(like):
+        raise InputError(
+            f"{who!s}: expected {name} of dtype {jnp.result_type(like)}, like the parameters, got {dtype}."
+        )
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise InputError(f"{who!s}: expected {name} of a floating dtype, got {dtype}.")
+
+
+def check_like(who: Any, name: str, x: Any, like: Any, like_name: str) -> None:
+    """Check that two arrays have one shape: a gradient must never be broadcast."""
+    if jnp.shape(x) != jnp.shape(like):
+        raise InputError(f"{who!s}: expected {name} of shape {jnp.shape(like)}, like {like_name}, got {jnp.shape(x)}.")
+
+
+def check_finite(who: Any, name: str, tree: Any) -> None:
+    """Check that every number is finite, where values are concrete."""
+    if not is_concrete(tree):
+        return
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        values = np.asarray(leaf)
+        if jnp.issubdtype(values.dtype, jnp.floating) and not (finite := np.isfinite(values)).all():
+            first = tuple(int(i) for i in np.argwhere(~finite)[0])
+            place = f"{name}{jax.tree_util.keystr(path)}{list(first) if first else ''}"
+            raise InputError(f"{who!s}: expected finite {name}, got {values[first]} at {place}.")
+
+
+def check_not_empty(who: Any, name: str, x: Any) -> None:
+    """Check that a batch has at least one sample: the mean over none is not a number."""
+    if 0 in jnp.shape(x):
+        raise InputError(f"{who!s}: expected {name} with at least one sample, got shape {jnp.shape(x)}.")
+
+
+def check_same_length(who: Any, **arrays: Any) -> None:
+    """Check that all arrays have as many rows as the first."""
+    (first, reference), *others = arrays.items()
+    for name, array in others:
+        if len(array) != len(reference):
+            raise InputError(
+                f"{who!s}: expected {name} with as many rows as {first} ({len(reference)}), got {len(array)}."
+            )
+
+
+def check_labels(who: Any, name: str, labels: Any, allowed: tuple[int, ...]) -> None:
+    """Check that labels are among the allowed ones, where values are concrete."""
+    if not is_concrete(labels):
+        return
+    values = np.asarray(labels)
+    wrong = ~np.isin(values, allowed)
+    if wrong.any():
+        raise InputError(f"{who!s}: expected {name} in {set(allowed)}, got {values[wrong][0]}.")
+
+
+def check_params(who: Any, params: Any, kind: type) -> None:
+    """Check that parameters are of the layer's own type, as its ``init`` made them."""
+    if not isinstance(params, kind):
+        raise InputError(f"{who!s}: expected parameters of type {kind.__name__}, got {type(params).__name__}.")
+
+
+def check_no_params(who: Any, params: Any) -> None:
+    """Check that a layer without parameters was given none."""
+    if jax.tree.leaves(params):
+        raise InputError(f"{who!s}: expected no parameters, (), got {type(params).__name__}.")
+
+
+def check_key(who: Any, key: Any) -> None:
+    """Check that ``key`` is a PRNG key of JAX: a typed one, or the older pair of uint32."""
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    raw = getattr(key, "dtype", None) == jnp.uint32 and jnp.shape(key) == (2,)
+    if not ((typed and jnp.shape(key) == ()) or raw):
+        raise InputError(f"{who!s}: expected a PRNG key such as jax.random.key(0), got {_brief(key)}.")
+
+
+# ── Settings ────────────────────────────────────────────────────────────────────────────────────
+
+
+def check_positive_int(who: str, name: str, value: Any) -> None:
+    """Check an integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise InputError(f"{who}: expected {name} to be an integer of at least 1, got {value!r}.")
+
+
+def check_positive(who: str, name: str, value: Any) -> None:
+    """Check a finite number above 0, where it is concrete."""
+    if not is_concrete(value):
+        return
+    if not jnp.ndim(value) == 0 or not (float(value) > 0 and math.isfinite(value)):
+        raise InputError(f"{who}: expected {name} to be a finite number above 0, got {_brief(value)}.")
+
+
+def check_choice(who: str, name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Check that a word is among the known ones."""
+    if value not in choices:
+        raise InputError(f"{who}: expected {name} to be one of {', '.join(map(repr, choices))}, got {value!r}.")
+
+
+def _brief(value: Any) -> str:
+    if hasattr(value, "shape") and jnp.ndim(value):
+        return f"an array of shape {value.shape}"
+    return repr(value)

@@ -1,0 +1,82 @@
+"""The fully connected layer.   B batch, I input features, O output features."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxnn.checks import InputError, check_floating, check_params, check_positive_int, check_shape
+from jaxnn.layers.initializers import Initializer, check_initializer, initialize
+from jaxnn.types import layer
+
+
+class DenseParams(NamedTuple):
+    """Weights ``w`` (I, O), column k those of neuron k, and bias ``b`` (O,), or None without one."""
+
+    w: Float[Array, "I O"]
+    b: Float[Array, "O"] | None
+
+
+@layer
+class Dense:
+    """A layer of O linear neurons in parallel: y = x W + b.
+
+    Args:
+        features: O, the number of neurons.
+        bias: whether to add b, which starts at 0.
+        w_init: how the weights are drawn, a name from ``jax.nn.initializers`` or a tuple of the name
+            and its arguments. The default is that of Glorot and Bengio (2010).
+
+    Raises:
+        InputError: for a number of features below 1, or an unknown initialiser.
+    """
+
+    features: int
+    bias: bool = True
+    w_init: Initializer = "glorot_uniform"
+
+    def __post_init__(self) -> None:
+        check_positive_int("Dense", "features", self.features)
+        check_initializer("Dense", "w_init", self.w_init)
+
+    def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> DenseParams:
+        """Draw W for inputs of shape (..., I), in the dtype of ``x``."""
+        check_floating(self, "x", x)
+        check_shape(self, "x", x, ("...", "B", "I"))
+        w = initialize(self.w_init, key, (x.shape[-1], self.features), x.dtype)
+        return DenseParams(w, jnp.zeros(self.features, x.dtype) if self.bias else None)
+
+    def forward(
+        self, params: DenseParams, x: Float[Array, "*B I"], key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "*B O"], Array]:
+        """Return x W + b for x of shape (B, I), or with more leading axes (B, T, I)."""
+        self._check(params, x)
+        w, b = params
+        y = x @ w if b is None else x @ w + jnp.expand_dims(b, range(x.ndim - 1))
+        return y, x  # x: dw is a product with it
+
+    def backward(
+        self, params: DenseParams, cache: Float[Array, "*B I"], dy: Float[Array, "*B O"]
+    ) -> tuple[DenseParams, Float[Array, "*B I"]]:
+        """Return dW = xᵀ dy and db = Σ dy, both summed over the batch, and dx = dy Wᵀ."""
+        x, (w, b) = cache, params
+        check_shape(self, "dy", dy, (*x.shape[:-1], self.features))
+        dw = _rows(x).T @ _rows(dy)
+        db = None if b is None else _rows(dy).sum(axis=0)
+        dx = dy @ w.T
+        return DenseParams(dw, db), dx
+
+    def _check(self, params: DenseParams, x: Array) -> None:
+        check_params(self, params, DenseParams)
+        check_shape(self, "x", x, ("...", "B", params.w.shape[0]))
+        check_floating(self, "x", x, like=params.w)
+        check_shape(self, "w", params.w, ("I", self.features))
+        if (params.b is None) == self.bias:
+            raise InputError(f"{self}: expected parameters {'with' if self.bias else 'without'} a bias b.")
+
+
+def _rows(x: Float[Array, "*B n"]) -> Float[Array, "rows n"]:
+    """View all leading axes as one batch of rows."""
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])

@@ -1,0 +1,46 @@
+"""JAX's own initialisers, by name, so that the settings of a layer stay plain values.
+
+A name (``"glorot_uniform"``) calls the factory of that name in ``jax.nn.initializers`` with its
+defaults; a tuple adds arguments: ``("normal", 1.0)`` is ``jax.nn.initializers.normal(1.0)``.
+"""
+
+from typing import Any
+
+import jax
+from jaxtyping import Array, PRNGKeyArray
+
+from jaxnn.checks import InputError, check_choice
+
+Initializer = str | tuple[str | float, ...]
+
+SCALED = (  # factories that take a few numbers and return an initialiser
+    "constant", "delta_orthogonal", "glorot_normal", "glorot_uniform", "he_normal", "he_uniform", "kaiming_normal",
+    "kaiming_uniform", "lecun_normal", "lecun_uniform", "normal", "orthogonal", "truncated_normal", "uniform",
+    "variance_scaling", "xavier_normal", "xavier_uniform",
+)  # fmt: skip
+FIXED = ("ones", "zeros")  # initialisers themselves
+
+
+def check_initializer(who: str, name: str, setting: Initializer) -> None:
+    """Check that ``setting`` names an initialiser of JAX and that its arguments fit."""
+    word, *arguments = setting if isinstance(setting, tuple) and setting else (setting,)
+    check_choice(who, name, word, FIXED + SCALED)
+    if word in FIXED and arguments:
+        raise InputError(f"{who}: expected {name} {word!r} without arguments, got {setting!r}.")
+    try:
+        _factory(setting)
+    except TypeError as error:
+        raise InputError(
+            f"{who}: expected arguments that fit jax.nn.initializers.{word}, got {setting!r} ({error})."
+        ) from None
+
+
+def initialize(setting: Initializer, key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Draw an array of this shape and dtype with the named initialiser."""
+    return _factory(setting)(key, shape, dtype)
+
+
+def _factory(setting: Initializer) -> Any:
+    word, *arguments = setting if isinstance(setting, tuple) else (setting,)
+    named = getattr(jax.nn.initializers, str(word))
+    return named if word in FIXED else named(*arguments)
