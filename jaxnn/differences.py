@@ -1,0 +1,110 @@
+"""Central finite differences in float64, the arbiter that knows no calculus.
+
+Small problems are compared Jacobian against Jacobian. In large ones each leaf is probed along a few
+random directions, which a wrong entry anywhere in the leaf disturbs. A direction along which the
+slope jumps within one step crosses a kink; it proves nothing about a derivative, and is left out.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree
+
+STEP = 1e-5  # the error of a central difference, O(step²) + O(ε / step), is then near 1e-10
+FULL_JACOBIAN = 4096  # entries; above it, random projections
+PROJECTIONS = 8  # random directions a leaf
+KINK = 1e-3  # a jump in slope across one step, relative to the largest slope, which no smooth function shows
+
+Floats = list[Array]
+
+
+class Comparison(NamedTuple):
+    """The derivatives of each leaf, by hand and by differences, where the function is smooth."""
+
+    by_hand: list[np.ndarray]
+    by_differences: list[np.ndarray]
+    excluded: int
+    directions: int
+
+
+def compare(
+    f: Callable[[Floats], PyTree],
+    backward: Callable[[Floats, PyTree], Floats],
+    floats: Floats,
+    dy: PyTree,
+    random: np.random.Generator,
+) -> Comparison:
+    """Set the derivatives that ``backward`` claims beside the differences of ``f``, leaf by leaf.
+
+    Args:
+        f: the function, of a list of float64 leaves.
+        backward: its claimed ``(floats, dy) -> [d of each leaf]``.
+        floats: where to differentiate.
+        dy: a cotangent, for the projections.
+        random: draws the directions.
+    """
+    outputs = sum(leaf.size for leaf in jax.tree.leaves(dy))
+    if outputs * sum(leaf.size for leaf in floats) <= FULL_JACOBIAN:
+        return _full_jacobian(f, backward, floats, dy)
+    return _projections(f, backward, floats, dy, random)
+
+
+def _full_jacobian(
+    f: Callable[[Floats], PyTree], backward: Callable[[Floats, PyTree], Floats], floats: Floats, dy: PyTree
+) -> Comparison:
+    flat_dy, restore_dy = ravel_pytree(dy)
+    point, restore = ravel_pytree(floats)
+    rows = jax.jit(jax.vmap(lambda e: backward(floats, restore_dy(e))))(np.eye(flat_dy.size))
+    by_hand = np.concatenate([np.asarray(leaf).reshape(flat_dy.size, -1) for leaf in rows], axis=1).T
+
+    @jax.jit
+    def shifted(step: Array) -> Float[Array, "inputs outputs"]:
+        return jax.lax.map(lambda i: ravel_pytree(f(restore(point.at[i].add(step))))[0], jnp.arange(point.size))
+
+    return _split(by_hand, *_central(shifted), [leaf.size for leaf in floats])
+
+
+def _projections(
+    f: Callable[[Floats], PyTree],
+    backward: Callable[[Floats, PyTree], Floats],
+    floats: Floats,
+    dy: PyTree,
+    random: np.random.Generator,
+) -> Comparison:
+    flat_dy = ravel_pytree(dy)[0]
+    along = [jnp.asarray(random.standard_normal((PROJECTIONS, *leaf.shape))) for leaf in floats]
+    gradient = jax.jit(backward)(floats, dy)
+    by_hand = np.concatenate([jnp.tensordot(v, d, d.ndim) for v, d in zip(along, gradient, strict=True)])
+
+    @jax.jit
+    def shifted(step: Array) -> Float[Array, "directions"]:
+        def value(leaf_and_direction: Array) -> Array:
+            moved, direction = leaf_and_direction
+            shifts = [step * (moved == i) * v[direction] for i, v in enumerate(along)]
+            return ravel_pytree(f([leaf + shift for leaf, shift in zip(floats, shifts, strict=True)]))[0] @ flat_dy
+
+        pairs = [(i, j) for i in range(len(floats)) for j in range(PROJECTIONS)]
+        return jax.lax.map(value, jnp.asarray(pairs))
+
+    return _split(by_hand, *_central(shifted), [PROJECTIONS] * len(floats))
+
+
+def _central(shifted: Callable[[float], Array]) -> tuple[np.ndarray, np.ndarray]:
+    """Give the central differences, and the jump in slope from one side to the other."""
+    plus, here, minus = (np.asarray(shifted(step)) for step in (STEP, 0.0, -STEP))
+    return (plus - minus) / (2 * STEP), np.abs(plus - 2 * here + minus) / STEP
+
+
+def _split(by_hand: np.ndarray, differences: np.ndarray, jump: np.ndarray, sizes: list[int]) -> Comparison:
+    smooth = ~(jump > KINK * max(1.0, float(np.abs(differences).max(initial=0))))
+    cuts = np.cumsum(sizes)[:-1]
+    return Comparison(
+        np.split(np.where(smooth, by_hand, 0), cuts),
+        np.split(np.where(smooth, differences, 0), cuts),
+        excluded=int((~smooth).sum()),
+        directions=smooth.size,
+    )
