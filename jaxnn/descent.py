@@ -1,0 +1,148 @@
+"""Full-batch gradient descent to a threshold: the lecture's loop, compiled as one ``while_loop``."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from jaxnn.checks import (
+    InputError,
+    check_finite,
+    check_floating,
+    check_positive,
+    check_positive_int,
+    is_concrete,
+)
+
+CHUNK = 10_000  # iterations between two reports of progress
+
+
+class Descent(NamedTuple):
+    """How a descent ended.
+
+    Attributes:
+        params: the last parameters; after divergence, the last finite ones.
+        iterations: the number of updates made; after divergence, the one that was not finite.
+        change: the Euclidean norm of the last update.
+        converged: whether ``change`` fell to the threshold.
+        diverged: whether the norm of an update was no longer finite. (Neither: the iterations ran out.)
+    """
+
+    params: PyTree
+    iterations: Any
+    change: Any
+    converged: Any
+    diverged: Any
+
+
+class _State(NamedTuple):
+    params: PyTree
+    previous: PyTree  # to fall back on when the last update was not finite
+    iterations: Any
+    change: Any
+
+
+def gradient_descent(
+    objective: Callable[..., Array] | None,
+    initial: PyTree,
+    *args: Any,
+    step_size: float,
+    threshold: float,
+    max_iterations: int = 1_000_000,
+    gradient: Callable[..., PyTree] | None = None,
+    progress: bool = False,
+) -> Descent:
+    r"""Repeat θ := θ - step_size · ∇J(θ) until ‖θ - θ_previous‖ ≤ threshold.
+
+    The loop is compiled once for an objective (a function defined once, not a lambda made anew)
+    and the shapes of its arguments: other data, steps, thresholds and limits compile nothing.
+
+    Args:
+        objective: J(params, \*args), a differentiable scalar function; None if ``gradient`` is given.
+        initial: the initial guess, a pytree of floating arrays.
+        *args: further arguments of the objective, such as the data.
+        step_size: α, above 0.
+        threshold: the norm of the change at which the descent has converged, above 0.
+        max_iterations: the most updates to make.
+        gradient: ∇J(params, \*args), by hand; by default ``jax.grad(objective)``.
+        progress: whether to show the iterations on the terminal.
+
+    Returns:
+        The final parameters and how the descent ended, see :class:`Descent`.
+
+    Raises:
+        InputError: for a step, threshold or limit that is not positive, or an initial guess that is
+            not floating and finite.
+    """
+    check_positive("gradient_descent", "step_size", step_size)
+    check_positive("gradient_descent", "threshold", threshold)
+    check_positive_int("gradient_descent", "max_iterations", max_iterations)
+    if (objective is None) == (gradient is None):
+        raise InputError("gradient_descent: expected either an objective or its gradient, got both or neither.")
+    if not jax.tree.leaves(initial):
+        raise InputError("gradient_descent: expected an initial guess with at least one array, got none.")
+    for leaf in jax.tree.leaves(initial):
+        check_floating("gradient_descent", "the initial guess", leaf)
+    check_finite("gradient_descent", "the initial guess", initial)
+    dtype = jnp.result_type(*jax.tree.leaves(initial))
+    none_made_yet = np.asarray(jnp.finfo(dtype).max, dtype)  # above any threshold
+    state = _State(initial, initial, np.int32(0), none_made_yet)
+    program = functools.partial(_descend, objective, gradient, args, step_size, threshold)
+    run = _with_progress if progress else _at_once
+    return _report(run(program, state, threshold, max_iterations), threshold)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _descend(
+    objective: Any, gradient: Any, args: Any, step_size: Array, threshold: Array, state: _State, limit: Array
+) -> _State:
+    gradient = gradient or jax.grad(objective)
+
+    def unfinished(state: _State) -> Array:
+        return (state.change > threshold) & jnp.isfinite(state.change) & (state.iterations < limit)
+
+    def update(state: _State) -> _State:
+        slope = gradient(state.params, *args)
+        params = jax.tree.map(lambda p, d: p - jnp.asarray(step_size, p.dtype) * d, state.params, slope)
+        return _State(params, state.params, state.iterations + 1, _distance(params, state.params))
+
+    return jax.lax.while_loop(unfinished, update, state)
+
+
+def _distance(a: PyTree, b: PyTree) -> Array:
+    squares = jax.tree.map(lambda a, b: jnp.sum((a - b) ** 2), a, b)
+    return jnp.sqrt(sum(jax.tree.leaves(squares)))
+
+
+def _at_once(program: Callable[[_State, int], _State], state: _State, threshold: float, limit: int) -> _State:
+    return program(state, limit)
+
+
+def _with_progress(program: Callable[[_State, int], _State], state: _State, threshold: float, limit: int) -> _State:
+    """Run the same compiled loop a chunk at a time, and say between chunks how far it has come."""
+    from tqdm.auto import tqdm
+
+    with tqdm(desc="gradient descent", unit=" iterations", unit_scale=True, disable=None) as bar:
+        while math.isfinite(state.change) and state.change > threshold and state.iterations < limit:
+            before = int(state.iterations)
+            state = program(state, min(before + CHUNK, limit))
+            bar.update(int(state.iterations) - before)
+            bar.set_postfix(change=f"{float(state.change):.3g}")
+    return state
+
+
+def _report(state: _State, threshold: float) -> Descent:
+    if is_concrete(state):
+        change, iterations = float(state.change), int(state.iterations)
+        diverged: Any = not math.isfinite(change)
+        params = state.previous if diverged else state.params
+    else:  # under vmap or jit the answers stay arrays
+        change, iterations = state.change, state.iterations
+        diverged = ~jnp.isfinite(change)
+        params = jax.tree.map(functools.partial(jnp.where, diverged), state.previous, state.params)
+    return Descent(params, iterations, change, change <= threshold, diverged)
