@@ -1,0 +1,20 @@
+"""Matplotlib displays, in scikit-learn's manner: ``Display.from_...(..., ax=None)``.
+
+Each draws into the axes given, or makes its own, and keeps them as ``ax_`` and ``figure_``. None
+needs a screen.
+"""
+
+from jaxnn.plots.activation import ActivationDisplay
+from jaxnn.plots.curves import CurvesDisplay
+from jaxnn.plots.data import BoundaryDisplay, ScatterDisplay
+from jaxnn.plots.diagram import NetworkDisplay
+from jaxnn.plots.worked import BackpropDisplay
+
+__all__ = [
+    "ActivationDisplay",
+    "BackpropDisplay",
+    "BoundaryDisplay",
+    "CurvesDisplay",
+    "NetworkDisplay",
+    "ScatterDisplay",
+]

@@ -1,0 +1,48 @@
+"""Curves over the steps of training."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from jaxnn.plots.display import CLASSES, Display
+
+
+class CurvesDisplay(Display):
+    """Named curves over steps or epochs: loss, score, accuracy."""
+
+    def __init__(self, curves: Mapping[str, np.ndarray]) -> None:
+        self.curves = curves
+
+    @classmethod
+    def from_history(
+        cls,
+        history: Mapping[str, Any],
+        *,
+        xlabel: str = "step",
+        ylabel: str = "",
+        title: str = "",
+        ax: Axes | None = None,
+    ) -> Self:
+        """Draw each entry of ``history``, a mapping from names to values a step.
+
+        Args:
+            history: the curves, by name.
+            xlabel: what a step is.
+            ylabel: what is measured.
+            title: of the axes.
+            ax: where to draw; by default in a new figure.
+        """
+        curves = {name: np.asarray(values) for name, values in history.items()}
+        return cls(curves).plot(xlabel=xlabel, ylabel=ylabel, title=title, ax=ax)
+
+    def plot(self, *, xlabel: str = "step", ylabel: str = "", title: str = "", ax: Axes | None = None) -> Self:
+        """Draw the curves in the order given."""
+        ax = self._draw_in(ax, figsize=(5, 3.5))
+        for (name, values), color in zip(self.curves.items(), CLASSES * len(self.curves), strict=False):
+            ax.plot(np.arange(1, len(values) + 1), values, label=name, color=color, lw=1.8)
+        ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
+        ax.grid(color="0.92")
+        ax.legend(frameon=False)
+        return self

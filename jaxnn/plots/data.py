@@ -1,0 +1,100 @@
+"""Labelled points in the plane, and the regions a classifier assigns to the labels."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap, to_rgb
+
+from jaxnn.checks import check_same_length, check_shape
+from jaxnn.plots.display import CLASSES, Display
+
+
+class ScatterDisplay(Display):
+    """Points of two features, coloured by label."""
+
+    def __init__(self, x: np.ndarray, y: np.ndarray, feature_names: Sequence[str], class_names: Sequence[str]) -> None:
+        self.x, self.y, self.feature_names, self.class_names = x, y, feature_names, class_names
+
+    @classmethod
+    def from_data(
+        cls,
+        x: Any,
+        y: Any,
+        *,
+        feature_names: Sequence[str] = ("x₁", "x₂"),
+        class_names: Sequence[str] | None = None,
+        ax: Axes | None = None,
+    ) -> Self:
+        """Draw x (B, 2), coloured by the integer labels y (B,).
+
+        Raises:
+            InputError: for x of another shape, or as many labels as there are not points.
+        """
+        x, y = np.asarray(x), np.asarray(y).astype(int)
+        check_shape("ScatterDisplay", "x", x, ("B", 2))
+        check_same_length("ScatterDisplay", x=x, y=y)
+        names = [f"class {k}" for k in range(y.max() + 1)] if class_names is None else class_names
+        return cls(x, y, feature_names, names).plot(ax=ax)
+
+    def plot(self, *, ax: Axes | None = None) -> Self:
+        """Draw one marker style a class."""
+        ax = self._draw_in(ax, figsize=(5, 4))
+        markers = "os^Dvp"
+        for k, name in enumerate(self.class_names):
+            points = self.x[self.y == k]
+            color, marker = CLASSES[k % len(CLASSES)], markers[k % len(markers)]
+            ax.scatter(
+                points[:, 0], points[:, 1], s=42, color=color, marker=marker, edgecolor="white", lw=0.6, label=name
+            )
+        ax.set(xlabel=self.feature_names[0], ylabel=self.feature_names[1])
+        ax.legend(loc="lower right", framealpha=0.9)
+        return self
+
+
+class BoundaryDisplay(Display):
+    """The probability of class 1 over the plane, and the line where it is one half."""
+
+    def __init__(self, xx: np.ndarray, yy: np.ndarray, probability: np.ndarray) -> None:
+        self.xx, self.yy, self.probability = xx, yy, probability
+
+    @classmethod
+    def from_function(
+        cls,
+        predict: Callable[[np.ndarray], Any],
+        x: Any,
+        *,
+        resolution: int = 200,
+        margin: float = 0.5,
+        ax: Axes | None = None,
+    ) -> Self:
+        """Draw a classifier of two features around the points x.
+
+        Args:
+            predict: gives the probability of class 1, (n,) or (n, 1), for inputs (n, 2).
+            x: points (B, 2) that the picture has to show.
+            resolution: points of the grid along each axis.
+            margin: how far the picture extends beyond the points, in the units of x.
+            ax: where to draw; by default in a new figure.
+
+        Raises:
+            InputError: for x of another shape, or probabilities of another.
+        """
+        x = np.asarray(x)
+        check_shape("BoundaryDisplay", "x", x, ("B", 2))
+        (left, bottom), (right, top) = x.min(axis=0) - margin, x.max(axis=0) + margin
+        xx, yy = np.meshgrid(np.linspace(left, right, resolution), np.linspace(bottom, top, resolution))
+        grid = np.stack([xx.ravel(), yy.ravel()], axis=1).astype(x.dtype)
+        probability = np.asarray(predict(grid)).squeeze()
+        check_shape("BoundaryDisplay", "predict(x)", probability, (len(grid),))
+        return cls(xx, yy, probability.reshape(xx.shape)).plot(ax=ax)
+
+    def plot(self, *, ax: Axes | None = None) -> Self:
+        """Draw the two regions, and the boundary between them."""
+        ax = self._draw_in(ax, figsize=(5, 4))
+        pale = ListedColormap([tuple(1 - 0.35 * (1 - c) for c in to_rgb(color)) for color in CLASSES[:2]])
+        ax.pcolormesh(self.xx, self.yy, self.probability >= 0.5, cmap=pale, vmin=0, vmax=1, rasterized=True)
+        if self.probability.min() < 0.5 <= self.probability.max():
+            ax.contour(self.xx, self.yy, self.probability, levels=[0.5], colors="0.2", linewidths=1.2)
+        return self

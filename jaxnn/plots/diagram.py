@@ -1,0 +1,126 @@
+"""The network as a graph: a column of neurons a layer, an edge a weight."""
+
+from typing import Any, NamedTuple, Self
+
+from matplotlib.axes import Axes
+from matplotlib.patches import Circle
+
+from jaxnn.checks import InputError
+from jaxnn.compose import Sequential, chain
+from jaxnn.layers import Dense
+from jaxnn.plots.display import VALUE, WEIGHT, Display
+from jaxnn.types import Layer
+
+RADIUS = 0.28  # of a neuron, in units of the distance between neighbours
+
+
+class Column(NamedTuple):
+    """One layer of neurons.
+
+    Attributes:
+        size: how many there are.
+        activation: the name of the function they apply, "" for inputs and linear neurons.
+        dense: the index of the Dense layer that feeds them, None for the inputs.
+        last: the index of the last layer that acts on them, whose output they show, None for inputs.
+    """
+
+    size: int
+    activation: str
+    dense: int | None
+    last: int | None
+
+
+def columns_of(net: Layer, inputs: int) -> list[Column]:
+    """Read a multilayer perceptron as columns of neurons.
+
+    Raises:
+        InputError: if ``net`` is not made of Dense layers and activations.
+    """
+    layers = net.layers if isinstance(net, Sequential) else chain(net).layers
+    columns = [Column(inputs, "", None, None)]
+    for i, child in enumerate(layers):
+        if isinstance(child, Dense):
+            columns.append(Column(child.features, "", i, i))
+        elif columns[-1].dense is not None and getattr(child, "init", None) and not _has_params(child):
+            columns[-1] = columns[-1]._replace(activation=type(child).__name__, last=i)
+        else:
+            raise InputError(f"A diagram expects a network of Dense layers and activations, got {child!r} at [{i}].")
+    return columns
+
+
+def _has_params(child: Layer) -> bool:
+    return isinstance(child, Sequential | Dense)
+
+
+def positions(size: int, spacing: float = 1.0) -> list[float]:
+    """Give the heights of a column's neurons, the first on top, centred around 0."""
+    return [spacing * ((size - 1) / 2 - k) for k in range(size)]
+
+
+class NetworkDisplay(Display):
+    """A multilayer perceptron drawn as the textbook draws it."""
+
+    def __init__(self, columns: list[Column]) -> None:
+        self.columns = columns
+
+    @classmethod
+    def from_network(cls, net: Layer, inputs: int, *, ax: Axes | None = None) -> Self:
+        """Draw a network of Dense layers and activations.
+
+        Args:
+            net: the network.
+            inputs: I, the number of input features.
+            ax: where to draw; by default in a new figure.
+
+        Raises:
+            InputError: if ``net`` has other layers, or one of more than 16 neurons.
+        """
+        columns = columns_of(net, inputs)
+        if (widest := max(column.size for column in columns)) > 16:
+            raise InputError(f"A diagram expects at most 16 neurons a layer, got {widest}.")
+        return cls(columns).plot(ax=ax)
+
+    def plot(self, *, ax: Axes | None = None) -> Self:
+        """Draw edges, neurons and the name of each layer."""
+        tallest = max(column.size for column in self.columns)
+        ax = self._draw_in(ax, figsize=(1.9 * len(self.columns) + 0.6, 0.75 * tallest + 0.9))
+        step = 2.2
+        for c, (left, right) in enumerate(zip(self.columns, self.columns[1:], strict=False)):
+            for y0 in positions(left.size):
+                for y1 in positions(right.size):
+                    ax.plot([c * step, (c + 1) * step], [y0, y1], color=WEIGHT, lw=0.9, alpha=0.7, zorder=1)
+        for c, column in enumerate(self.columns):
+            for k, y in enumerate(positions(column.size)):
+                draw_neuron(ax, (c * step, y), RADIUS, node_name(self.columns, c, k))
+            name = layer_name(self.columns, c)
+            ax.text(c * step, -(tallest - 1) / 2 - 0.5, name, ha="center", va="top", fontsize=9)
+        frame(ax, (-0.9, (len(self.columns) - 1) * step + 0.9), (-tallest / 2 - 0.75, tallest / 2))
+        return self
+
+
+def draw_neuron(ax: Axes, center: tuple[float, float], radius: float, name: str, **text: Any) -> None:
+    """Draw a circle with a name in it."""
+    ax.add_patch(Circle(center, radius, facecolor="white", edgecolor=VALUE, lw=1.2, zorder=3))
+    ax.text(*center, name, ha="center", va="center", zorder=4, **({"fontsize": 10} | text))
+
+
+def node_name(columns: list[Column], c: int, k: int) -> str:
+    """Name a neuron as the lecture does: x₁, h₂, y."""
+    if c == 0:
+        return f"$x_{{{k + 1}}}$"
+    if c == len(columns) - 1:
+        return "$y$" if columns[c].size == 1 else f"$y_{{{k + 1}}}$"
+    depth = "" if len(columns) == 3 else f"^{{({c})}}"
+    return f"$h{depth}_{{{k + 1}}}$"
+
+
+def layer_name(columns: list[Column], c: int) -> str:
+    """Name a column: its role, its size, its activation."""
+    role = "input" if c == 0 else "output" if c == len(columns) - 1 else "hidden"
+    return f"{role}, {columns[c].size}" + (f"\n{columns[c].activation}" if columns[c].activation else "")
+
+
+def frame(ax: Axes, xlim: tuple[float, float], ylim: tuple[float, float]) -> None:
+    """Show the drawing without axes, circles as circles."""
+    ax.set(xlim=xlim, ylim=ylim, aspect="equal")
+    ax.axis("off")

@@ -1,0 +1,27 @@
+"""What all displays share: the axes they draw in, and the colours that mean the same everywhere."""
+
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+
+VALUE = "#1a1a1a"
+WEIGHT = "#1f5fbf"  # blue
+DERIVATIVE = "#c8202f"  # red: dJ/d(a node)
+WEIGHT_DERIVATIVES = ("#b35900", "#6a3d9a", "#00786c", "#8c2d6b")  # one a layer of weights, in turn
+CLASSES = ("#2f6fb7", "#e07b39", "#3d9a6d", "#8e5ea8", "#b8a03a", "#7a7a7a")
+
+
+class Display:
+    """A drawing, with the axes and the figure that it is in."""
+
+    ax_: Axes
+    figure_: Figure | SubFigure
+
+    def _draw_in(self, ax: Axes | None, **subplots: Any) -> Axes:
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            _, ax = plt.subplots(layout="constrained", **subplots)
+        self.ax_, self.figure_ = ax, ax.figure
+        return ax
