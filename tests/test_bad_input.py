@@ -1,0 +1,213 @@
+"""Bad input: an error of our own at the call, that says what was expected and what came."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxnn as nn
+from jaxnn import data, plots
+
+pytestmark = pytest.mark.usefixtures("as_users_see_it")
+
+NET = nn.chain(nn.Dense(3), nn.Sigmoid(), nn.Dense(1), nn.Sigmoid())
+X, Y = np.ones((4, 5)), np.ones((4, 1))
+PARAMS = NET.init(jax.random.key(0), X)
+BCE = nn.BinaryCrossEntropy()
+GRAD = nn.value_and_grad(NET, BCE)
+OTHER = nn.chain(nn.Dense(3), nn.Sigmoid()).init(jax.random.key(0), X)
+NAN = np.where(np.arange(20).reshape(4, 5) == 7, np.nan, 1.0)
+
+
+def quadratic(p):
+    return jnp.sum(p**2)
+
+
+CASES = {
+    "wrong number of features": (
+        lambda: GRAD(PARAMS, np.ones((7, 3)), np.ones((7, 1))),
+        "[0] Dense(features=3): expected x of shape (..., B, 5), got (7, 3).",
+    ),
+    "path in a nested network": (
+        lambda: nn.chain(nn.ReLU(), NET).forward(((), PARAMS), jnp.ones((7, 3))),
+        "[1][0] Dense(features=3): expected x of shape (..., B, 5), got (7, 3).",
+    ),
+    "no batch axis": (
+        lambda: nn.Dense(3).init(jax.random.key(0), np.ones(5)),
+        "Dense(features=3): expected x of shape (..., B, I), got (5,).",
+    ),
+    "integer data": (
+        lambda: GRAD(PARAMS, X.astype(int), Y),
+        "expected x of dtype float64, like the parameters, got int64.",
+    ),
+    "integer data to an activation": (
+        lambda: nn.Tanh().forward((), jnp.arange(3)),
+        "Tanh(): expected x of a floating dtype, got int64.",
+    ),
+    "NaN data": (lambda: GRAD(PARAMS, NAN, Y), "value_and_grad: expected finite x, got nan at x[1, 2]."),
+    "infinite data": (
+        lambda: nn.logistic_descent(X * np.inf, Y[:, 0]),
+        "logistic_descent: expected finite x, got inf at x[0, 0].",
+    ),
+    "labels outside {0, 1}": (
+        lambda: GRAD(PARAMS, X, Y * 2),
+        "BinaryCrossEntropy(): expected target in {0, 1}, got 2.0.",
+    ),
+    "labels of a neuron": (
+        lambda: nn.logistic_descent(X, np.arange(4)),
+        "logistic_descent: expected y in {0, 1}, got 2.",
+    ),
+    "labels for the perceptron": (
+        lambda: nn.perceptron_rule(X, -np.ones(4)),
+        "perceptron_rule: expected y in {0, 1}, got -1.0.",
+    ),
+    "predictions that are no probabilities": (
+        lambda: BCE.forward(jnp.full((2, 1), 1.5), jnp.ones((2, 1))),
+        "BinaryCrossEntropy(): expected probabilities in [0, 1], got 1.5.",
+    ),
+    "empty batch": (
+        lambda: GRAD(PARAMS, X[:0], Y[:0]),
+        "value_and_grad: expected x with at least one sample, got shape (0, 5).",
+    ),
+    "empty batch to a loss": (
+        lambda: BCE.forward(jnp.ones((0, 1)), jnp.ones((0, 1))),
+        "at least one sample, got shape (0, 1).",
+    ),
+    "empty batch to a neuron": (lambda: nn.logistic_descent(X[:0], Y[:0, 0]), "at least one sample, got shape (0, 5)."),
+    "mismatched lengths": (
+        lambda: GRAD(PARAMS, X, Y[:3]),
+        "value_and_grad: expected target with as many rows as x (4), got 3.",
+    ),
+    "target that would broadcast": (
+        lambda: GRAD(PARAMS, X, Y[:, 0]),
+        "BinaryCrossEntropy(): expected target of shape (4, 1), like the prediction, got (4,).",
+    ),
+    "gradient that would broadcast": (
+        lambda: nn.Sigmoid().backward((), jnp.ones((4, 3)), jnp.ones((4, 1))),
+        "Sigmoid(): expected dy of shape (4, 3), like the output, got (4, 1).",
+    ),
+    "gradient of another layer": (
+        lambda: nn.Dense(3).backward(PARAMS[0], jnp.asarray(X), jnp.ones((4, 2))),
+        "Dense(features=3): expected dy of shape (4, 3), got (4, 2).",
+    ),
+    "weights of the wrong length": (
+        lambda: GRAD(PARAMS, X, Y, np.ones(3)),
+        "expected weights of shape (4,), got (3,).",
+    ),
+    "negative weights": (
+        lambda: BCE.forward(jnp.full((2, 1), 0.5), jnp.ones((2, 1)), jnp.array([1.0, -1.0])),
+        "expected weights of at least 0, got -1.0.",
+    ),
+    "parameters of another network": (
+        lambda: GRAD(OTHER, X, Y),
+        "Sequential: expected parameters as a tuple of 4, got one of 2.",
+    ),
+    "parameters of another layer": (
+        lambda: nn.Dense(2).forward(PARAMS[0], jnp.asarray(X)),
+        "Dense(features=2): expected w of shape (I, 2), got (5, 3).",
+    ),
+    "parameters of no layer": (
+        lambda: nn.Dense(2).forward(jnp.ones((5, 2)), jnp.asarray(X)),
+        "Dense(features=2): expected parameters of type DenseParams, got ArrayImpl.",
+    ),
+    "parameters without a bias": (
+        lambda: nn.Dense(3, bias=False).forward(PARAMS[0], jnp.asarray(X)),
+        "Dense(features=3, bias=False): expected parameters without a bias b.",
+    ),
+    "parameters for an activation": (
+        lambda: nn.ReLU().forward(PARAMS[0], jnp.ones(3)),
+        "ReLU(): expected no parameters",
+    ),
+    "two precisions": (
+        lambda: GRAD(PARAMS, X.astype("float32"), Y),
+        "[0] Dense(features=3): expected x of dtype float64, like the parameters, got float32.",
+    ),
+    "a seed for a key": (lambda: NET.init(0, X), "expected a PRNG key such as jax.random.key(0), got 0."),
+    "a list for a batch": (lambda: nn.Dense(3).init(jax.random.key(0), [[1.0]]), "expected an example array"),
+    "features of 0": (lambda: nn.Dense(0), "Dense: expected features to be an integer of at least 1, got 0."),
+    "an unknown initialiser": (lambda: nn.Dense(2, w_init="xavier"), "Dense: expected w_init to be one of"),
+    "an initialiser's arguments": (
+        lambda: nn.Dense(2, w_init=("normal", 1.0, 2.0, 3.0)),
+        "arguments that fit jax.nn.initializers.normal",
+    ),
+    "an empty chain": (lambda: nn.chain(), "Sequential: expected a tuple of at least one layer, got ()."),
+    "a chain of functions": (lambda: nn.chain(jnp.tanh), "Sequential: expected layers[0] to be a plain value"),
+    "a method": (
+        lambda: nn.value_and_grad(NET, BCE, "numeric"),
+        "expected method to be one of 'hand', 'auto', got 'numeric'.",
+    ),
+    "a loss for a net": (lambda: nn.value_and_grad(BCE, BCE), "expected net to be a layer, got BinaryCrossEntropy()."),
+    "a function for a loss": (lambda: nn.value_and_grad(NET, jnp.mean), "expected loss to be a loss"),
+    "a step of 0": (
+        lambda: nn.gradient_descent(quadratic, jnp.ones(2), step_size=0, threshold=1e-3),
+        "gradient_descent: expected step_size to be a finite number above 0, got 0.",
+    ),
+    "a threshold of 0": (
+        lambda: nn.logistic_descent(X, Y[:, 0], threshold=0.0),
+        "gradient_descent: expected threshold to be a finite number above 0, got 0.0.",
+    ),
+    "an infinite step": (
+        lambda: nn.gradient_descent(quadratic, jnp.ones(2), step_size=np.inf, threshold=1e-3),
+        "expected step_size to be a finite number above 0, got inf.",
+    ),
+    "no iterations": (
+        lambda: nn.gradient_descent(quadratic, jnp.ones(2), step_size=0.1, threshold=1e-3, max_iterations=0),
+        "expected max_iterations to be an integer of at least 1, got 0.",
+    ),
+    "an integer guess": (
+        lambda: nn.gradient_descent(quadratic, jnp.arange(2), step_size=0.1, threshold=1e-3),
+        "expected the initial guess of a floating dtype, got int64.",
+    ),
+    "a guess that is not finite": (
+        lambda: nn.gradient_descent(quadratic, jnp.array([1.0, jnp.nan]), step_size=0.1, threshold=1e-3),
+        "expected finite the initial guess, got nan",
+    ),
+    "neither objective nor gradient": (
+        lambda: nn.gradient_descent(None, jnp.ones(2), step_size=0.1, threshold=1e-3),
+        "expected either an objective or its gradient, got both or neither.",
+    ),
+    "a traced neuron": (
+        lambda: jax.jit(nn.logistic_descent)(X, Y[:, 0]),
+        "expected x with known values, got a traced array",
+    ),
+    "a certificate of nothing": (lambda: nn.certify(jnp.tanh, X), "certify: expected a layer or a loss"),
+    "a certificate without a target": (
+        lambda: nn.certify(BCE, X / 2),
+        "expected a target for the loss BinaryCrossEntropy()",
+    ),
+    "a certificate at NaN": (lambda: nn.certify(nn.Tanh(), NAN), "certify: expected finite x, got nan at x[1, 2]."),
+    "a diagram of something else": (
+        lambda: plots.NetworkDisplay.from_network(nn.chain(nn.Neuron()), 2),
+        "expects a network of Dense layers and activations, got Neuron() at [0].",
+    ),
+    "a scatter of three features": (
+        lambda: plots.ScatterDisplay.from_data(np.ones((4, 3)), np.ones(4)),
+        "ScatterDisplay: expected x of shape (B, 2), got (4, 3).",
+    ),
+    "a worked example of two samples": (
+        lambda: plots.BackpropDisplay.from_trace(nn.trace(NET, BCE, PARAMS, X, Y)),
+        "expected the trace of a single sample, got a batch of 4.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_is_refused_with_a_message_that_helps(name):
+    call, message = CASES[name]
+    with pytest.raises(nn.InputError, match=re.escape(message)):
+        call()
+
+
+def test_under_jit_shapes_are_still_checked():
+    with pytest.raises(nn.InputError, match=re.escape("expected x of shape (..., B, 5), got (7, 3).")):
+        jax.jit(GRAD)(PARAMS, jnp.ones((7, 3)), jnp.ones((7, 1)))
+
+
+def test_iris_is_what_the_lecture_uses():
+    iris = data.iris_setosa()
+    assert iris.x.shape == (150, 2)
+    assert np.bincount(iris.y).tolist() == [50, 100]
+    np.testing.assert_array_equal(iris.x[0], [5.1, 3.5])
+    assert iris.feature_names == ("Sepal length (cm)", "Sepal width (cm)")

@@ -1,0 +1,129 @@
+"""The contract of types.py, over every case of cases.py."""
+
+import json
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import LAYERS, LOSSES
+
+import jaxnn as nn
+
+layers = pytest.mark.parametrize("case", LAYERS, ids=lambda case: case.id)
+losses = pytest.mark.parametrize("case", LOSSES, ids=lambda case: case.id)
+
+
+def public(protocol):
+    found = (getattr(nn, name) for name in nn.__all__)
+    return {cls for cls in found if isinstance(cls, type) and issubclass(cls, protocol) and cls is not protocol}
+
+
+def types_within(value):
+    yield type(value)
+    for field in getattr(value, "__dataclass_fields__", ()):
+        setting = getattr(value, field)
+        for item in setting if isinstance(setting, tuple) else (setting,):
+            yield from types_within(item)
+
+
+def test_no_public_layer_or_loss_is_missing_from_the_table():
+    tested = {cls for case in LAYERS for cls in types_within(case.layer)} | {type(case.loss) for case in LOSSES}
+    assert public(nn.Layer) - tested == set()
+    assert public(nn.Loss) - tested == set()
+
+
+@layers
+def test_layer_is_certified(case):
+    certificate = nn.certify(case.layer, case.x, key=case.key)
+    assert certificate.passed
+    assert certificate.worst_vs_autodiff <= 1e-12
+    assert certificate.worst_vs_differences <= 1e-6
+
+
+@losses
+def test_loss_is_certified(case):
+    certificate = nn.certify(case.loss, case.prediction, case.target, weights=case.weights)
+    assert certificate.worst_vs_autodiff <= 1e-12
+    assert certificate.worst_vs_differences <= 1e-6
+
+
+@pytest.mark.parametrize("value", [case.layer for case in LAYERS] + [case.loss for case in LOSSES], ids=repr)
+def test_is_a_value(value):
+    again = eval(repr(value), vars(nn).copy())
+    for copy in (again, pickle.loads(pickle.dumps(value)), nn.from_json(nn.to_json(value))):
+        assert copy == value
+        assert hash(copy) == hash(value)
+        assert repr(copy) == repr(value)
+    assert json.loads(nn.to_json(value))["type"] == type(value).__name__
+    assert jax.tree.leaves(value) == []
+    with pytest.raises(AttributeError):
+        value.something = 1
+
+
+@layers
+def test_init_needs_only_a_shape_and_follows_the_key(case):
+    like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), case.x)
+    params = case.params()
+    same = case.layer.init(jax.random.key(0), like)
+    jax.tree.map(np.testing.assert_array_equal, params, same)
+    old_style = case.layer.init(jax.random.PRNGKey(0), like)
+    assert jax.tree.structure(old_style) == jax.tree.structure(params)
+
+
+@layers
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_keeps_the_dtype(case, dtype):
+    floats = lambda a: a.astype(dtype) if np.issubdtype(a.dtype, np.floating) else a
+    x = jax.tree.map(lambda a: floats(jnp.asarray(a)), case.x)
+    params = case.layer.init(jax.random.key(0), x)
+    y, cache = case.layer.forward(params, x, case.key)
+    dparams, dx = case.layer.backward(params, cache, y)
+    assert {leaf.dtype for leaf in jax.tree.leaves((params, y, dparams, dx))} == {jnp.dtype(dtype)}
+
+
+@layers
+def test_a_batch_of_one(case):
+    x = jax.tree.map(lambda a: jnp.asarray(a[:1]), case.x)
+    y, cache = case.layer.forward(case.params(), x, case.key)
+    assert jax.tree.leaves(y)[0].shape[0] == 1
+    dparams, _ = case.layer.backward(case.params(), cache, y)
+    assert jax.tree.structure(dparams) == jax.tree.structure(case.params())
+
+
+@layers
+def test_the_bridge_gives_jax_grad_the_hand_rule(case):
+    params, x = case.params(), jax.tree.map(jnp.asarray, case.x)
+    total = lambda f: lambda p: sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(f(p)))
+    bridged = jax.grad(total(lambda p: nn.apply(case.layer, p, x, case.key)))(params)
+    plain = jax.grad(total(lambda p: case.layer.forward(p, x, case.key)[0]))(params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), bridged, plain)
+
+
+@layers
+def test_cache_survives_from_one_program_to_another(case):
+    params, x = case.params(), jax.tree.map(jnp.asarray, case.x)
+    y, cache = jax.jit(case.layer.forward)(params, x, case.key)
+    apart = jax.jit(case.layer.backward)(params, cache, y)
+    together = case.layer.backward(params, case.layer.forward(params, x, case.key)[1], y)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), apart, together)
+
+
+@losses
+def test_loss_in_half_precision_is_summed_in_single(case):
+    prediction = jnp.asarray(case.prediction, "bfloat16")
+    value, cache = case.loss.forward(prediction, jnp.asarray(case.target))
+    assert value.dtype == jnp.float32
+    assert case.loss.backward(cache).dtype == jnp.bfloat16
+
+
+def test_an_equal_network_built_anew_compiles_nothing():
+    x, target = jnp.ones((2, 3)), jnp.ones((2, 1))
+    build = lambda: nn.chain(nn.Dense(4), nn.Tanh(), nn.Dense(1))
+    params = build().init(jax.random.key(0), x)
+    run = lambda: nn.value_and_grad(build(), nn.SigmoidBinaryCrossEntropy())(params, x, target)
+    run()
+    before = nn.backprop._value_and_grad._cache_size()
+    run()
+    assert nn.backprop._value_and_grad._cache_size() == before
