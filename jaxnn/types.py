@@ -28,6 +28,16 @@ The rules that hold everywhere:
   a mean belongs to the loss, and to nothing else.
 * ``key=None`` means inference; a key means training (dropout draws from it).
 
+**Running statistics** (BatchNorm's mean and variance) are state that is not trained. They live among
+the parameters, wrapped in :class:`Running`, where their gradient is 0. A layer that has some, or has
+children that do, adds one method, and no signature of a layer without them is any wider for it::
+
+    advance(params, cache) -> params
+
+which gives the parameters with the statistics moved on by what that forward pass saw. The function
+:func:`advance` calls it where there is one; :func:`split_running` takes the trained parameters and
+the statistics apart, so that no optimizer touches the latter (weight decay would).
+
 The shape legend, used in every file::
 
     B  batch          T  time or sequence      I  input features
@@ -96,6 +106,33 @@ class Static(Generic[T]):
     """
 
     value: T
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Running(Generic[T]):
+    """State among the parameters that is carried along, not trained: any pytree of arrays."""
+
+    value: T
+
+
+def advance(layer: Any, params: Params, cache: Cache) -> Params:
+    """Give the parameters with their running statistics moved on by one forward pass."""
+    return layer.advance(params, cache) if hasattr(layer, "advance") else params
+
+
+def split_running(params: Params) -> tuple[Params, Params]:
+    """Split parameters into the trained ones and the running statistics, each with None for the other."""
+    is_running = lambda node: isinstance(node, Running)  # noqa: E731
+    trained = jax.tree.map(lambda node: None if is_running(node) else node, params, is_leaf=is_running)
+    running = jax.tree.map(lambda node: node if is_running(node) else None, params, is_leaf=is_running)
+    return trained, running
+
+
+def join_running(trained: Params, running: Params) -> Params:
+    """Put together again what :func:`split_running` took apart."""
+    is_gap = lambda node: node is None or isinstance(node, Running)  # noqa: E731
+    return jax.tree.map(lambda a, b: b if a is None else a, trained, running, is_leaf=is_gap)
 
 
 # ── Values: what @layer and @loss make of a class ───────────────────────────────────────────────

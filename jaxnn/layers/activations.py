@@ -10,14 +10,16 @@ What each keeps for the backward pass is whichever of ``x`` and ``y`` gives the 
 stated in the docstring.
 """
 
-from typing import ClassVar
+import math
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxnn.checks import check_floating, check_like, check_no_params
-from jaxnn.types import layer
+from jaxnn.checks import check_choice, check_floating, check_like, check_no_params, check_shape
+from jaxnn.numerics import wide
+from jaxnn.types import Static, layer
 
 
 class Elementwise:
@@ -50,15 +52,16 @@ class Step(Elementwise):
 
     def forward(
         self, params: tuple[()], x: Float[Array, "*n"], key: PRNGKeyArray | None = None
-    ) -> tuple[Float[Array, "*n"], Array]:
+    ) -> tuple[Float[Array, "*n"], Static[tuple[int, ...]]]:
         """Return 1 where x > 0 and 0 elsewhere, in the dtype of ``x``."""
         self._check_forward(params, x)
-        y = (x > 0).astype(x.dtype)
-        return y, y  # y: for its shape alone
+        return (x > 0).astype(x.dtype), Static(x.shape)  # only for the check of dy
 
-    def backward(self, params: tuple[()], cache: Array, dy: Float[Array, "*n"]) -> tuple[tuple[()], Float[Array, "*n"]]:
+    def backward(
+        self, params: tuple[()], cache: Static[tuple[int, ...]], dy: Float[Array, "*n"]
+    ) -> tuple[tuple[()], Float[Array, "*n"]]:
         """Return zeros: the step is flat wherever it has a derivative."""
-        self._check_backward(dy, cache)
+        check_shape(self, "dy", dy, cache.value)
         return (), jnp.zeros_like(dy)
 
 
@@ -127,3 +130,250 @@ class ReLU(Elementwise):
         y = cache
         self._check_backward(dy, y)
         return (), jnp.where(y > 0, dy, 0)
+
+
+@layer
+class HardSigmoid(Elementwise):
+    """The piecewise linear sigmoid: 0 below -3, 1 above 3, x/6 + 1/2 between (Howard et al., 2019).
+
+    At both kinks the derivative is taken as 0, as ``jax.nn.hard_sigmoid`` and PyTorch do.
+    """
+
+    kinks: ClassVar[str] = "x = ±3"
+
+    def forward(
+        self, params: tuple[()], x: Float[Array, "*n"], key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "*n"], Array]:
+        """Return x/6 + 1/2 cut off at 0 and 1."""
+        self._check_forward(params, x)
+        y = jnp.where(x <= -3, 0, jnp.where(x >= 3, 1, x / 6 + 0.5)).astype(x.dtype)
+        return y, x  # x: near the kinks y rounds to 0 and 1 too early
+
+    def backward(self, params: tuple[()], cache: Array, dy: Float[Array, "*n"]) -> tuple[tuple[()], Float[Array, "*n"]]:
+        """Return dy / 6 between the kinks."""
+        x = cache
+        self._check_backward(dy, x)
+        return (), jnp.where(jnp.abs(x) < 3, dy / 6, 0)
+
+
+@layer
+class LeakyReLU(Elementwise):
+    """x where it is positive, slope · x elsewhere (Maas et al., 2013). At 0 the derivative is ``slope``, as in PyTorch.
+
+    Args:
+        slope: the derivative for negative inputs.
+    """
+
+    slope: float = 0.01
+    kinks: ClassVar[str] = "x = 0"
+
+    def forward(
+        self, params: tuple[()], x: Float[Array, "*n"], key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "*n"], Array]:
+        """Return x where x > 0 and slope · x elsewhere."""
+        self._check_forward(params, x)
+        return jnp.where(x > 0, x, self.slope * x), x  # x: its sign says which branch it was
+
+    def backward(self, params: tuple[()], cache: Array, dy: Float[Array, "*n"]) -> tuple[tuple[()], Float[Array, "*n"]]:
+        """Return dy where x > 0 and slope · dy elsewhere."""
+        x = cache
+        self._check_backward(dy, x)
+        return (), jnp.where(x > 0, dy, self.slope * dy)
+
+
+@layer
+class ELU(Elementwise):
+    """The exponential linear unit: x where it is positive, α (exp(x) - 1) elsewhere (Clevert et al., 2016).
+
+    Args:
+        alpha: α, minus the limit for large negative inputs. For α = 1 there is no kink at 0.
+    """
+
+    alpha: float = 1.0
+    kinks: ClassVar[str] = "x = 0, unless α = 1"
+
+    def forward(
+        self, params: tuple[()], x: Float[Array, "*n"], key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "*n"], Array]:
+        """Return x where x > 0 and α (exp(x) - 1) elsewhere."""
+        self._check_forward(params, x)
+        negative = jnp.where(x > 0, 0, x)  # exp must not overflow in the branch that is not taken
+        return jnp.where(x > 0, x, self.alpha * jnp.expm1(negative)), x  # x: exp(x) keeps digits that y + α loses
+
+    def backward(self, params: tuple[()], cache: Array, dy: Float[Array, "*n"]) -> tuple[tuple[()], Float[Array, "*n"]]:
+        """Return dy where x > 0 and α exp(x) dy elsewhere."""
+        x = cache
+        self._check_backward(dy, x)
+        return (), jnp.where(x > 0, dy, self.alpha * jnp.exp(x) * dy)
+
+
+@layer
+class SELU(Elementwise):
+    """The self-normalising ELU: λ ELU(x), with λ and α that keep mean 0 and variance 1 (Klambauer et al., 2017)."""
+
+    kinks: ClassVar[str] = "x = 0"
+    ALPHA: ClassVar[float] = 1.6732632423543772
+    LAMBDA: ClassVar[float] = 1.0507009873554805
+
+    def forward(
+        self, params: tuple[()], x: Float[Array, "*n"], key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "*n"], Array]:
+        """Return λ x where x > 0 and λ α (exp(x) - 1) elsewhere."""
+        self._check_forward(params, x)
+        negative = jnp.where(x > 0, 0, x)
+        return self.LAMBDA * jnp.where(x > 0, x, self.ALPHA * jnp.expm1(negative)), x  # x: as in ELU
+
+    def backward(self, params: tuple[()], cache: Array, dy: Float[Array, "*n"]) -> tuple[tuple[()], Float[Array, "*n"]]:
+        """Return λ dy where x > 0 and λ α exp(x) dy elsewhere."""
+        x = cache
+        self._check_backward(dy, x)
+        return (), self.LAMBDA * jnp.where(x > 0, dy, self.ALPHA * jnp.exp(x) * dy)
+
+
+@layer
+class Softplus(Elementwise):
+    """The smooth ReLU, log(1 + exp(x)), whose derivative is the sigmoid (Dugas et al., 2001)."""
+
+    def forward(
+        self, params: tuple[()], x: Float[Array, "*n"], key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "*n"], Array]:
+        """Return log(1 + exp(x)), without overflow."""
+        self._check_forward(params, x)
+        return jnp.logaddexp(x, jnp.zeros_like(x)), x  # x: the derivative is σ(x)
+
+    def backward(self, params: tuple[()], cache: Array, dy: Float[Array, "*n"]) -> tuple[tuple[()], Float[Array, "*n"]]:
+        """Return σ(x) dy."""
+        x = cache
+        self._check_backward(dy, x)
+        return (), jax.nn.sigmoid(x) * dy
+
+
+@layer
+class SiLU(Elementwise):
+    """The sigmoid linear unit or swish, x σ(x) (Elfwing et al., 2018; Ramachandran et al., 2017)."""
+
+    def forward(
+        self, params: tuple[()], x: Float[Array, "*n"], key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "*n"], Array]:
+        """Return x σ(x)."""
+        self._check_forward(params, x)
+        return x * jax.nn.sigmoid(x), x  # x: σ(x) is cheaper to compute again than to keep
+
+    def backward(self, params: tuple[()], cache: Array, dy: Float[Array, "*n"]) -> tuple[tuple[()], Float[Array, "*n"]]:
+        """Return σ (1 + x (1 - σ)) dy, the product rule with σ' = σ (1 - σ)."""
+        x = cache
+        self._check_backward(dy, x)
+        s = jax.nn.sigmoid(x)
+        return (), s * (1 + x * (1 - s)) * dy
+
+
+@layer
+class Mish(Elementwise):
+    """x tanh(softplus(x)) (Misra, 2019)."""
+
+    def forward(
+        self, params: tuple[()], x: Float[Array, "*n"], key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "*n"], Array]:
+        """Return x tanh(log(1 + exp(x)))."""
+        self._check_forward(params, x)
+        return x * jnp.tanh(jax.nn.softplus(x)), x  # x: both factors follow from it
+
+    def backward(self, params: tuple[()], cache: Array, dy: Float[Array, "*n"]) -> tuple[tuple[()], Float[Array, "*n"]]:
+        """Return (t + x (1 - t²) σ(x)) dy, with t = tanh(softplus(x)): product rule, then chain rule."""
+        x = cache
+        self._check_backward(dy, x)
+        t = jnp.tanh(jax.nn.softplus(x))
+        return (), (t + x * (1 - t) * (1 + t) * jax.nn.sigmoid(x)) * dy
+
+
+@layer
+class GELU(Elementwise):
+    """The Gaussian error linear unit, x Φ(x), with Φ the normal distribution (Hendrycks and Gimpel, 2016).
+
+    Args:
+        form: "exact", or "tanh" for the paper's approximation Φ(x) ≈ (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2.
+    """
+
+    form: str = "exact"
+    CUBIC: ClassVar[float] = 0.044715
+    SCALE: ClassVar[float] = math.sqrt(2 / math.pi)
+
+    def __post_init__(self) -> None:
+        check_choice("GELU", "form", self.form, ("exact", "tanh"))
+
+    def forward(
+        self, params: tuple[()], x: Float[Array, "*n"], key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "*n"], Array]:
+        """Return x Φ(x)."""
+        self._check_forward(params, x)
+        return x * self._phi(x), x  # x: Φ and its density follow from it
+
+    def backward(self, params: tuple[()], cache: Array, dy: Float[Array, "*n"]) -> tuple[tuple[()], Float[Array, "*n"]]:
+        """Return (Φ(x) + x φ(x)) dy, with φ = Φ' the normal density or, for "tanh", its approximation."""
+        x = cache
+        self._check_backward(dy, x)
+        if self.form == "exact":
+            u = x / math.sqrt(2)
+            density = jnp.exp(-(u * u)) / math.sqrt(2 * math.pi)
+        else:
+            t = self._tanh(x)
+            density = (1 - t) * (1 + t) / 2 * self.SCALE * (1 + 3 * self.CUBIC * x * x)
+        return (), (self._phi(x) + x * density) * dy
+
+    def _phi(self, x: Array) -> Array:
+        if self.form == "exact":
+            return jax.scipy.special.erfc(-x / math.sqrt(2)) / 2  # erfc keeps the digits of the lower tail
+        return (1 + self._tanh(x)) / 2
+
+    def _tanh(self, x: Array) -> Array:
+        return jnp.tanh(self.SCALE * (x + self.CUBIC * x * x * x))
+
+
+@layer
+class Softmax(Elementwise):
+    """Probabilities from logits along the last axis: y_i = exp(x_i) / Σ_j exp(x_j) (Bridle, 1990).
+
+    Not elementwise: ∂y_i/∂x_j = y_i (δ_ij - y_j). In front of a cross-entropy use the loss on logits instead.
+    """
+
+    def forward(
+        self, params: tuple[()], x: Float[Array, "*n"], key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "*n"], Any]:
+        """Return the softmax of each row."""
+        self._check_forward(params, x)
+        e, total = _exponentials(x)
+        return (e / total).astype(x.dtype), (e, total)  # rather than y: no second matrix is then needed to go back
+
+    def backward(self, params: tuple[()], cache: Any, dy: Float[Array, "*n"]) -> tuple[tuple[()], Float[Array, "*n"]]:
+        """Return y (dy - Σ_j y_j dy_j), the product of dy with diag(y) - y yᵀ, which is never formed."""
+        e, total = cache
+        self._check_backward(dy, e)
+        g = wide(dy)
+        mean = (e * g).sum(axis=-1, keepdims=True) / total  # Σ_j y_j dy_j, with y = e / total
+        return (), (e * ((g - mean) / total)).astype(dy.dtype)
+
+
+@layer
+class LogSoftmax(Elementwise):
+    """Log-probabilities from logits along the last axis: y_i = x_i - log Σ_j exp(x_j)."""
+
+    def forward(
+        self, params: tuple[()], x: Float[Array, "*n"], key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "*n"], Any]:
+        """Return the log-softmax of each row."""
+        self._check_forward(params, x)
+        e, total = _exponentials(x)
+        return jax.nn.log_softmax(wide(x), axis=-1).astype(x.dtype), (e, total)  # their quotient is the softmax
+
+    def backward(self, params: tuple[()], cache: Any, dy: Float[Array, "*n"]) -> tuple[tuple[()], Float[Array, "*n"]]:
+        """Return dy - softmax(x) Σ_j dy_j."""
+        e, total = cache
+        self._check_backward(dy, e)
+        g = wide(dy)
+        return (), (g - e * (g.sum(axis=-1, keepdims=True) / total)).astype(dy.dtype)
+
+
+def _exponentials(x: Array) -> tuple[Array, Array]:
+    """Give exp(x - max x) along the last axis, and its sum, which is at least 1."""
+    e = jnp.exp(wide(x) - jax.lax.stop_gradient(wide(x).max(axis=-1, keepdims=True)))
+    return e, e.sum(axis=-1, keepdims=True)

@@ -1,6 +1,5 @@
 """The fully connected layer.   B batch, I input features, O output features."""
 
-import math
 from typing import NamedTuple
 
 import jax
@@ -9,6 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxnn.checks import InputError, check_floating, check_params, check_positive_int, check_shape
 from jaxnn.layers.initializers import Initializer, check_initializer, initialize
+from jaxnn.numerics import along_last, rows
 from jaxnn.types import layer
 
 
@@ -54,7 +54,7 @@ class Dense:
         """Return x W + b for x of shape (B, I), or with more leading axes (B, T, I)."""
         self._check(params, x)
         w, b = params
-        y = x @ w if b is None else x @ w + jnp.expand_dims(b, range(x.ndim - 1))
+        y = x @ w if b is None else x @ w + along_last(b, x.ndim)
         return y, x  # x: dw is a product with it
 
     def backward(
@@ -63,8 +63,8 @@ class Dense:
         """Return dW = xᵀ dy and db = Σ dy, both summed over the batch, and dx = dy Wᵀ."""
         x, (w, b) = cache, params
         check_shape(self, "dy", dy, (*x.shape[:-1], self.features))
-        dw = _rows(x).T @ _rows(dy)
-        db = None if b is None else _rows(dy).sum(axis=0)
+        dw = rows(x).T @ rows(dy)  # x.T @ dy, with any leading axes part of the batch
+        db = None if b is None else rows(dy).sum(axis=0)
         dx = dy @ w.T
         return DenseParams(dw, db), dx
 
@@ -75,8 +75,3 @@ class Dense:
         check_shape(self, "w", params.w, ("I", self.features))
         if (params.b is None) == self.bias:
             raise InputError(f"{self}: expected parameters {'with' if self.bias else 'without'} a bias b.")
-
-
-def _rows(x: Float[Array, "*B n"]) -> Float[Array, "rows n"]:
-    """View all leading axes as one batch of rows."""
-    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])

@@ -7,6 +7,7 @@ defaults; a tuple adds arguments: ``("normal", 1.0)`` is ``jax.nn.initializers.n
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from jaxnn.checks import InputError, check_choice
@@ -36,8 +37,8 @@ def check_initializer(who: str, name: str, setting: Initializer) -> None:
 
 
 def initialize(setting: Initializer, key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Array:
-    """Draw an array of this shape and dtype with the named initialiser."""
-    return _factory(setting)(key, shape, dtype)
+    """Draw an array of this shape and dtype with the named initialiser, in at least float32."""
+    return _factory(setting)(key, shape, jnp.promote_types(dtype, jnp.float32)).astype(dtype)
 
 
 def _factory(setting: Initializer) -> Any:

@@ -1,0 +1,362 @@
+"""Attention, and the positions that it would not know of by itself.
+
+B batch, T queries, S keys, C channels, N heads, D = C/N channels of a head.
+
+    q, k, v = x wq, c wk, c wv        s = q kᵀ / √D        p = softmax(s)        o = p v        y = o wo
+
+and backwards, with δ = Σ_d do · o, which equals Σ_s p · dp and so needs no row of p::
+
+    dv = pᵀ do        dp = do vᵀ        ds = p (dp - δ)        dq = ds k / √D        dk = dsᵀ q / √D
+"""
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from jaxnn.checks import (
+    InputError,
+    check_floating,
+    check_no_params,
+    check_params,
+    check_positive,
+    check_positive_int,
+    check_shape,
+    is_concrete,
+)
+from jaxnn.layers.initializers import Initializer, check_initializer, initialize
+from jaxnn.numerics import along_last, rows, wide
+from jaxnn.types import Static, layer
+
+
+class AttentionParams(NamedTuple):
+    """Projections ``wq``, ``wk``, ``wv`` (C, C) and ``wo`` (C, C), and their biases (C,), or None without."""
+
+    wq: Float[Array, "C C"]
+    wk: Float[Array, "S C"]
+    wv: Float[Array, "S C"]
+    wo: Float[Array, "C C"]
+    bq: Float[Array, "C"] | None
+    bk: Float[Array, "C"] | None
+    bv: Float[Array, "C"] | None
+    bo: Float[Array, "C"] | None
+
+
+class AttentionInput(NamedTuple):
+    """What attention may take in the place of a plain array.
+
+    Attributes:
+        x: where the queries come from, (B, T, C).
+        context: where keys and values come from, (B, S, C'), or None for x itself.
+        mask: which query may look at which key, boolean (T, S) or (B, T, S) or (B, N, T, S), or None.
+        lengths: how many keys of each sample are real, integers (B,), or None for all S.
+    """
+
+    x: Float[Array, "B T C"]
+    context: Float[Array, "B S K"] | None = None
+    mask: Bool[Array, "..."] | None = None
+    lengths: Int[Array, "B"] | None = None
+
+
+@layer
+class MultiHeadAttention:
+    """Multi-head scaled dot-product attention (Vaswani et al., 2017), self or cross.
+
+    A query that may look at no key at all gets the output 0 from its heads, not NaN.
+
+    Args:
+        heads: N; they share the C channels of x among them.
+        causal: whether query t may look only at keys s ≤ t.
+        rotary: whether queries and keys are turned by their position (RoFormer, Su et al., 2021).
+        block: None to keep the (T, S) matrix p for the backward pass; or how many queries to take at a
+            time, keeping only the logarithm of each row's sum, from which p is made again, a block at a
+            time (FlashAttention, Dao et al., 2022): memory linear in T, for one more product.
+        bias: whether the projections have biases.
+        w_init: how the projections are drawn, by a name from ``jax.nn.initializers``.
+    """
+
+    heads: int
+    causal: bool = False
+    rotary: bool = False
+    block: int | None = None
+    bias: bool = True
+    w_init: Initializer = "glorot_uniform"
+
+    def __post_init__(self) -> None:
+        check_positive_int("MultiHeadAttention", "heads", self.heads)
+        if self.block is not None:
+            check_positive_int("MultiHeadAttention", "block", self.block)
+        check_initializer("MultiHeadAttention", "w_init", self.w_init)
+
+    def init(self, key: PRNGKeyArray, x: Any) -> AttentionParams:
+        """Draw the projections for inputs (B, T, C), in the dtype of ``x``."""
+        given = x if isinstance(x, AttentionInput) else AttentionInput(x)
+        check_floating(self, "x", given.x)
+        check_shape(self, "x", given.x, ("B", "T", "C"))
+        channels = given.x.shape[-1]
+        context = channels if given.context is None else given.context.shape[-1]
+        if channels % self.heads:
+            raise InputError(f"{self}: expected channels divisible by heads {self.heads}, got {channels}.")
+        if self.rotary and channels // self.heads % 2:
+            raise InputError(f"{self}: expected an even number of channels a head, got {channels // self.heads}.")
+        inputs = (channels, context, context, channels)
+        draw = functools.partial(initialize, self.w_init, dtype=given.x.dtype)
+        keys = jax.random.split(key, 4)
+        weights = [draw(k, shape=(n, channels)) for k, n in zip(keys, inputs, strict=True)]
+        biases = [jnp.zeros(channels, given.x.dtype) if self.bias else None for _ in inputs]
+        return AttentionParams(*weights, *biases)
+
+    def forward(self, params: AttentionParams, x: Any, key: PRNGKeyArray | None = None) -> tuple[Array, Any]:
+        """Let each query gather values from the keys that it may look at.
+
+        Args:
+            params: the projections.
+            x: inputs (B, T, C) that attend to themselves, or :class:`AttentionInput`.
+            key: not used.
+
+        Returns:
+            y (B, T, C), and the cache.
+        """
+        given = x if isinstance(x, AttentionInput) else AttentionInput(x)
+        self._check(params, given)
+        context = given.x if given.context is None else given.context
+        q = self._heads(given.x, params.wq, params.bq)  # (B, N, T, D)
+        k = self._heads(context, params.wk, params.bk)
+        v = self._heads(context, params.wv, params.bv)
+        if self.rotary:
+            q, k = rotate(q), rotate(k)
+        allowed = self._allowed(given, q.shape[2], k.shape[2])
+        if self.block is None:
+            o, kept = attend(q, k, v, allowed)
+        else:
+            o, kept = attend_in_blocks(q, k, v, allowed, self.block)
+        y = _affine(_merge(o), params.wo, params.bo)
+        again = None if self.block is None else allowed  # to make p again, one needs to know who saw whom
+        # q, k, v, o: the other factor of each product; kept: p itself, or the logarithms of its rows' sums
+        return y, (given.x, given.context, q, k, v, o, kept, again, Static(isinstance(x, AttentionInput)))
+
+    def backward(self, params: AttentionParams, cache: Any, dy: Float[Array, "B T C"]) -> tuple[AttentionParams, Any]:
+        """Return the derivatives of the projections, summed over batch and time, and dx (and that of the context)."""
+        x, context, q, k, v, o, kept, allowed, in_parts = cache
+        check_shape(self, "dy", dy, x.shape)
+        do = self._split(dy @ params.wo.T)
+        if self.block is None:
+            dq, dk, dv = attend_backward(q, k, v, o, kept, do)
+        else:
+            dq, dk, dv = attend_in_blocks_backward(q, k, v, o, kept, allowed, do, self.block)
+        if self.rotary:
+            dq, dk = rotate(dq, back=True), rotate(dk, back=True)  # the transpose of a rotation turns back
+        dq, dk, dv = _merge(dq), _merge(dk), _merge(dv)
+        source = x if context is None else context
+        dparams = AttentionParams(
+            wq=rows(x).T @ rows(dq),
+            wk=rows(source).T @ rows(dk),
+            wv=rows(source).T @ rows(dv),
+            wo=rows(_merge(o)).T @ rows(dy),
+            **{
+                f"b{name}": rows(d).sum(axis=0) if self.bias else None
+                for name, d in zip("qkvo", (dq, dk, dv, dy), strict=True)
+            },
+        )
+        dx, dsource = dq @ params.wq.T, dk @ params.wk.T + dv @ params.wv.T
+        if context is None:  # x was the source of all three
+            return dparams, AttentionInput(dx + dsource) if in_parts.value else dx + dsource
+        return dparams, AttentionInput(dx, dsource)
+
+    def _check(self, params: AttentionParams, given: AttentionInput) -> None:
+        check_params(self, params, AttentionParams)
+        channels = params.wq.shape[1]
+        check_shape(self, "x", given.x, ("B", "T", params.wq.shape[0]))
+        check_floating(self, "x", given.x, like=params.wq)
+        if channels % self.heads:
+            raise InputError(f"{self}: expected channels divisible by heads {self.heads}, got {channels}.")
+        if (params.bq is None) == self.bias:
+            raise InputError(f"{self}: expected parameters {'with' if self.bias else 'without'} biases.")
+        batch, queries = given.x.shape[:2]
+        keys = queries
+        if given.context is None:
+            check_shape(self, "wk", params.wk, params.wq.shape)
+        else:
+            check_shape(self, "context", given.context, (batch, "S", params.wk.shape[0]))
+            check_floating(self, "context", given.context, like=params.wq)
+            keys = given.context.shape[1]
+        if given.mask is not None:
+            fits = [(queries, keys), (batch, queries, keys), (batch, self.heads, queries, keys)]
+            if jnp.shape(given.mask) not in fits:
+                raise InputError(f"{self}: expected mask of a shape among {fits}, got {jnp.shape(given.mask)}.")
+            if not jnp.issubdtype(jnp.result_type(given.mask), jnp.bool_):
+                raise InputError(f"{self}: expected a boolean mask, got {jnp.result_type(given.mask)}.")
+        if given.lengths is not None:
+            check_shape(self, "lengths", given.lengths, (batch,))
+            if is_concrete(given.lengths):
+                known = np.asarray(given.lengths)
+                if known.size and (known.min() < 0 or known.max() > keys):
+                    wrong = known[(known < 0) | (known > keys)][0]
+                    raise InputError(f"{self}: expected lengths in [0, {keys}], got {wrong}.")
+
+    def _heads(self, x: Array, w: Array, b: Array | None) -> Float[Array, "B N T D"]:
+        return self._split(_affine(x, w, b))
+
+    def _split(self, x: Float[Array, "B T C"]) -> Float[Array, "B N T D"]:
+        return jnp.swapaxes(x.reshape(*x.shape[:2], self.heads, x.shape[2] // self.heads), 1, 2)
+
+    def _allowed(self, given: AttentionInput, queries: int, keys: int) -> Bool[Array, "b n T S"] | None:
+        """Join the masks into one, with axes of size 1 where all samples or heads agree; None if all is allowed."""
+        masks = []
+        if self.causal:
+            t, s = jnp.arange(queries), jnp.arange(keys)
+            masks.append((jnp.expand_dims(s, 0) <= jnp.expand_dims(t, 1))[None, None])
+        if given.mask is not None:
+            masks.append(
+                {2: lambda m: m[None, None], 3: lambda m: m[:, None], 4: lambda m: m}[given.mask.ndim](given.mask)
+            )
+        if given.lengths is not None:
+            real = jnp.expand_dims(jnp.arange(keys), 0) < jnp.expand_dims(given.lengths, 1)
+            masks.append(jnp.broadcast_to(real[:, None, None], (len(real), 1, queries, keys)))
+        return functools.reduce(jnp.logical_and, masks) if masks else None
+
+
+# ── Scaled dot-product attention, whole and in blocks ───────────────────────────────────────────
+
+
+def _scores(q: Array, k: Array, allowed: Array | None) -> Float[Array, "B N T S"]:
+    s = wide(jnp.einsum("bntd,bnsd->bnts", q, k)) / math.sqrt(q.shape[-1])
+    return s if allowed is None else jnp.where(allowed, s, -jnp.inf)
+
+
+def _softmax(s: Array) -> tuple[Array, Array]:
+    """Give the softmax of each row, and the logarithm of its sum; a row of nothing but -∞ gives 0."""
+    highest = lax.stop_gradient(s.max(axis=-1, keepdims=True))
+    shift = jnp.where(jnp.isfinite(highest), highest, 0)
+    e = jnp.exp(s - shift)
+    total = e.sum(axis=-1, keepdims=True)
+    total = jnp.where(total > 0, total, 1)
+    return e / total, shift + jnp.log(total)
+
+
+def attend(q: Array, k: Array, v: Array, allowed: Array | None) -> tuple[Array, Array]:
+    """Return o = softmax(q kᵀ / √D) v, and the softmax p; all (B, N, T or S, D)."""
+    p = _softmax(_scores(q, k, allowed))[0].astype(v.dtype)
+    return jnp.einsum("bnts,bnsd->bntd", p, v), p
+
+
+def attend_backward(q: Array, k: Array, v: Array, o: Array, p: Array, do: Array) -> tuple[Array, Array, Array]:
+    """Return dq, dk and dv."""
+    dv = jnp.einsum("bnts,bntd->bnsd", p, do)
+    dp = wide(jnp.einsum("bntd,bnsd->bnts", do, v))
+    delta = (wide(do) * wide(o)).sum(axis=-1, keepdims=True)
+    ds = (wide(p) * (dp - delta) / math.sqrt(q.shape[-1])).astype(q.dtype)
+    return jnp.einsum("bnts,bnsd->bntd", ds, k), jnp.einsum("bnts,bntd->bnsd", ds, q), dv
+
+
+def attend_in_blocks(q: Array, k: Array, v: Array, allowed: Array | None, block: int) -> tuple[Array, Array]:
+    """Return o as :func:`attend` does, and the logarithm of each row's sum, ``block`` queries at a time."""
+
+    def one_block(at: Any) -> tuple[Array, Array]:
+        q, allowed = at
+        p, log_sum = _softmax(_scores(q, k, allowed))
+        return jnp.einsum("bnts,bnsd->bntd", p.astype(v.dtype), v), log_sum
+
+    o, log_sum = lax.map(one_block, _blocks((q, allowed), block))
+    return _unblocked(o, q.shape[2]), _unblocked(log_sum, q.shape[2])
+
+
+def attend_in_blocks_backward(
+    q: Array, k: Array, v: Array, o: Array, log_sum: Array, allowed: Array | None, do: Array, block: int
+) -> tuple[Array, Array, Array]:
+    """Return dq, dk and dv, making p again a block at a time."""
+
+    def step(sums: tuple[Array, Array], at: Any) -> tuple[tuple[Array, Array], Array]:
+        q, o, log_sum, allowed, do = at
+        p = jnp.exp(_scores(q, k, allowed) - log_sum).astype(v.dtype)  # the softmax again, from its rows' sums
+        dq, dk, dv = attend_backward(q, k, v, o, p, do)
+        return (sums[0] + dk, sums[1] + dv), dq
+
+    start = (jnp.zeros_like(k), jnp.zeros_like(v))
+    (dk, dv), dq = lax.scan(step, start, _blocks((q, o, log_sum, allowed, do), block))
+    return _unblocked(dq, q.shape[2]), dk, dv
+
+
+def _blocks(arrays: Any, block: int) -> Any:
+    """Cut axis 2, the queries, into blocks along a new first axis, the last one filled up with zeros."""
+
+    def cut(x: Array) -> Array:
+        count = -(-x.shape[2] // block)
+        x = jnp.pad(x, ((0, 0), (0, 0), (0, count * block - x.shape[2]), (0, 0)))
+        return jnp.moveaxis(x.reshape(*x.shape[:2], count, block, x.shape[3]), 2, 0)
+
+    return jax.tree.map(cut, arrays)
+
+
+def _unblocked(x: Array, queries: int) -> Array:
+    x = jnp.moveaxis(x, 0, 2)
+    return x.reshape(*x.shape[:2], x.shape[2] * x.shape[3], x.shape[4])[:, :, :queries]
+
+
+def _merge(x: Float[Array, "B N T D"]) -> Float[Array, "B T C"]:
+    x = jnp.swapaxes(x, 1, 2)
+    return x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])
+
+
+def _affine(x: Array, w: Array, b: Array | None) -> Array:
+    return x @ w if b is None else x @ w + along_last(b, x.ndim)
+
+
+# ── Positions ───────────────────────────────────────────────────────────────────────────────────
+
+
+def angles(time: int, channels: int, period: float = 10000.0) -> np.ndarray:
+    """Give the angle of each position and pair of channels, t / period^(2i/channels), (T, channels/2)."""
+    return np.arange(time)[:, None] / period ** (np.arange(0, channels, 2) / channels)
+
+
+def rotate(x: Float[Array, "B N T D"], back: bool = False) -> Float[Array, "B N T D"]:
+    """Turn each pair of channels (i, i + D/2) by the angle of its position, or back by it."""
+    theta = angles(x.shape[2], x.shape[3])
+    cos, sin = (jnp.asarray(f(theta), x.dtype)[None, None] for f in (np.cos, np.sin))
+    a, b = jnp.split(x, 2, axis=-1)
+    sin = -sin if back else sin
+    return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)
+
+
+@layer
+class SinusoidalPositions:
+    """Add sines and cosines of the position to (B, T, C), so that order can be seen (Vaswani et al., 2017).
+
+    Channel 2i holds sin(t / period^(2i/C)), channel 2i + 1 the cosine.
+
+    Args:
+        period: the longest wavelength, over 2π.
+    """
+
+    period: float = 10000.0
+
+    def __post_init__(self) -> None:
+        check_positive("SinusoidalPositions", "period", self.period)
+
+    def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> tuple[()]:
+        """Give no parameters: ``()``."""
+        return ()
+
+    def forward(
+        self, params: tuple[()], x: Float[Array, "B T C"], key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "B T C"], Static[tuple[int, ...]]]:
+        """Return x plus the positions."""
+        check_no_params(self, params)
+        check_floating(self, "x", x)
+        check_shape(self, "x", x, ("B", "T", "C"))
+        theta = angles(x.shape[1], x.shape[2] + x.shape[2] % 2, self.period)
+        waves = np.stack([np.sin(theta), np.cos(theta)], axis=-1).reshape(x.shape[1], -1)[:, : x.shape[2]]
+        return x + jnp.asarray(waves, x.dtype)[None], Static(x.shape)  # only for the check of dy
+
+    def backward(
+        self, params: tuple[()], cache: Static[tuple[int, ...]], dy: Float[Array, "B T C"]
+    ) -> tuple[tuple[()], Float[Array, "B T C"]]:
+        """Return dy: what is added does not depend on x."""
+        check_shape(self, "dy", dy, cache.value)
+        return (), dy

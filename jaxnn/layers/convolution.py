@@ -1,0 +1,372 @@
+"""Convolutions and their transposes, in one and two dimensions, channels last.
+
+B batch, H and W height and width (or T time), C input channels, O output channels, g groups.
+
+Three functions carry all four layers, because a convolution is linear in its input and in its kernel,
+and both of its derivatives are convolutions too::
+
+    y  = conv(x, w)                slide w over x
+    dx = conv_input(dy, w)         slide the flipped, transposed w over the spread-out dy
+    dw = conv_kernel(x, dy)        slide the spread-out dy over x, the batch as the channel summed over
+
+A transposed convolution is ``conv_input`` used forward, so its backward is made of the other two.
+"""
+
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxnn.checks import InputError, check_floating, check_params, check_positive_int, check_shape
+from jaxnn.layers.initializers import Initializer, check_initializer, initialize
+from jaxnn.numerics import along_last
+from jaxnn.types import layer
+
+Sizes = int | tuple[int, ...]
+Padding = str | int | tuple[tuple[int, int], ...]
+Pairs = tuple[tuple[int, int], ...]
+
+
+class ConvParams(NamedTuple):
+    """The kernel ``w`` (*kernel_size, C/g, O), and bias ``b`` (O,), or None without one."""
+
+    w: Float[Array, "*k C_g O"]
+    b: Float[Array, "O"] | None
+
+
+class Geometry(NamedTuple):
+    """How a kernel moves over an image: plain numbers, one entry an axis of space."""
+
+    stride: tuple[int, ...]
+    padding: Pairs
+    dilation: tuple[int, ...]
+    groups: int
+
+
+# ── The three convolutions ──────────────────────────────────────────────────────────────────────
+
+
+def conv(x: Float[Array, "B *S C"], w: Float[Array, "*k C_g O"], at: Geometry) -> Float[Array, "B *R O"]:
+    """Return y[b, r, o] = Σ_{k, c} x[b, r · stride + k · dilation - padding, c] w[k, c, o]."""
+    space = "HW"[: len(at.stride)]
+    return lax.conv_general_dilated(
+        x,
+        w,
+        window_strides=at.stride,
+        padding=at.padding,
+        rhs_dilation=at.dilation,
+        dimension_numbers=(f"N{space}C", f"{space}IO", f"N{space}C"),
+        feature_group_count=at.groups,
+    )
+
+
+def conv_input(
+    dy: Float[Array, "B *R O"], w: Float[Array, "*k C_g O"], at: Geometry, size: tuple[int, ...]
+) -> Float[Array, "B *S C"]:
+    """Return dx of ``conv``, for x with ``size`` points along each axis of space.
+
+    Where x[s] met w[k] to give y[r], that is s = r · stride + k · dilation - padding, dy[r] now meets
+    w[k] to give dx[s]: dy is spread out by the stride, and w is flipped, with its channels exchanged.
+    """
+    space = "HW"[: len(at.stride)]
+    kernel = w.shape[:-2]
+    padding = []
+    for n, k, r, s, d, (low, _) in zip(size, kernel, dy.shape[1:-1], at.stride, at.dilation, at.padding, strict=True):
+        reach, spread = d * (k - 1) + 1, (r - 1) * s + 1
+        before = reach - 1 - low
+        padding.append((before, n + reach - 1 - spread - before))
+    # (k, C/g, g·O/g) -> (k, O/g, g·C/g): within each group, inputs and outputs change places
+    outputs = w.shape[-1] // at.groups
+    grouped = w.reshape(*w.shape[:-1], at.groups, outputs)
+    exchanged = jnp.swapaxes(grouped, -3, -1).reshape(*kernel, outputs, at.groups * w.shape[-2])
+    return lax.conv_general_dilated(
+        dy,
+        jnp.flip(exchanged, range(len(kernel))),
+        window_strides=(1,) * len(kernel),
+        padding=padding,
+        lhs_dilation=at.stride,
+        rhs_dilation=at.dilation,
+        dimension_numbers=(f"N{space}C", f"{space}IO", f"N{space}C"),
+        feature_group_count=at.groups,
+    )
+
+
+def conv_kernel(
+    x: Float[Array, "B *S C"], dy: Float[Array, "B *R O"], at: Geometry, kernel: tuple[int, ...]
+) -> Float[Array, "*k C_g O"]:
+    """Return dw of ``conv``: x and dy slid over one another, summed over the batch.
+
+    Stride and dilation change places: dy is spread out by the stride, and the steps from one entry of
+    the kernel to the next are those of the dilation.
+    """
+    space = "HW"[: len(at.stride)]
+    padding = []
+    for n, k, r, s, d, (low, _) in zip(
+        x.shape[1:-1], kernel, dy.shape[1:-1], at.stride, at.dilation, at.padding, strict=True
+    ):
+        reach, spread = d * (k - 1) + 1, (r - 1) * s + 1
+        padding.append((low, spread - n + reach - 1 - low))
+    return lax.conv_general_dilated(
+        x,
+        dy,
+        window_strides=at.dilation,
+        padding=padding,
+        rhs_dilation=at.stride,
+        dimension_numbers=(f"C{space}N", f"I{space}O", f"{space}NC"),  # the batch takes the place of the channels
+        batch_group_count=at.groups,
+    )
+
+
+# ── The layers ──────────────────────────────────────────────────────────────────────────────────
+
+
+class _Convolution:
+    """What the four layers share: their settings, and the checks of them."""
+
+    rank: ClassVar[int]
+    features: int
+    kernel_size: Sizes
+    stride: Sizes
+    padding: Padding
+    dilation: Sizes
+    groups: int
+    bias: bool
+    w_init: Initializer
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        check_positive_int(name, "features", self.features)
+        check_positive_int(name, "groups", self.groups)
+        for setting in ("kernel_size", "stride", "dilation"):
+            for size in self._sizes(setting):
+                check_positive_int(name, setting, size)
+        if isinstance(self.padding, str):
+            if self.padding not in ("SAME", "VALID"):
+                raise InputError(f"{name}: expected padding 'SAME', 'VALID', an int or pairs, got {self.padding!r}.")
+        else:
+            pairs = self._padding_pairs()
+            if any(isinstance(p, bool) or not isinstance(p, int) or p < 0 for pair in pairs for p in pair):
+                raise InputError(f"{name}: expected padding of at least 0, got {self.padding!r}.")
+        if self.features % self.groups:
+            raise InputError(f"{name}: expected features divisible by groups {self.groups}, got {self.features}.")
+        check_initializer(name, "w_init", self.w_init)
+
+    def _sizes(self, setting: str) -> tuple[int, ...]:
+        value = getattr(self, setting)
+        sizes = value if isinstance(value, tuple) else (value,) * self.rank
+        if len(sizes) != self.rank:
+            raise InputError(f"{type(self).__name__}: expected {setting} with {self.rank} entries, got {value!r}.")
+        return sizes
+
+    def _padding_pairs(self) -> Pairs:
+        if isinstance(self.padding, int):
+            return ((self.padding, self.padding),) * self.rank
+        pairs = self.padding
+        if len(pairs) != self.rank or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
+            raise InputError(
+                f"{type(self).__name__}: expected padding as {self.rank} pairs (before, after), got {pairs!r}."
+            )
+        return pairs  # type: ignore[return-value]
+
+    def _geometry(self, size: tuple[int, ...]) -> Geometry:
+        """Work the padding out, for an image of this size under the kernel."""
+        stride, dilation = self._sizes("stride"), self._sizes("dilation")
+        if isinstance(self.padding, str):
+            reach = [d * (k - 1) + 1 for k, d in zip(self._sizes("kernel_size"), dilation, strict=True)]
+            padding = tuple(lax.padtype_to_pads(size, reach, stride, self.padding))
+        else:
+            padding = self._padding_pairs()
+        return Geometry(stride, padding, dilation, self.groups)
+
+    def _check_x(self, x: Any) -> None:
+        check_floating(self, "x", x)
+        check_shape(self, "x", x, ("B", *"HW"[: self.rank], "C"))
+        if x.shape[-1] % self.groups:
+            raise InputError(f"{self}: expected channels divisible by groups {self.groups}, got {x.shape[-1]}.")
+
+    def _check_params(self, params: ConvParams, x: Array, w_shape: tuple[str | int, ...]) -> None:
+        check_params(self, params, ConvParams)
+        check_shape(self, "w", params.w, w_shape)
+        check_floating(self, "x", x, like=params.w)
+        if (params.b is None) == self.bias:
+            raise InputError(f"{self}: expected parameters {'with' if self.bias else 'without'} a bias b.")
+
+    def _check_fits(self, size: tuple[int, ...], at: Geometry) -> None:
+        for n, k, d, (low, high) in zip(size, self._sizes("kernel_size"), at.dilation, at.padding, strict=True):
+            if d * (k - 1) + 1 > n + low + high:
+                raise InputError(
+                    f"{self}: expected an input of at least {d * (k - 1) + 1} points along each axis under the kernel, "
+                    f"padding included, got {n + low + high}."
+                )
+
+
+class _Forward(_Convolution):
+    """A convolution forward."""
+
+    def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> ConvParams:
+        """Draw the kernel for inputs (B, *space, C), in the dtype of ``x``."""
+        self._check_x(x)
+        shape = (*self._sizes("kernel_size"), x.shape[-1] // self.groups, self.features)
+        w = initialize(self.w_init, key, shape, x.dtype)
+        return ConvParams(w, jnp.zeros(self.features, x.dtype) if self.bias else None)
+
+    def forward(
+        self, params: ConvParams, x: Float[Array, "B *S C"], key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "B *R O"], Array]:
+        """Return the convolution of x with the kernel, plus the bias."""
+        self._check_x(x)
+        self._check_params(params, x, (*self._sizes("kernel_size"), x.shape[-1] // self.groups, self.features))
+        at = self._geometry(x.shape[1:-1])
+        self._check_fits(x.shape[1:-1], at)
+        y = conv(x, params.w, at)
+        return y if params.b is None else y + along_last(params.b, y.ndim), x  # x: dw slides over it
+
+    def backward(
+        self, params: ConvParams, cache: Float[Array, "B *S C"], dy: Float[Array, "B *R O"]
+    ) -> tuple[ConvParams, Float[Array, "B *S C"]]:
+        """Return dw and db, summed over batch and space, and dx."""
+        x, (w, b) = cache, params
+        at = self._geometry(x.shape[1:-1])
+        check_shape(self, "dy", dy, jax.eval_shape(lambda x, w: conv(x, w, at), x, w).shape)
+        dw = conv_kernel(x, dy, at, w.shape[:-2])
+        db = None if b is None else dy.sum(axis=range(dy.ndim - 1))
+        dx = conv_input(dy, w, at, x.shape[1:-1])
+        return ConvParams(dw, db), dx
+
+
+class _Transposed(_Convolution):
+    """A convolution's derivative by its input, used as a layer: it enlarges where that one shrinks."""
+
+    def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> ConvParams:
+        """Draw the kernel (*kernel_size, O/g, C) for inputs (B, *space, C), in the dtype of ``x``."""
+        self._check_x(x)
+        shape = (*self._sizes("kernel_size"), self.features // self.groups, x.shape[-1])
+        w = initialize(self.w_init, key, shape, x.dtype)
+        return ConvParams(w, jnp.zeros(self.features, x.dtype) if self.bias else None)
+
+    def forward(
+        self, params: ConvParams, x: Float[Array, "B *R C"], key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "B *S O"], Array]:
+        """Return the image whose convolution would have x's size, each x spread by the kernel, plus the bias."""
+        self._check_x(x)
+        self._check_params(params, x, (*self._sizes("kernel_size"), self.features // self.groups, x.shape[-1]))
+        size = self._output_size(x.shape[1:-1])
+        y = conv_input(x, params.w, self._geometry(size), size)
+        return y if params.b is None else y + along_last(params.b, y.ndim), x  # x: dw slides over it
+
+    def backward(
+        self, params: ConvParams, cache: Float[Array, "B *R C"], dy: Float[Array, "B *S O"]
+    ) -> tuple[ConvParams, Float[Array, "B *R C"]]:
+        """Return dw and db, summed over batch and space, and dx: forward was conv's dx, so dx is conv."""
+        x, (w, b) = cache, params
+        size = self._output_size(x.shape[1:-1])
+        at = self._geometry(size)
+        check_shape(self, "dy", dy, (len(x), *size, self.features))
+        dw = conv_kernel(dy, x, at, w.shape[:-2])
+        db = None if b is None else dy.sum(axis=range(dy.ndim - 1))
+        dx = conv(dy, w, at)
+        return ConvParams(dw, db), dx
+
+    def _output_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        stride, dilation, kernel = (self._sizes(name) for name in ("stride", "dilation", "kernel_size"))
+        if self.padding == "SAME":
+            return tuple(n * s for n, s in zip(size, stride, strict=True))
+        pairs = ((0, 0),) * self.rank if self.padding == "VALID" else self._padding_pairs()
+        output = tuple(
+            (n - 1) * s + d * (k - 1) + 1 - low - high
+            for n, s, d, k, (low, high) in zip(size, stride, dilation, kernel, pairs, strict=True)
+        )
+        if min(output) < 1:
+            raise InputError(f"{self}: expected padding that leaves an output, got one of size {output}.")
+        return output
+
+
+@layer
+class Conv1D(_Forward):
+    """A one-dimensional convolution over (B, T, C): y[t] = Σ_k x[t · stride + k · dilation - padding] w[k] + b.
+
+    Args:
+        features: O, the output channels.
+        kernel_size: points of the kernel, an int or a tuple of one.
+        stride: points from one output to the next.
+        padding: "SAME" (T / stride outputs), "VALID" (none), an int, or a pair of them in a tuple.
+        dilation: points of the input from one entry of the kernel to the next.
+        groups: g; output channels see only the input channels of their group (g = C: depthwise).
+        bias: whether to add b.
+        w_init: how the kernel is drawn, by a name from ``jax.nn.initializers``.
+    """
+
+    features: int
+    kernel_size: Sizes
+    stride: Sizes = 1
+    padding: Padding = "SAME"
+    dilation: Sizes = 1
+    groups: int = 1
+    bias: bool = True
+    w_init: Initializer = "glorot_uniform"
+    rank: ClassVar[int] = 1
+
+
+@layer
+class Conv2D(_Forward):
+    """A two-dimensional convolution over (B, H, W, C), as :class:`Conv1D` along both axes (LeCun et al., 1989).
+
+    Args:
+        features: O, the output channels.
+        kernel_size: points of the kernel, an int or a tuple of two, as all sizes here.
+        stride: points from one output to the next.
+        padding: "SAME" (size / stride outputs), "VALID" (none), an int, or two pairs (before, after).
+        dilation: points of the input from one entry of the kernel to the next.
+        groups: g; output channels see only the input channels of their group (g = C: depthwise).
+        bias: whether to add b.
+        w_init: how the kernel is drawn, by a name from ``jax.nn.initializers``.
+    """
+
+    features: int
+    kernel_size: Sizes
+    stride: Sizes = 1
+    padding: Padding = "SAME"
+    dilation: Sizes = 1
+    groups: int = 1
+    bias: bool = True
+    w_init: Initializer = "glorot_uniform"
+    rank: ClassVar[int] = 2
+
+
+@layer
+class ConvTranspose1D(_Transposed):
+    """The transpose of a :class:`Conv1D` from O to C channels: (B, T, C) to (B, T · stride, O) for "SAME".
+
+    Settings as in :class:`Conv1D`; ``padding`` is that of the convolution it transposes, so it is cut
+    off here: "VALID" gives (T - 1) · stride + dilation · (kernel_size - 1) + 1 points.
+    """
+
+    features: int
+    kernel_size: Sizes
+    stride: Sizes = 1
+    padding: Padding = "SAME"
+    dilation: Sizes = 1
+    groups: int = 1
+    bias: bool = True
+    w_init: Initializer = "glorot_uniform"
+    rank: ClassVar[int] = 1
+
+
+@layer
+class ConvTranspose2D(_Transposed):
+    """The transpose of a :class:`Conv2D` from O to C channels (Zeiler et al., 2010).
+
+    Settings as in :class:`Conv2D`; ``padding`` is that of the convolution it transposes, so it is cut off here.
+    """
+
+    features: int
+    kernel_size: Sizes
+    stride: Sizes = 1
+    padding: Padding = "SAME"
+    dilation: Sizes = 1
+    groups: int = 1
+    bias: bool = True
+    w_init: Initializer = "glorot_uniform"
+    rank: ClassVar[int] = 2

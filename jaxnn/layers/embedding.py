@@ -1,0 +1,159 @@
+"""Rows of a table, looked up by integers.   B batch, T time, V vocabulary, F features."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from jaxnn.checks import (
+    InputError,
+    check_params,
+    check_positive_int,
+    check_shape,
+    inside,
+    is_concrete,
+)
+from jaxnn.layers.initializers import Initializer, check_initializer, initialize
+from jaxnn.numerics import rows
+from jaxnn.types import Layer, Params, advance, layer
+
+
+class EmbeddingParams(NamedTuple):
+    """The table ``w`` (V, F), a row a token."""
+
+    w: Float[Array, "V F"]
+
+
+@layer
+class Embedding:
+    """Replace each token id by its row of a table: (B, …) integers to (B, …, F).
+
+    Ids outside the vocabulary are refused where their values are known; under ``jit`` they are not,
+    and are clipped to the nearest valid id, forward and backward alike.
+
+    Args:
+        vocabulary: V, the number of rows.
+        features: F, their length.
+        w_init: how the table is drawn, by a name from ``jax.nn.initializers``.
+    """
+
+    vocabulary: int
+    features: int
+    w_init: Initializer = ("normal", 1.0)
+
+    def __post_init__(self) -> None:
+        check_positive_int("Embedding", "vocabulary", self.vocabulary)
+        check_positive_int("Embedding", "features", self.features)
+        check_initializer("Embedding", "w_init", self.w_init)
+
+    def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> EmbeddingParams:
+        """Draw the table in JAX's default float dtype."""
+        check_tokens(self, x, self.vocabulary)
+        return EmbeddingParams(initialize(self.w_init, key, (self.vocabulary, self.features), jnp.result_type(float)))
+
+    def forward(
+        self, params: EmbeddingParams, x: Int[Array, "B *T"], key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "B *T F"], Array]:
+        """Return the row of each id."""
+        check_params(self, params, EmbeddingParams)
+        check_shape(self, "w", params.w, (self.vocabulary, self.features))
+        x = valid_tokens(self, x, self.vocabulary)
+        return params.w[x], x  # x: which rows the gradient belongs to
+
+    def backward(
+        self, params: EmbeddingParams, cache: Int[Array, "B *T"], dy: Float[Array, "B *T F"]
+    ) -> tuple[EmbeddingParams, None]:
+        """Return dw, in which each row sums dy over the places where its token stood. Ids have no derivative."""
+        x = cache
+        check_shape(self, "dy", dy, (*x.shape, self.features))
+        return EmbeddingParams(_sum_by_token(params.w, x, dy)), None
+
+
+class TiedParams(NamedTuple):
+    """The table ``w`` (V, F), used at both ends, and the parameters of the body."""
+
+    w: Float[Array, "V F"]
+    body: Params
+
+
+@layer
+class TiedEmbedding:
+    """A language model whose output layer is its embedding, transposed (Press and Wolf, 2017).
+
+    Tokens (B, T) become rows of w, go through ``body`` (B, T, F) to (B, T, F), and are scored
+    against every row of w again, giving logits (B, T, V). The gradient of w has a part from each end.
+
+    Args:
+        vocabulary: V, the number of rows.
+        features: F, their length.
+        body: the layer between the two ends.
+        w_init: how the table is drawn, by a name from ``jax.nn.initializers``.
+    """
+
+    vocabulary: int
+    features: int
+    body: Layer
+    w_init: Initializer = ("normal", 0.02)
+
+    def __post_init__(self) -> None:
+        check_positive_int("TiedEmbedding", "vocabulary", self.vocabulary)
+        check_positive_int("TiedEmbedding", "features", self.features)
+        check_initializer("TiedEmbedding", "w_init", self.w_init)
+        if not isinstance(self.body, Layer):
+            raise InputError(f"TiedEmbedding: expected body to be a layer, got {self.body!r}.")
+
+    def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> TiedParams:
+        """Draw the table in JAX's default float dtype, and the parameters of the body."""
+        check_tokens(self, x, self.vocabulary)
+        key_w, key_body = jax.random.split(key)
+        w = initialize(self.w_init, key_w, (self.vocabulary, self.features), jnp.result_type(float))
+        with inside(".body"):
+            return TiedParams(w, self.body.init(key_body, jax.ShapeDtypeStruct((*x.shape, self.features), w.dtype)))
+
+    def forward(
+        self, params: TiedParams, x: Int[Array, "B T"], key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "B T V"], Any]:
+        """Return a logit for each token of the vocabulary at each place."""
+        check_params(self, params, TiedParams)
+        check_shape(self, "w", params.w, (self.vocabulary, self.features))
+        x = valid_tokens(self, x, self.vocabulary)
+        with inside(".body"):
+            h, cache = self.body.forward(params.body, params.w[x], key)
+        check_shape(self, "the body's output", h, (*x.shape, self.features))
+        return h @ params.w.T, (x, h, cache)  # h: dw is a product with it
+
+    def backward(self, params: TiedParams, cache: Any, dy: Float[Array, "B T V"]) -> tuple[TiedParams, None]:
+        """Return dw = dyᵀ h + the sum by token of what comes back through the body, and the body's own."""
+        x, h, body_cache = cache
+        check_shape(self, "dy", dy, (*x.shape, self.vocabulary))
+        dw_output = rows(dy).T @ rows(h)
+        with inside(".body"):
+            dbody, de = self.body.backward(params.body, body_cache, dy @ params.w)
+        return TiedParams(dw_output + _sum_by_token(params.w, x, de), dbody), None
+
+    def advance(self, params: TiedParams, cache: Any) -> TiedParams:
+        """Move on the body's running statistics."""
+        return params._replace(body=advance(self.body, params.body, cache[2]))
+
+
+def check_tokens(who: Any, x: Any, vocabulary: int) -> None:
+    """Check that ids are integers, and where their values are known, that each is in [0, vocabulary)."""
+    if not jnp.issubdtype(x.dtype, jnp.integer):
+        raise InputError(f"{who}: expected token ids of an integer dtype, got {x.dtype}.")
+    if is_concrete(x):
+        ids = np.asarray(x)
+        if ids.size and (ids.min() < 0 or ids.max() >= vocabulary):
+            wrong = ids[(ids < 0) | (ids >= vocabulary)].flat[0]
+            raise InputError(f"{who}: expected token ids in [0, {vocabulary}), got {wrong}.")
+
+
+def valid_tokens(who: Any, x: Array, vocabulary: int) -> Array:
+    """Check ids where their values are known, and clip them, which matters only where they are not."""
+    check_tokens(who, x, vocabulary)
+    return jnp.clip(x, 0, vocabulary - 1)
+
+
+def _sum_by_token(w: Array, x: Array, dy: Array) -> Array:
+    return jnp.zeros_like(w).at[x].add(dy)

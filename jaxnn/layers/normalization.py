@@ -1,0 +1,284 @@
+"""Normalisation: subtract a mean, divide by a standard deviation, then scale and shift.
+
+B batch, C channels or features (the last axis), n the entries that share one mean and variance.
+
+    x̂ = (x - μ) / √(σ² + ε)        y = γ x̂ + β
+
+Layers differ in which entries share their statistics: one sample's features (LayerNorm), its groups of
+channels (GroupNorm), or a channel over the whole batch (BatchNorm). The derivative of x̂ is the same::
+
+    dx = (dx̂ - mean(dx̂) - x̂ · mean(dx̂ · x̂)) / √(σ² + ε)
+
+The two means are the paths through μ and through σ²: what x̂ cannot change, its own mean and variance,
+is taken out of dx̂. Statistics are computed in at least float32.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxnn.checks import InputError, check_floating, check_params, check_positive, check_positive_int, check_shape
+from jaxnn.numerics import along_last, wide
+from jaxnn.types import Running, Static, layer
+
+
+class NormParams(NamedTuple):
+    """The gain γ, ``scale`` (C,), which starts at 1, and the shift β, ``bias`` (C,), which starts at 0."""
+
+    scale: Float[Array, "C"]
+    bias: Float[Array, "C"]
+
+
+def statistics(x: Array, axes: Any, epsilon: float) -> tuple[Array, Array, Array]:
+    """Give μ, σ² and 1/√(σ² + ε) over some axes, which are kept with size 1."""
+    mean = x.mean(axis=axes, keepdims=True)
+    variance = ((x - mean) ** 2).mean(axis=axes, keepdims=True)
+    return mean, variance, lax.rsqrt(variance + epsilon)
+
+
+def normalized_backward(dxhat: Array, xhat: Array, rstd: Array, axes: Any) -> Array:
+    """Take the derivative by x̂ to the one by x, through the mean and the variance of x."""
+    through_mean = dxhat.mean(axis=axes, keepdims=True)
+    through_variance = xhat * (dxhat * xhat).mean(axis=axes, keepdims=True)
+    return rstd * (dxhat - through_mean - through_variance)
+
+
+def _check(who: Any, params: Any, kind: type, x: Array) -> None:
+    check_params(who, params, kind)
+    check_shape(who, "x", x, ("...", "B", params.scale.shape[0]))
+    check_floating(who, "x", x, like=params.scale)
+
+
+def _sum_to_channels(x: Array, dtype: Any) -> Array:
+    return x.sum(axis=range(x.ndim - 1)).astype(dtype)
+
+
+@layer
+class LayerNorm:
+    """Normalise each sample over its last axis (Ba et al., 2016).
+
+    Args:
+        epsilon: ε, added to the variance.
+    """
+
+    epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        check_positive("LayerNorm", "epsilon", self.epsilon)
+
+    def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> NormParams:
+        """Start with γ = 1 and β = 0."""
+        check_floating(self, "x", x)
+        check_shape(self, "x", x, ("...", "B", "C"))
+        return NormParams(jnp.ones(x.shape[-1], x.dtype), jnp.zeros(x.shape[-1], x.dtype))
+
+    def forward(
+        self, params: NormParams, x: Float[Array, "*B C"], key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "*B C"], Any]:
+        """Return γ x̂ + β."""
+        _check(self, params, NormParams, x)
+        scale, bias = (along_last(wide(p), x.ndim) for p in params)
+        mean, _, rstd = statistics(wide(x), -1, self.epsilon)
+        y = (wide(x) - mean) * rstd * scale + bias
+        return y.astype(x.dtype), (x, mean, rstd)  # mean and rstd: two numbers a sample make x̂ of x again
+
+    def backward(
+        self, params: NormParams, cache: Any, dy: Float[Array, "*B C"]
+    ) -> tuple[NormParams, Float[Array, "*B C"]]:
+        """Return dγ = Σ dy x̂ and dβ = Σ dy over all samples, and dx."""
+        x, mean, rstd = cache
+        check_shape(self, "dy", dy, x.shape)
+        g = wide(dy)
+        xhat = (wide(x) - mean) * rstd
+        dx = normalized_backward(g * along_last(wide(params.scale), x.ndim), xhat, rstd, -1)
+        dscale, dbias = _sum_to_channels(g * xhat, x.dtype), _sum_to_channels(g, x.dtype)
+        return NormParams(dscale, dbias), dx.astype(x.dtype)
+
+
+class RMSNormParams(NamedTuple):
+    """The gain γ, ``scale`` (C,), which starts at 1."""
+
+    scale: Float[Array, "C"]
+
+
+@layer
+class RMSNorm:
+    """Divide each sample by its root mean square: y = γ x / √(mean(x²) + ε) (Zhang and Sennrich, 2019).
+
+    Args:
+        epsilon: ε, added to the mean square.
+    """
+
+    epsilon: float = 1e-6
+
+    def __post_init__(self) -> None:
+        check_positive("RMSNorm", "epsilon", self.epsilon)
+
+    def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> RMSNormParams:
+        """Start with γ = 1."""
+        check_floating(self, "x", x)
+        check_shape(self, "x", x, ("...", "B", "C"))
+        return RMSNormParams(jnp.ones(x.shape[-1], x.dtype))
+
+    def forward(
+        self, params: RMSNormParams, x: Float[Array, "*B C"], key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "*B C"], Any]:
+        """Return γ x / √(mean(x²) + ε)."""
+        _check(self, params, RMSNormParams, x)
+        rrms = lax.rsqrt((wide(x) ** 2).mean(axis=-1, keepdims=True) + self.epsilon)
+        y = wide(x) * rrms * along_last(wide(params.scale), x.ndim)
+        return y.astype(x.dtype), (x, rrms)  # rrms: one number a sample makes x̂ of x again
+
+    def backward(
+        self, params: RMSNormParams, cache: Any, dy: Float[Array, "*B C"]
+    ) -> tuple[RMSNormParams, Float[Array, "*B C"]]:
+        """Return dγ = Σ dy x̂, and dx = (dx̂ - x̂ mean(dx̂ x̂)) / √(mean(x²) + ε): no mean taken, none comes back."""
+        x, rrms = cache
+        check_shape(self, "dy", dy, x.shape)
+        g, z = wide(dy), wide(x)
+        dscale = _sum_to_channels(g * (z * rrms), x.dtype)
+        dscale, rrms = lax.optimization_barrier((dscale, rrms))  # dγ first: dx then takes the memory that it needed
+        dxhat = g * along_last(wide(params.scale), x.ndim)
+        through_square = z * (rrms * rrms * (dxhat * z).mean(axis=-1, keepdims=True))  # x̂ mean(dx̂ x̂)
+        dx = rrms * (dxhat - through_square)
+        return RMSNormParams(dscale), dx.astype(x.dtype)
+
+
+@layer
+class GroupNorm:
+    """Normalise each sample over space and groups of its channels: (B, *space, C) (Wu and He, 2018).
+
+    Args:
+        groups: how many groups to part the channels into, neighbours together; 1 takes all of a sample.
+        epsilon: ε, added to the variance.
+    """
+
+    groups: int
+    epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        check_positive_int("GroupNorm", "groups", self.groups)
+        check_positive("GroupNorm", "epsilon", self.epsilon)
+
+    def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> NormParams:
+        """Start with γ = 1 and β = 0."""
+        check_floating(self, "x", x)
+        check_shape(self, "x", x, ("...", "B", "C"))
+        self._grouped(x)
+        return NormParams(jnp.ones(x.shape[-1], x.dtype), jnp.zeros(x.shape[-1], x.dtype))
+
+    def forward(
+        self, params: NormParams, x: Float[Array, "B *S C"], key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "B *S C"], Any]:
+        """Return γ x̂ + β."""
+        _check(self, params, NormParams, x)
+        scale, bias = (along_last(wide(p), x.ndim) for p in params)
+        grouped = wide(x).reshape(self._grouped(x))
+        mean, _, rstd = statistics(grouped, (1, 3), self.epsilon)
+        y = ((grouped - mean) * rstd).reshape(x.shape) * scale + bias
+        return y.astype(x.dtype), (x, mean, rstd)  # mean and rstd: two numbers a group make x̂ of x again
+
+    def backward(
+        self, params: NormParams, cache: Any, dy: Float[Array, "B *S C"]
+    ) -> tuple[NormParams, Float[Array, "B *S C"]]:
+        """Return dγ = Σ dy x̂ and dβ = Σ dy over batch and space, and dx."""
+        x, mean, rstd = cache
+        check_shape(self, "dy", dy, x.shape)
+        g, shape = wide(dy), self._grouped(x)
+        xhat = (wide(x).reshape(shape) - mean) * rstd
+        dxhat = (g * along_last(wide(params.scale), x.ndim)).reshape(shape)
+        dx = normalized_backward(dxhat, xhat, rstd, (1, 3)).reshape(x.shape)
+        dscale, dbias = _sum_to_channels(g * xhat.reshape(x.shape), x.dtype), _sum_to_channels(g, x.dtype)
+        return NormParams(dscale, dbias), dx.astype(x.dtype)
+
+    def _grouped(self, x: Any) -> tuple[int, int, int, int]:
+        """Give the shape (B, space, groups, channels of a group)."""
+        if x.shape[-1] % self.groups:
+            raise InputError(f"{self}: expected channels divisible by groups {self.groups}, got {x.shape[-1]}.")
+        channels = x.shape[-1] // self.groups
+        return len(x), x.size // (len(x) * x.shape[-1]) if len(x) else 0, self.groups, channels
+
+
+class Moments(NamedTuple):
+    """Running estimates of the ``mean`` and the ``variance`` of each channel, (C,)."""
+
+    mean: Float[Array, "C"]
+    variance: Float[Array, "C"]
+
+
+class BatchNormParams(NamedTuple):
+    """The gain γ, the shift β, (C,), and the running moments, which are carried along and not trained."""
+
+    scale: Float[Array, "C"]
+    bias: Float[Array, "C"]
+    moments: Running[Moments]
+
+
+@layer
+class BatchNorm:
+    """Normalise each channel over the batch and space (Ioffe and Szegedy, 2015).
+
+    In training (with a key) by the batch's own mean and variance, through which the gradient flows; at
+    inference by their running estimates, which are constants. ``advance`` moves the estimates on.
+
+    Args:
+        momentum: the weight of the old estimate in the new one. (PyTorch's ``momentum`` is 1 minus this.)
+        epsilon: ε, added to the variance.
+    """
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        check_positive("BatchNorm", "epsilon", self.epsilon)
+        if not 0 <= self.momentum < 1:
+            raise InputError(f"BatchNorm: expected momentum in [0, 1), got {self.momentum!r}.")
+
+    def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> BatchNormParams:
+        """Start with γ = 1, β = 0, and running estimates of mean 0 and variance 1."""
+        check_floating(self, "x", x)
+        check_shape(self, "x", x, ("...", "B", "C"))
+        ones, zeros = jnp.ones(x.shape[-1], x.dtype), jnp.zeros(x.shape[-1], x.dtype)
+        return BatchNormParams(ones, zeros, Running(Moments(zeros, ones)))
+
+    def forward(
+        self, params: BatchNormParams, x: Float[Array, "B *S C"], key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "B *S C"], Any]:
+        """Return γ x̂ + β, with the batch's moments given a key and the running ones without."""
+        _check(self, params, BatchNormParams, x)
+        training = key is not None
+        if training:
+            mean, variance, _ = statistics(wide(x), range(x.ndim - 1), self.epsilon)
+        else:
+            kept = lax.stop_gradient(params.moments.value)  # constants: they are not trained
+            mean, variance = (along_last(wide(moment), x.ndim) for moment in kept)
+        rstd = lax.rsqrt(variance + self.epsilon)
+        y = (wide(x) - mean) * rstd * along_last(wide(params.scale), x.ndim) + along_last(wide(params.bias), x.ndim)
+        # the moments: a few numbers make x̂ of x again, and move the estimates on; training: which rule holds
+        return y.astype(x.dtype), (x, mean, variance, Static(training))
+
+    def backward(
+        self, params: BatchNormParams, cache: Any, dy: Float[Array, "B *S C"]
+    ) -> tuple[BatchNormParams, Float[Array, "B *S C"]]:
+        """Return dγ = Σ dy x̂ and dβ = Σ dy over batch and space, 0 for the moments, and dx."""
+        x, mean, variance, training = cache
+        check_shape(self, "dy", dy, x.shape)
+        g, rstd = wide(dy), lax.rsqrt(variance + self.epsilon)
+        xhat = (wide(x) - mean) * rstd
+        dxhat = g * along_last(wide(params.scale), x.ndim)
+        dx = normalized_backward(dxhat, xhat, rstd, range(x.ndim - 1)) if training.value else dxhat * rstd
+        dscale, dbias = _sum_to_channels(g * xhat, x.dtype), _sum_to_channels(g, x.dtype)
+        return BatchNormParams(dscale, dbias, jax.tree.map(jnp.zeros_like, params.moments)), dx.astype(x.dtype)
+
+    def advance(self, params: BatchNormParams, cache: Any) -> BatchNormParams:
+        """Move the estimates towards the batch's moments; the variance by its unbiased estimate."""
+        x, mean, variance, training = cache
+        if not training.value:
+            return params
+        n = x.size // x.shape[-1]
+        seen = Moments(mean.ravel(), variance.ravel() * (n / max(n - 1, 1)))
+        blend = lambda old, new: (self.momentum * old + (1 - self.momentum) * new).astype(old.dtype)  # noqa: E731
+        return params._replace(moments=Running(jax.tree.map(blend, params.moments.value, seen)))

@@ -1,0 +1,213 @@
+"""Pooling over windows, in one or two dimensions, channels last.   B batch, H, W space, C channels.
+
+MaxPool's backward walks over the places in a window, not over the windows: for each place, the inputs
+that stand there are a strided slice of x, and the derivatives that belong to them are put back by the
+transpose of that slice.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxnn.checks import InputError, check_floating, check_no_params, check_positive_int, check_shape
+from jaxnn.numerics import wide
+from jaxnn.types import Static, layer
+
+Sizes = int | tuple[int, ...]
+
+
+class _Windowed:
+    """What both kinds of pooling share: windows, their places, and how to go back from them."""
+
+    window: Sizes
+    stride: Sizes | None
+    padding: str
+
+    def __post_init__(self) -> None:
+        for name in ("window", "stride"):
+            value = getattr(self, name)
+            for size in value if isinstance(value, tuple) else () if value is None else (value,):
+                check_positive_int(type(self).__name__, name, size)
+        if self.padding not in ("SAME", "VALID"):
+            raise InputError(f"{type(self).__name__}: expected padding 'SAME' or 'VALID', got {self.padding!r}.")
+
+    def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> tuple[()]:
+        """Give no parameters: ``()``."""
+        self._window(x)
+        return ()
+
+    def _window(self, x: Any) -> tuple[tuple[int, ...], tuple[int, ...], list[tuple[int, int]]]:
+        """Give window, stride and padding along each axis of space."""
+        check_floating(self, "x", x)
+        if x.ndim not in (3, 4):
+            raise InputError(f"{self}: expected x of shape (B, T, C) or (B, H, W, C), got {x.shape}.")
+        size = x.shape[1:-1]
+        window = self.window if isinstance(self.window, tuple) else (self.window,) * len(size)
+        stride = window if self.stride is None else self.stride
+        stride = stride if isinstance(stride, tuple) else (stride,) * len(size)
+        if len(window) != len(size) or len(stride) != len(size):
+            raise InputError(f"{self}: expected x with {len(window)} axes of space, got shape {x.shape}.")
+        if self.padding == "VALID" and any(k > n for k, n in zip(window, size, strict=True)):
+            raise InputError(f"{self}: expected an input of at least {window} points, got {size}.")
+        return window, stride, lax.padtype_to_pads(size, window, stride, self.padding)
+
+    def _reduce(self, x: Array, start: float, function: Any) -> Array:
+        window, stride, padding = self._window(x)
+        pad = ((0, 0), *padding, (0, 0))
+        return lax.reduce_window(x, np.asarray(start, x.dtype), function, (1, *window, 1), (1, *stride, 1), pad)
+
+
+def places(window: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """Give each place in a window, in row-major order."""
+    return itertools.product(*map(range, window))
+
+
+def take(padded: Array, place: tuple[int, ...], stride: tuple[int, ...], size: tuple[int, ...]) -> Array:
+    """Slice out what stands at one place of every window."""
+    stop = [p + (n - 1) * s + 1 for p, n, s in zip(place, size, stride, strict=True)]
+    return lax.slice(padded, (0, *place, 0), (len(padded), *stop, padded.shape[-1]), (1, *stride, 1))
+
+
+def put_back(dy: Array, place: tuple[int, ...], stride: tuple[int, ...], size: tuple[int, ...]) -> Array:
+    """Transpose of ``take``: spread dy out over a padded image of this size, zero elsewhere."""
+    spread = [
+        (p, n - p - ((r - 1) * s + 1), s - 1) for p, n, r, s in zip(place, size, dy.shape[1:-1], stride, strict=True)
+    ]
+    return lax.pad(dy, np.zeros((), dy.dtype), ((0, 0, 0), *spread, (0, 0, 0)))
+
+
+def crop(padded: Array, padding: list[tuple[int, int]], size: tuple[int, ...]) -> Array:
+    """Cut the padding off."""
+    start = [low for low, _ in padding]
+    stop = [low + n for (low, _), n in zip(padding, size, strict=True)]
+    return lax.slice(padded, (0, *start, 0), (len(padded), *stop, padded.shape[-1]))
+
+
+@layer
+class MaxPool(_Windowed):
+    """The largest entry of each window. Where several are equal, the first in row-major order gets the derivative.
+
+    That convention is XLA's and PyTorch's. The rank comes with the input: (B, T, C) or (B, H, W, C).
+
+    Args:
+        window: points along each axis of space, an int or a tuple.
+        stride: points from one window to the next; by default the window, so that they do not overlap.
+        padding: "VALID", or "SAME", which pads with minus infinity.
+    """
+
+    window: Sizes
+    stride: Sizes | None = None
+    padding: str = "VALID"
+    kinks: ClassVar[str] = "ties within a window"
+
+    def forward(
+        self, params: tuple[()], x: Float[Array, "B *S C"], key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "B *R C"], Any]:
+        """Return the maximum of each window."""
+        check_no_params(self, params)
+        y = self._reduce(x, -math.inf, lax.max)
+        return y, (x, y)  # both: the winner of a window is the first of its x that equals y
+
+    def backward(
+        self, params: tuple[()], cache: Any, dy: Float[Array, "B *R C"]
+    ) -> tuple[tuple[()], Float[Array, "B *S C"]]:
+        """Give each dy to the first entry of its window that is the maximum."""
+        x, y = cache
+        check_shape(self, "dy", dy, y.shape)
+        window, stride, padding = self._window(x)
+        padded = lax.pad(x, np.asarray(-math.inf, x.dtype), ((0, 0, 0), *((*p, 0) for p in padding), (0, 0, 0)))
+        dx, waiting = jnp.zeros_like(padded), jnp.ones(y.shape, bool)
+        for place in places(window):
+            wins = waiting & (take(padded, place, stride, y.shape[1:-1]) == y)
+            waiting = waiting & ~wins
+            dx = dx + put_back(jnp.where(wins, dy, 0), place, stride, padded.shape[1:-1])
+        return (), crop(dx, padding, x.shape[1:-1])
+
+
+@layer
+class AveragePool(_Windowed):
+    """The mean of each window, over the entries that are not padding.
+
+    Args:
+        window: points along each axis of space, an int or a tuple.
+        stride: points from one window to the next; by default the window, so that they do not overlap.
+        padding: "VALID", or "SAME"; padding is not counted.
+    """
+
+    window: Sizes
+    stride: Sizes | None = None
+    padding: str = "VALID"
+
+    def forward(
+        self, params: tuple[()], x: Float[Array, "B *S C"], key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "B *R C"], Static[tuple[int, ...]]]:
+        """Return the mean of each window."""
+        check_no_params(self, params)
+        total = self._reduce(wide(x), 0.0, lax.add)
+        return (total / self._count(x)).astype(x.dtype), Static(x.shape)  # the shape: the derivative is a constant
+
+    def backward(
+        self, params: tuple[()], cache: Static[tuple[int, ...]], dy: Float[Array, "B *R C"]
+    ) -> tuple[tuple[()], Float[Array, "B *S C"]]:
+        """Share each dy out among the entries of its window."""
+        x = jax.ShapeDtypeStruct(cache.value, dy.dtype)
+        window, stride, padding = self._window(x)
+        expected = jax.eval_shape(lambda x: self._reduce(x, 0.0, lax.add), x)
+        check_shape(self, "dy", dy, expected.shape)
+        share = wide(dy) / self._count(x)
+        # what slid over x to add up slides back over the spread-out dy, as in a convolution by a constant
+        back = []
+        for n, k, r, s, (low, _) in zip(x.shape[1:-1], window, dy.shape[1:-1], stride, padding, strict=True):
+            before, spread = k - 1 - low, (r - 1) * s + 1
+            back.append((before, n + k - 1 - spread - before))
+        dx = lax.reduce_window(
+            share,
+            np.asarray(0, share.dtype),
+            lax.add,
+            (1, *window, 1),
+            (1,) * dy.ndim,
+            ((0, 0), *back, (0, 0)),
+            base_dilation=(1, *stride, 1),
+        )
+        return (), dx.astype(dy.dtype)
+
+    def _count(self, x: Any) -> Array:
+        """Count the real entries of each window."""
+        ones = jnp.ones((1, *x.shape[1:-1], 1), wide(jnp.zeros((), x.dtype)).dtype)
+        return self._reduce(ones, 0.0, lax.add)
+
+
+@layer
+class GlobalAveragePool:
+    """The mean of each channel over all of space: (B, …, C) to (B, C) (Lin et al., 2014)."""
+
+    def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> tuple[()]:
+        """Give no parameters: ``()``."""
+        return ()
+
+    def forward(
+        self, params: tuple[()], x: Float[Array, "B *S C"], key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "B C"], Static[tuple[int, ...]]]:
+        """Return the mean over space."""
+        check_no_params(self, params)
+        check_floating(self, "x", x)
+        if x.ndim < 3:
+            raise InputError(f"{self}: expected x of shape (B, *space, C), got {x.shape}.")
+        y = wide(x).mean(axis=range(1, x.ndim - 1)).astype(x.dtype)
+        return y, Static(x.shape)  # the shape: the derivative is the constant 1/n
+
+    def backward(
+        self, params: tuple[()], cache: Static[tuple[int, ...]], dy: Float[Array, "B C"]
+    ) -> tuple[tuple[()], Float[Array, "B *S C"]]:
+        """Share each dy out evenly over space."""
+        shape = cache.value
+        check_shape(self, "dy", dy, (shape[0], shape[-1]))
+        share = jnp.expand_dims(dy / math.prod(shape[1:-1]), range(1, len(shape) - 1))
+        return (), jnp.broadcast_to(share, shape)

@@ -1,0 +1,400 @@
+"""Recurrent layers, and backpropagation through time by hand.
+
+B batch, T time, I input features, H hidden features (``features``), G gates.
+
+All three walk the same way. Forward, the inputs' share of every pre-activation is one product for all
+times, ``x wx + b``, and a scan adds ``h wh`` step by step. Backward, a scan in the opposite direction
+carries dJ/dh (and dJ/dc) from each step to the one before and gives dz, the derivative at the
+pre-activations, for every time; the derivatives of the weights are then one product each::
+
+    dwx = xᵀ dz        dwh = h_previousᵀ dz        db = Σ dz        dx = dz wxᵀ
+
+Autodiff of the scan would add up dwh step by step.
+
+Padded sequences: where t is not below the sample's length, the state is carried over unchanged and the
+output is 0. A reversed layer so starts at each sample's own last step.
+"""
+
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from jaxnn.checks import (
+    InputError,
+    check_choice,
+    check_floating,
+    check_params,
+    check_positive_int,
+    check_shape,
+    is_concrete,
+)
+from jaxnn.layers.initializers import Initializer, check_initializer, initialize
+from jaxnn.numerics import rows
+from jaxnn.types import Static, layer
+
+
+class Sequences(NamedTuple):
+    """What a recurrent layer may take in the place of a plain array.
+
+    Attributes:
+        x: inputs (B, T, I).
+        lengths: how many steps of each sample are real, (B,) integers, or None for all T.
+        state: the initial state, like the layer's final one, or None for zeros.
+    """
+
+    x: Float[Array, "B T I"]
+    lengths: Int[Array, "B"] | None = None
+    state: PyTree = None
+
+
+class RecurrentParams(NamedTuple):
+    """Weights of the input ``wx`` (I, G·H) and of the state ``wh`` (H, G·H), and bias ``b`` (G·H,)."""
+
+    wx: Float[Array, "I GH"]
+    wh: Float[Array, "H GH"]
+    b: Float[Array, "GH"]
+
+
+class GRUParams(NamedTuple):
+    """As :class:`RecurrentParams`, and ``bh`` (H,), the bias of the candidate inside the reset gate."""
+
+    wx: Float[Array, "I GH"]
+    wh: Float[Array, "H GH"]
+    b: Float[Array, "GH"]
+    bh: Float[Array, "H"]
+
+
+class LSTMState(NamedTuple):
+    """The output ``h`` and the cell ``c``, each (B, H)."""
+
+    h: Float[Array, "B H"]
+    c: Float[Array, "B H"]
+
+
+class _Form(NamedTuple):
+    """How the input came, so that its gradient can go back in the same form."""
+
+    sequences: bool
+    state: bool
+
+
+class _Recurrent:
+    """What the three layers share: the walk through time, forward and back.
+
+    A layer adds ``_step``, one step forward from the inputs' share of the pre-activations, and
+    ``_step_backward``, its derivative.
+    """
+
+    gates: ClassVar[int]
+    params_type: ClassVar[type]
+    features: int
+    output: str
+    reverse: bool
+    return_state: bool
+    w_init: Initializer
+    wh_init: Initializer
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        check_positive_int(name, "features", self.features)
+        check_choice(name, "output", self.output, ("sequence", "last"))
+        check_initializer(name, "w_init", self.w_init)
+        check_initializer(name, "wh_init", self.wh_init)
+
+    def init(self, key: PRNGKeyArray, x: Any) -> Any:
+        """Draw the weights for inputs (B, T, I), in the dtype of ``x``; biases start at 0."""
+        x = x.x if isinstance(x, Sequences) else x
+        check_floating(self, "x", x)
+        check_shape(self, "x", x, ("B", "T", "I"))
+        key_x, *keys_h = jax.random.split(key, 1 + self.gates)
+        wx = initialize(self.w_init, key_x, (x.shape[-1], self.gates * self.features), x.dtype)
+        square = (self.features, self.features)
+        wh = jnp.concatenate([initialize(self.wh_init, k, square, x.dtype) for k in keys_h], axis=1)
+        return self._params(wx, wh)
+
+    def forward(self, params: Any, x: Any, key: PRNGKeyArray | None = None) -> tuple[Any, Any]:
+        """Walk through time.
+
+        Args:
+            params: the weights.
+            x: inputs (B, T, I), or :class:`Sequences` with lengths or an initial state.
+            key: not used.
+
+        Returns:
+            The outputs (B, T, H) or the last one (B, H), with ``return_state`` a pair of that and the
+            final state; and the cache.
+        """
+        sequences = x if isinstance(x, Sequences) else Sequences(x)
+        self._check(params, sequences)
+        start = self._zero_state(sequences.x) if sequences.state is None else sequences.state
+        real = _real_steps(sequences)
+        zx = _time_first(sequences.x @ params.wx + jnp.expand_dims(params.b, (0, 1)))  # for all times at once
+
+        def step(state: Any, inputs: tuple[Array, Array | None]) -> tuple[Any, Any]:
+            after, kept = self._step(params, state, inputs[0])
+            after = _where(inputs[1], after, state)
+            return after, (after, kept)
+
+        final, (states, kept) = lax.scan(step, start, (zx, real), reverse=self.reverse)
+        h = _h(states)
+        y = _time_first(h if real is None else jnp.where(real, h, 0)) if self.output == "sequence" else _h(final)
+        form = _Form(isinstance(x, Sequences), sequences.state is not None)
+        # states: what each step started from; kept: its gates; real: which steps counted
+        return (y, final) if self.return_state else y, (sequences.x, start, states, kept, real, Static(form))
+
+    def backward(self, params: Any, cache: Any, dy: Any) -> tuple[Any, Any]:
+        """Walk back through time, then give the weights their derivatives, a product each."""
+        x, start, states, kept, real, form = cache
+        dy, dfinal = dy if self.return_state else (dy, jax.tree.map(jnp.zeros_like, start))
+        batch, time, _ = x.shape
+        check_shape(self, "dy", dy, (batch, self.features) if self.output == "last" else (batch, time, self.features))
+        before = jax.tree.map(self._shifted, start, states)
+        if self.output == "last":
+            dfinal, dy_by_time = _add_h(dfinal, dy), None
+        else:
+            dy_by_time = _time_first(dy) if real is None else jnp.where(real, _time_first(dy), 0)
+
+        def step(dafter: Any, at: Any) -> tuple[Any, Array]:
+            before, after, kept, real, dy = at
+            dafter = dafter if dy is None else _add_h(dafter, dy)
+            dz, dbefore = self._step_backward(params, before, after, kept, dafter)
+            if real is not None:  # a step that did not count let the state pass
+                dz, dbefore = jnp.where(real, dz, 0), _where(real, dbefore, dafter)
+            return dbefore, dz
+
+        steps = (before, states, kept, real, dy_by_time)
+        dstart, dz = lax.scan(step, dfinal, steps, reverse=not self.reverse)
+        dzx = _time_first(dz)
+        dx = dzx @ params.wx.T
+        dparams = self._weights_backward(x, _h(before), kept, dzx, dz)
+        if not form.value.sequences:
+            return dparams, dx
+        return dparams, Sequences(dx, None, dstart if form.value.state else None)
+
+    def _shifted(self, start: Array, states: Array) -> Array:
+        """Give the state before each step: that after the step before, in the layer's direction."""
+        start = jnp.expand_dims(start, 0)
+        return jnp.concatenate([states[1:], start] if self.reverse else [start, states[:-1]])
+
+    def _check(self, params: Any, sequences: Sequences) -> None:
+        x, lengths, state = sequences
+        check_params(self, params, self.params_type)
+        gates = self.gates * self.features
+        check_shape(self, "wh", params.wh, (self.features, gates))
+        check_shape(self, "x", x, ("B", "T", params.wx.shape[0]))
+        check_floating(self, "x", x, like=params.wx)
+        if lengths is not None:
+            check_shape(self, "lengths", lengths, (x.shape[0],))
+            if not jnp.issubdtype(jnp.result_type(lengths), jnp.integer):
+                raise InputError(f"{self}: expected lengths of an integer dtype, got {jnp.result_type(lengths)}.")
+            if is_concrete(lengths):
+                known = np.asarray(lengths)
+                if known.size and (known.min() < 0 or known.max() > x.shape[1]):
+                    wrong = known[(known < 0) | (known > x.shape[1])][0]
+                    raise InputError(f"{self}: expected lengths in [0, {x.shape[1]}], got {wrong}.")
+        if state is not None:
+            for leaf, like in zip(jax.tree.leaves(state), jax.tree.leaves(self._zero_state(x)), strict=True):
+                check_shape(self, "the initial state", leaf, like.shape)
+                check_floating(self, "the initial state", leaf, like=params.wx)
+
+    def _params(self, wx: Array, wh: Array) -> Any:
+        return RecurrentParams(wx, wh, jnp.zeros(wx.shape[1], wx.dtype))
+
+    def _zero_state(self, x: Array) -> Any:
+        return jnp.zeros((x.shape[0], self.features), x.dtype)
+
+    def _step(self, params: Any, state: Any, zx: Array) -> tuple[Any, Any]:
+        raise NotImplementedError
+
+    def _step_backward(self, params: Any, before: Any, after: Any, kept: Any, dafter: Any) -> tuple[Array, Any]:
+        raise NotImplementedError
+
+    def _weights_backward(self, x: Array, h_before: Array, kept: Any, dzx: Array, dz: Array) -> Any:
+        """Give dwx = xᵀ dz, dwh = h_previousᵀ dz and db = Σ dz, over batch and time."""
+        return RecurrentParams(rows(x).T @ rows(dzx), rows(h_before).T @ rows(dz), rows(dz).sum(axis=0))
+
+
+# ── The layers ──────────────────────────────────────────────────────────────────────────────────
+
+
+@layer
+class RNN(_Recurrent):
+    """The simple recurrent network: h = tanh(x wx + h_previous wh + b) (Elman, 1990).
+
+    Args:
+        features: H, the size of the state.
+        output: "sequence" for the outputs of all times (B, T, H), "last" for the last one (B, H).
+        reverse: whether to walk from the last step to the first.
+        return_state: whether the output is a pair with the final state (B, H).
+        w_init: how wx is drawn, by a name from ``jax.nn.initializers``.
+        wh_init: how wh is drawn.
+    """
+
+    features: int
+    output: str = "sequence"
+    reverse: bool = False
+    return_state: bool = False
+    w_init: Initializer = "glorot_uniform"
+    wh_init: Initializer = "orthogonal"
+    gates: ClassVar[int] = 1
+    params_type: ClassVar[type] = RecurrentParams
+
+    def _step(self, params: RecurrentParams, state: Array, zx: Array) -> tuple[Array, None]:
+        return jnp.tanh(zx + state @ params.wh), None
+
+    def _step_backward(
+        self, params: RecurrentParams, before: Array, after: Array, kept: None, dafter: Array
+    ) -> tuple[Array, Array]:
+        h, dh = after, dafter
+        dz = (1 - h) * (1 + h) * dh
+        return dz, dz @ params.wh.T
+
+
+@layer
+class LSTM(_Recurrent):
+    """Long short-term memory (Hochreiter and Schmidhuber, 1997), with the forget gate of Gers et al. (2000).
+
+    With z = x wx + h_previous wh + b parted into four::
+
+        i, f, o = σ(z_i), σ(z_f), σ(z_o)     g = tanh(z_g)
+        c = f c_previous + i g               h = o tanh(c)
+
+    in the order i, f, g, o. The state is :class:`LSTMState` (h, c).
+
+    Args:
+        features: H, the size of the state.
+        output: "sequence" for the outputs of all times (B, T, H), "last" for the last one (B, H).
+        reverse: whether to walk from the last step to the first.
+        return_state: whether the output is a pair with the final state.
+        forget_bias: where the forget gate's bias starts; 1 lets gradients through early (Jozefowicz et al., 2015).
+        w_init: how wx is drawn, by a name from ``jax.nn.initializers``.
+        wh_init: how each gate's block of wh is drawn.
+    """
+
+    features: int
+    output: str = "sequence"
+    reverse: bool = False
+    return_state: bool = False
+    forget_bias: float = 1.0
+    w_init: Initializer = "glorot_uniform"
+    wh_init: Initializer = "orthogonal"
+    gates: ClassVar[int] = 4
+    params_type: ClassVar[type] = RecurrentParams
+
+    def _params(self, wx: Array, wh: Array) -> RecurrentParams:
+        b = jnp.zeros(wx.shape[1], wx.dtype).at[self.features : 2 * self.features].set(self.forget_bias)
+        return RecurrentParams(wx, wh, b)
+
+    def _zero_state(self, x: Array) -> LSTMState:
+        zeros = jnp.zeros((x.shape[0], self.features), x.dtype)
+        return LSTMState(zeros, zeros)
+
+    def _step(self, params: RecurrentParams, state: LSTMState, zx: Array) -> tuple[LSTMState, Any]:
+        i, f, g, o = jnp.split(zx + state.h @ params.wh, 4, axis=-1)
+        i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
+        c = f * state.c + i * g
+        return LSTMState(o * jnp.tanh(c), c), (i, f, g, o)
+
+    def _step_backward(
+        self, params: RecurrentParams, before: LSTMState, after: LSTMState, kept: Any, dafter: LSTMState
+    ) -> tuple[Array, LSTMState]:
+        i, f, g, o = kept
+        t = jnp.tanh(after.c)
+        dc = dafter.c + dafter.h * o * (1 - t) * (1 + t)  # c is used by h, and by the next step
+        do = dafter.h * t
+        di, df, dg = dc * g, dc * before.c, dc * i  # c = f c_previous + i g
+        dz = jnp.concatenate([di * i * (1 - i), df * f * (1 - f), dg * (1 - g) * (1 + g), do * o * (1 - o)], axis=-1)
+        return dz, LSTMState(dz @ params.wh.T, dc * f)
+
+
+@layer
+class GRU(_Recurrent):
+    """The gated recurrent unit (Cho et al., 2014), in the form of cuDNN and PyTorch, the reset after the product.
+
+    With zx = x wx + b and zh = h_previous wh, each parted into three::
+
+        r, u = σ(zx_r + zh_r), σ(zx_u + zh_u)     n = tanh(zx_n + r (zh_n + bh))
+        h = (1 - u) n + u h_previous
+
+    in the order r (reset), u (update), n (candidate).
+
+    Args:
+        features: H, the size of the state.
+        output: "sequence" for the outputs of all times (B, T, H), "last" for the last one (B, H).
+        reverse: whether to walk from the last step to the first.
+        return_state: whether the output is a pair with the final state (B, H).
+        w_init: how wx is drawn, by a name from ``jax.nn.initializers``.
+        wh_init: how each gate's block of wh is drawn.
+    """
+
+    features: int
+    output: str = "sequence"
+    reverse: bool = False
+    return_state: bool = False
+    w_init: Initializer = "glorot_uniform"
+    wh_init: Initializer = "orthogonal"
+    gates: ClassVar[int] = 3
+    params_type: ClassVar[type] = GRUParams
+
+    def _params(self, wx: Array, wh: Array) -> GRUParams:
+        return GRUParams(wx, wh, jnp.zeros(wx.shape[1], wx.dtype), jnp.zeros(self.features, wx.dtype))
+
+    def _step(self, params: GRUParams, state: Array, zx: Array) -> tuple[Array, Any]:
+        xr, xu, xn = jnp.split(zx, 3, axis=-1)
+        hr, hu, hn = jnp.split(state @ params.wh, 3, axis=-1)
+        r, u = jax.nn.sigmoid(xr + hr), jax.nn.sigmoid(xu + hu)
+        m = hn + jnp.expand_dims(params.bh, 0)
+        n = jnp.tanh(xn + r * m)
+        return (1 - u) * n + u * state, (r, u, n, m)
+
+    def _step_backward(
+        self, params: GRUParams, before: Array, after: Array, kept: Any, dafter: Array
+    ) -> tuple[Array, Array]:
+        r, u, n, m = kept
+        dh = dafter
+        dn = dh * (1 - u)
+        du = dh * (before - n)  # h = (1 - u) n + u h_previous
+        dzn = dn * (1 - n) * (1 + n)
+        dr = dzn * m  # n = tanh(zx_n + r m)
+        dz = jnp.concatenate([dr * r * (1 - r), du * u * (1 - u), dzn], axis=-1)
+        return dz, dh * u + self._state_share(dz, r) @ params.wh.T
+
+    def _state_share(self, dz: Array, r: Array) -> Array:
+        """Take the derivative at zx to that at zh: the candidate's passes through the reset gate."""
+        return dz.at[..., 2 * self.features :].multiply(r)
+
+    def _weights_backward(self, x: Array, h_before: Array, kept: Any, dzx: Array, dz: Array) -> GRUParams:
+        dzh = self._state_share(dz, kept[0])
+        dwx, dwh = rows(x).T @ rows(dzx), rows(h_before).T @ rows(dzh)
+        return GRUParams(dwx, dwh, rows(dz).sum(axis=0), rows(dzh)[:, 2 * self.features :].sum(axis=0))
+
+
+# ── Small helpers ───────────────────────────────────────────────────────────────────────────────
+
+
+def _time_first(x: Array) -> Array:  # and back
+    return jnp.swapaxes(x, 0, 1)
+
+
+def _real_steps(sequences: Sequences) -> Array | None:
+    """Say for each time and sample whether the step is real, (T, B, 1), or None when all are."""
+    if sequences.lengths is None:
+        return None
+    time = jnp.arange(sequences.x.shape[1])
+    return jnp.expand_dims(jnp.expand_dims(time, 1) < jnp.expand_dims(sequences.lengths, 0), -1)
+
+
+def _where(real: Array | None, after: Any, before: Any) -> Any:
+    return after if real is None else jax.tree.map(lambda a, b: jnp.where(real, a, b), after, before)
+
+
+def _h(state: Any) -> Array:
+    return state.h if isinstance(state, LSTMState) else state
+
+
+def _add_h(state: Any, dh: Array) -> Any:
+    return state._replace(h=state.h + dh) if isinstance(state, LSTMState) else state + dh
