@@ -1,0 +1,100 @@
+"""Numbers against numbers."""
+
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Num
+
+from jaxnn.checks import (
+    check_positive,
+)
+from jaxnn.losses.mean import (
+    as_numbers,
+    check_regression,
+    mean_of,
+    share_of,
+)
+from jaxnn.numerics import wide
+from jaxnn.types import AnyArray, loss
+
+
+@loss
+class MeanSquaredError:
+    """The mean of (prediction - target)²."""
+
+    def check(self, prediction: Any, target: Any) -> None:
+        """Require numbers of the prediction's shape."""
+        check_regression(self, prediction, target)
+
+    def forward(
+        self, prediction: Float[Array, "*n"], target: Num[AnyArray, "*n"], weights: Num[AnyArray, "..."] | None = None
+    ) -> tuple[Float[Array, ""], Any]:
+        """Return the mean square."""
+        self.check(prediction, target)
+        share = share_of(self, prediction.shape, weights, prediction)
+        error = wide(prediction) - as_numbers(target, prediction)
+        return mean_of(share, error**2), (prediction, target, share)  # both: their difference is the derivative
+
+    def backward(self, cache: Any) -> Float[Array, "*n"]:
+        """Return share · 2 (prediction - target)."""
+        prediction, target, share = cache
+        return (share * 2 * (wide(prediction) - as_numbers(target, prediction))).astype(prediction.dtype)
+
+
+@loss
+class MeanAbsoluteError:
+    """The mean of |prediction - target|. Where they are equal the derivative is taken as 0, as PyTorch does."""
+
+    kinks: ClassVar[str] = "prediction = target"
+
+    def check(self, prediction: Any, target: Any) -> None:
+        """Require numbers of the prediction's shape."""
+        check_regression(self, prediction, target)
+
+    def forward(
+        self, prediction: Float[Array, "*n"], target: Num[AnyArray, "*n"], weights: Num[AnyArray, "..."] | None = None
+    ) -> tuple[Float[Array, ""], Any]:
+        """Return the mean distance."""
+        self.check(prediction, target)
+        share = share_of(self, prediction.shape, weights, prediction)
+        error = wide(prediction) - as_numbers(target, prediction)
+        return mean_of(share, jnp.abs(error)), (prediction, target, share)  # both: for the sign of their difference
+
+    def backward(self, cache: Any) -> Float[Array, "*n"]:
+        """Return share · sign(prediction - target)."""
+        prediction, target, share = cache
+        return (share * jnp.sign(wide(prediction) - as_numbers(target, prediction))).astype(prediction.dtype)
+
+
+@loss
+class Huber:
+    """Squared for small errors, linear for large: e²/2 up to |e| = δ, δ (|e| - δ/2) beyond (Huber, 1964).
+
+    Args:
+        delta: δ, where the one becomes the other; both have the same slope there.
+    """
+
+    delta: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_positive("Huber", "delta", self.delta)
+
+    def check(self, prediction: Any, target: Any) -> None:
+        """Require numbers of the prediction's shape."""
+        check_regression(self, prediction, target)
+
+    def forward(
+        self, prediction: Float[Array, "*n"], target: Num[AnyArray, "*n"], weights: Num[AnyArray, "..."] | None = None
+    ) -> tuple[Float[Array, ""], Any]:
+        """Return the mean cost."""
+        self.check(prediction, target)
+        share = share_of(self, prediction.shape, weights, prediction)
+        size = jnp.abs(wide(prediction) - as_numbers(target, prediction))
+        inner = jnp.minimum(size, self.delta)
+        return mean_of(share, inner * (size - inner / 2)), (prediction, target, share)  # both: for their difference
+
+    def backward(self, cache: Any) -> Float[Array, "*n"]:
+        """Return share · (prediction - target), cut off at ±δ."""
+        prediction, target, share = cache
+        error = wide(prediction) - as_numbers(target, prediction)
+        return (share * jnp.clip(error, -self.delta, self.delta)).astype(prediction.dtype)
