@@ -8,10 +8,13 @@ respect to its output, which is the one with respect to the next layer's input.
 from typing import Any
 
 import jax
-from jaxtyping import PRNGKeyArray, PyTree
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from jaxnn.checks import InputError, inside
-from jaxnn.types import Layer, Params, layer
+from jaxnn.checks import InputError, check_choice, check_like, check_positive_int, check_shape, inside
+from jaxnn.types import Layer, Params, Static, advance, layer
 
 
 @layer
@@ -28,11 +31,7 @@ class Sequential:
     layers: tuple[Layer, ...]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.layers, tuple) or not self.layers:
-            raise InputError(f"Sequential: expected a tuple of at least one layer, got {self.layers!r}.")
-        for i, child in enumerate(self.layers):
-            if not isinstance(child, Layer):
-                raise InputError(f"Sequential: expected layers[{i}] to be a layer, got {child!r}.")
+        _check_layers(self, "layers", self.layers)
 
     def __repr__(self) -> str:
         return f"chain({', '.join(map(repr, self.layers))})"
@@ -50,7 +49,7 @@ class Sequential:
         self, params: tuple[Params, ...], x: PyTree, key: PRNGKeyArray | None = None
     ) -> tuple[PyTree, tuple[Any, ...]]:
         """Return y_L, and the caches of all layers."""
-        self.check_params(params)
+        check_params_tuple(self, params, len(self.layers))
         y, caches = x, []
         for i, (child, child_key) in enumerate(zip(self.layers, split_key(key, len(self.layers)), strict=True)):
             with inside(f"[{i}]"):
@@ -62,18 +61,16 @@ class Sequential:
         self, params: tuple[Params, ...], cache: tuple[Any, ...], dy: PyTree
     ) -> tuple[tuple[Params, ...], PyTree]:
         """Return dJ/dθ of every layer, and dJ/dx: the chain rule, from the last layer to the first."""
-        self.check_params(params)
+        check_params_tuple(self, params, len(self.layers))
         dparams = list(params)
         for i in reversed(range(len(self.layers))):
             with inside(f"[{i}]"):
                 dparams[i], dy = self.layers[i].backward(params[i], cache[i], dy)
         return tuple(dparams), dy
 
-    def check_params(self, params: Any) -> None:
-        """Check that there is one entry of parameters a layer."""
-        if not isinstance(params, tuple) or len(params) != len(self.layers):
-            got = f"one of {len(params)}" if isinstance(params, tuple) else type(params).__name__
-            raise InputError(f"Sequential: expected parameters as a tuple of {len(self.layers)}, got {got}.")
+    def advance(self, params: tuple[Params, ...], cache: tuple[Any, ...]) -> tuple[Params, ...]:
+        """Move on the running statistics of each layer."""
+        return tuple(advance(*parts) for parts in zip(self.layers, params, cache, strict=True))
 
 
 def chain(*layers: Layer) -> Sequential:
@@ -85,6 +82,207 @@ def chain(*layers: Layer) -> Sequential:
     return Sequential(layers)
 
 
+@layer
+class Residual:
+    """A layer and a way around it: y = x + f(x) (He et al., 2016). Parameters: those of ``body``.
+
+    Args:
+        body: f, whose output has the shape of its input.
+    """
+
+    body: Layer
+
+    def __post_init__(self) -> None:
+        _check_layers(self, "body", (self.body,))
+
+    def init(self, key: PRNGKeyArray, x: PyTree) -> Params:
+        """Draw the parameters of the body."""
+        with inside(".body"):
+            return self.body.init(key, x)
+
+    def forward(self, params: Params, x: Array, key: PRNGKeyArray | None = None) -> tuple[Array, Any]:
+        """Return x + f(x)."""
+        with inside(".body"):
+            y, cache = self.body.forward(params, x, key)
+        check_like("Residual", "the body's output", y, x, "its input")
+        return x + y, cache
+
+    def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Params, Array]:
+        """Return the body's dθ, and dx = dy + df: what goes two ways forward adds up backward."""
+        with inside(".body"):
+            dparams, dx = self.body.backward(params, cache, dy)
+        return dparams, dy + dx
+
+    def advance(self, params: Params, cache: Any) -> Params:
+        """Move on the body's running statistics."""
+        return advance(self.body, params, cache)
+
+
+@layer
+class Parallel:
+    """Several layers of the same input, their outputs joined. Parameters: a tuple, one entry a branch.
+
+    Args:
+        branches: the layers.
+        join: "concatenate" along the last axis, or "add".
+    """
+
+    branches: tuple[Layer, ...]
+    join: str = "concatenate"
+
+    def __post_init__(self) -> None:
+        _check_layers(self, "branches", self.branches)
+        check_choice("Parallel", "join", self.join, ("concatenate", "add"))
+
+    def init(self, key: PRNGKeyArray, x: PyTree) -> tuple[Params, ...]:
+        """Draw the parameters of each branch."""
+        params = []
+        for i, (branch, branch_key) in enumerate(zip(self.branches, split_key(key, len(self.branches)), strict=True)):
+            with inside(f"[{i}]"):
+                params.append(branch.init(branch_key, x))
+        return tuple(params)
+
+    def forward(self, params: tuple[Params, ...], x: PyTree, key: PRNGKeyArray | None = None) -> tuple[Array, Any]:
+        """Return the outputs of all branches, side by side or added up."""
+        check_params_tuple(self, params, len(self.branches))
+        outputs: list[Array] = []
+        caches = []
+        for i, (branch, branch_key) in enumerate(zip(self.branches, split_key(key, len(self.branches)), strict=True)):
+            with inside(f"[{i}]"):
+                y, cache = branch.forward(params[i], x, branch_key)
+            check_like("Parallel", f"the output of [{i}]", y[..., :0], (outputs or [y])[0][..., :0], "that of [0]")
+            outputs.append(y)
+            caches.append(cache)
+        widths = Static(tuple(y.shape[-1] for y in outputs))  # where to cut dy
+        if self.join == "concatenate":
+            return jnp.concatenate(outputs, axis=-1), (tuple(caches), widths)
+        for y in outputs:
+            check_like("Parallel", "each output", y, outputs[0], "that of [0]")
+        return sum(outputs[1:], start=outputs[0]), (tuple(caches), widths)
+
+    def backward(self, params: tuple[Params, ...], cache: Any, dy: Array) -> tuple[tuple[Params, ...], PyTree]:
+        """Hand each branch its part of dy, or all of it; dx is the sum of what they give back."""
+        check_params_tuple(self, params, len(self.branches))
+        caches, widths = cache
+        if self.join == "concatenate":
+            check_shape("Parallel", "dy", dy, ("...", sum(widths.value)))
+            parts = jnp.split(dy, np.cumsum(widths.value)[:-1], axis=-1)
+        else:
+            parts = [dy] * len(self.branches)
+        dparams, dx = [], None
+        for i, (branch, part) in enumerate(zip(self.branches, parts, strict=True)):
+            with inside(f"[{i}]"):
+                dbranch, dx_branch = branch.backward(params[i], caches[i], part)
+            dparams.append(dbranch)
+            dx = dx_branch if i == 0 else jax.tree.map(jnp.add, dx, dx_branch)
+        return tuple(dparams), dx
+
+    def advance(self, params: tuple[Params, ...], cache: Any) -> tuple[Params, ...]:
+        """Move on the running statistics of each branch."""
+        return tuple(advance(*parts) for parts in zip(self.branches, params, cache[0], strict=True))
+
+
+@layer
+class Repeat:
+    """One block n times over, each time with parameters of its own, as a single loop of the program.
+
+    Compile time does not grow with depth. Parameters: those of the block, stacked along a new first axis.
+
+    Args:
+        block: the layer to repeat, whose output has the shape and dtype of its input.
+        times: n, how often.
+    """
+
+    block: Layer
+    times: int
+
+    def __post_init__(self) -> None:
+        _check_layers(self, "block", (self.block,))
+        check_positive_int("Repeat", "times", self.times)
+
+    def init(self, key: PRNGKeyArray, x: PyTree) -> Params:
+        """Draw the parameters of all blocks at once."""
+        with inside(".block"):
+            return jax.vmap(lambda k: self.block.init(k, x))(jax.random.split(key, self.times))
+
+    def forward(self, params: Params, x: Array, key: PRNGKeyArray | None = None) -> tuple[Array, Any]:
+        """Return the output of the last block, and the caches of all, stacked."""
+        self._check(params)
+        keys = None if key is None else jax.random.split(key, self.times)
+
+        def step(y: Array, at: tuple[Params, Any]) -> tuple[Array, Any]:
+            with inside(".block"):
+                after, cache = self.block.forward(at[0], y, at[1])
+            check_like("Repeat", "the block's output", after, y, "its input")
+            return after, cache
+
+        return lax.scan(step, x, (params, keys))
+
+    def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Params, Array]:
+        """Walk the blocks in reverse, the same loop backwards."""
+        self._check(params)
+
+        def step(dy: Array, at: tuple[Params, Any]) -> tuple[Array, Params]:
+            with inside(".block"):
+                dparams, dx = self.block.backward(*at, dy)
+            return dx, dparams
+
+        dx, dparams = lax.scan(step, dy, (params, cache), reverse=True)
+        return dparams, dx
+
+    def advance(self, params: Params, cache: Any) -> Params:
+        """Move on the running statistics of each block."""
+        return jax.vmap(lambda p, c: advance(self.block, p, c))(params, cache) if jax.tree.leaves(params) else params
+
+    def _check(self, params: Params) -> None:
+        for leaf in jax.tree.leaves(params):
+            if jnp.ndim(leaf) == 0 or leaf.shape[0] != self.times:
+                raise InputError(
+                    f"Repeat: expected parameters stacked {self.times} times, got shape {jnp.shape(leaf)}."
+                )
+
+
+@layer
+class Remat:
+    """A layer that keeps nothing but its input, and runs forward again when going backward.
+
+    Rematerialisation, or gradient checkpointing (Chen et al., 2016): the cache shrinks to x, for the
+    time of one more forward pass. Parameters: those of ``body``.
+
+    Args:
+        body: the layer whose cache not to keep.
+    """
+
+    body: Layer
+
+    def __post_init__(self) -> None:
+        _check_layers(self, "body", (self.body,))
+
+    def init(self, key: PRNGKeyArray, x: PyTree) -> Params:
+        """Draw the parameters of the body."""
+        with inside(".body"):
+            return self.body.init(key, x)
+
+    def forward(self, params: Params, x: PyTree, key: PRNGKeyArray | None = None) -> tuple[PyTree, Any]:
+        """Return the body's output."""
+        with inside(".body"):
+            y, _ = self.body.forward(params, x, key)
+        return y, (x, key)  # all that it takes to run again: with the same key dropout drops the same
+
+    def backward(self, params: Params, cache: Any, dy: PyTree) -> tuple[Params, PyTree]:
+        """Run the body forward once more, then backward."""
+        x, key = cache
+        x, dy = lax.optimization_barrier((x, dy))  # or the compiler would find the first run, and keep its cache
+        with inside(".body"):
+            _, body_cache = self.body.forward(params, x, key)
+            return self.body.backward(params, body_cache, dy)
+
+    def advance(self, params: Params, cache: Any) -> Params:
+        """Move on the body's running statistics, which takes a run of its own."""
+        x, key = cache
+        return advance(self.body, params, self.body.forward(params, x, key)[1])
+
+
 def output_shape(net: Layer, params: Params, x: PyTree) -> PyTree:
     """Give the shape and dtype of ``net``'s output for inputs like ``x``, computing nothing."""
     return jax.eval_shape(lambda params, x: net.forward(params, x)[0], params, x)
@@ -93,3 +291,18 @@ def output_shape(net: Layer, params: Params, x: PyTree) -> PyTree:
 def split_key(key: PRNGKeyArray | None, n: int) -> Any:
     """Give each of n layers a key of its own, or None to all at inference."""
     return [None] * n if key is None else jax.random.split(key, n)
+
+
+def check_params_tuple(who: Any, params: Any, n: int) -> None:
+    """Check that there is one entry of parameters a layer."""
+    if type(params) is not tuple or len(params) != n:
+        got = f"one of {len(params)}" if isinstance(params, tuple) else type(params).__name__
+        raise InputError(f"{type(who).__name__}: expected parameters as a tuple of {n}, got {got}.")
+
+
+def _check_layers(who: Any, name: str, layers: Any) -> None:
+    if not isinstance(layers, tuple) or not layers:
+        raise InputError(f"{type(who).__name__}: expected a tuple of at least one layer, got {layers!r}.")
+    for child in layers:
+        if not isinstance(child, Layer):
+            raise InputError(f"{type(who).__name__}: expected {name} to be layers, got {child!r}.")

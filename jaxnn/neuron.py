@@ -115,7 +115,7 @@ def logistic_descent(
     )
 
 
-def _logistic_gradient(params: NeuronParams, xt: Float[AnyArray, "I B"], y: Float[AnyArray, "B"]) -> NeuronParams:
+def _logistic_gradient(params: NeuronParams, xt: Float[Array, "I B"], y: Float[Array, "B"]) -> NeuronParams:
     """∇J = 1/B Σ (σ(θᵀx) - y) x: the derivatives of logarithm and sigmoid cancel to a difference."""
     residual = jax.nn.sigmoid(params.theta @ xt) - y
     return NeuronParams(xt @ residual / y.size)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from jaxnn.checks import inside
-from jaxnn.compose import Sequential, chain, split_key
+from jaxnn.compose import Sequential, chain, check_params_tuple, split_key
 from jaxnn.types import AnyArray, Cache, Layer, Loss, Params
 
 
@@ -83,7 +83,7 @@ def trace(
 
 @jax.jit
 def _forward(net: Sequential, params: Params, x: PyTree, key: Any) -> tuple[PyTree, list[tuple[PyTree, PyTree, Cache]]]:
-    net.check_params(params)
+    check_params_tuple(net, params, len(net.layers))
     y, kept = x, []
     for i, (child, child_key) in enumerate(zip(net.layers, split_key(key, len(net.layers)), strict=True)):
         x = y
