@@ -11,23 +11,21 @@ under ``jit`` and under ``vmap``, and has to give the same numbers each time.
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import jaxlib.version
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray, PyTree
 
-from jaxnn.checks import InputError, check_finite
-from jaxnn.differences import Floats, compare
-from jaxnn.types import Layer, Loss
+from jaxnn.differences import Comparison, compare
+from jaxnn.problem import Floats, Problem, WrongForm, cast, relative_errors, state_problem
+from jaxnn.types import AnyArray, Layer, Loss
 
 AUTODIFF_TOLERANCE = 1e-12  # in float64; in a narrower dtype, a thousand units of its rounding
 DIFFERENCES_TOLERANCE = 1e-6
-FLOOR = 1e-3  # of the whole gradient's norm: a leaf far smaller is judged against this
 
 
 class CertificateError(AssertionError):
@@ -98,10 +96,10 @@ class Certificate:
 def certify(
     op: Layer | Loss,
     x: PyTree,
-    target: Array | None = None,
+    target: AnyArray | None = None,
     *,
     params: PyTree = None,
-    weights: Array | None = None,
+    weights: AnyArray | None = None,
     key: PRNGKeyArray | None = None,
     dtype: Any = "float64",
     seed: int = 0,
@@ -131,18 +129,22 @@ def certify(
         CertificateError: if a gradient is wrong, naming the leaf.
         InputError: if ``op`` is neither a layer nor a loss, ``x`` is not finite, or a loss has no target.
     """
-    check_finite("certify", "x", x)
     with jax.enable_x64(True):
         dtype = jnp.dtype(dtype)
-        point, function, backward = _problem(op, x, target, params, weights, key, dtype, seed)
-        rows, excluded, directions = _compare(point, function, backward, dtype, seed)
-    device = jax.tree.leaves(jax.devices())[0]
+        problem = state_problem(
+            "certify", op, x, target, params=params, weights=weights, key=key, dtype=dtype, seed=seed
+        )
+        try:
+            rows, comparison = _compare(problem, dtype, np.random.default_rng(seed + 1))
+        except WrongForm as finding:
+            raise CertificateError(str(finding)) from None
+    device = jax.devices()[0]
     certificate = Certificate(
         name=repr(op),
         rows=rows,
         kinks=tuple(dict.fromkeys(_kinks(op))),
-        excluded=excluded,
-        directions=directions,
+        excluded=comparison.excluded,
+        directions=comparison.directions,
         dtype=str(dtype),
         device=f"{device.platform} ({device.device_kind})",
         versions={"jax": jax.__version__, "jaxlib": jaxlib.version.__version__, "numpy": np.__version__},
@@ -153,73 +155,22 @@ def certify(
     return certificate
 
 
-def _problem(
-    op: Any, x: PyTree, target: Any, params: PyTree, weights: Any, key: Any, dtype: Any, seed: int
-) -> tuple[PyTree, Callable[[PyTree], PyTree], Callable[[PyTree, PyTree], PyTree]]:
-    """State a layer or a loss as one function of one tree, and its backward likewise."""
-    cast = functools.partial(_cast, dtype=dtype)
-    if isinstance(op, Layer):
-        x = cast(x)
-        if params is None:
-            params = _jitter(np.random.default_rng(seed), op.init(jax.random.key(seed), x))
-        point = {"params": cast(params), "x": x}
-
-        def forward(point: Any) -> PyTree:
-            return op.forward(point["params"], point["x"], key)[0]
-
-        def backward(point: Any, dy: PyTree) -> PyTree:
-            _, cache = op.forward(point["params"], point["x"], key)
-            dparams, dx = op.backward(point["params"], cache, dy)
-            return {"params": dparams, "x": dx}
-
-    elif isinstance(op, Loss):
-        if target is None:
-            raise InputError(f"certify: expected a target for the loss {op!r}, got none.")
-        target = jnp.asarray(target)
-        point = {"prediction": cast(x)}
-
-        def forward(point: Any) -> PyTree:
-            return op.forward(point["prediction"], target, weights)[0]
-
-        def backward(point: Any, dy: PyTree) -> PyTree:
-            _, cache = op.forward(point["prediction"], target, weights)
-            dprediction = op.backward(cache)
-            return {"prediction": (dy * dprediction).astype(dprediction.dtype)}
-
-    else:
-        raise InputError(f"certify: expected a layer or a loss, got {op!r}.")
-    return point, forward, backward
-
-
-def _compare(
-    point: PyTree,
-    function: Callable[[PyTree], PyTree],
-    backward: Callable[[PyTree, PyTree], PyTree],
-    dtype: Any,
-    seed: int,
-) -> tuple[tuple[Row, ...], int, int]:
-    floats, restore = _split_floats(point)
-    random = np.random.default_rng(seed + 1)
-    f = lambda floats: function(restore(floats))  # noqa: E731
-    dy = _random_like(random, jax.eval_shape(f, floats))
-
-    hand = functools.partial(_hand, backward, restore, point)
+def _compare(problem: Problem, dtype: Any, random: np.random.Generator) -> tuple[tuple[Row, ...], Comparison]:
+    floats, dy = problem.floats, problem.random_dy(random)
 
     @jax.jit
     def compiled(floats: Floats, dy: PyTree, half: tuple[Floats, PyTree]) -> tuple[Floats, Floats, Floats]:
-        autodiff = jax.vjp(f, floats)[1](dy)[0]
         pair = jax.tree.map(lambda *copies: jnp.stack(copies), half, (floats, dy))
-        mapped = [leaf[1] for leaf in jax.vmap(hand)(*pair)]
-        return autodiff, hand(floats, dy), mapped
+        mapped = [leaf[1] for leaf in jax.vmap(problem.claimed)(*pair)]
+        return problem.autodiff(floats, dy), problem.claimed(floats, dy), mapped
 
     half = jax.tree.map(lambda a: np.asarray(a) * np.asarray(0.5, a.dtype), (floats, dy))
     autodiff, *by_hand = compiled(floats, dy, half)
-    by_hand.append(hand(floats, dy))  # op by op
-    vs_autodiff = np.max([_relative(leaves, autodiff) for leaves in by_hand], axis=0)
+    by_hand.append(problem.claimed(floats, dy))  # op by op
+    vs_autodiff = np.max([relative_errors(leaves, autodiff) for leaves in by_hand], axis=0)
 
-    wide = [leaf.astype(jnp.float64) for leaf in floats]
-    differences = compare(f, hand, wide, _cast(dy, jnp.float64), random)
-    vs_differences = _relative(differences.by_hand, differences.by_differences)
+    comparison = compare(problem, cast(floats, jnp.float64), cast(dy, jnp.float64), random)
+    vs_differences = relative_errors(comparison.by_hand, comparison.by_differences)
     tolerance = AUTODIFF_TOLERANCE if dtype == jnp.float64 else 1e3 * float(jnp.finfo(dtype).eps)
     rows = tuple(
         Row(
@@ -229,79 +180,12 @@ def _compare(
             vs_differences=float(error),
             passed=bool(auto_error <= tolerance and error <= DIFFERENCES_TOLERANCE),
         )
-        for name, gradient, auto_error, error in zip(_names(point), autodiff, vs_autodiff, vs_differences, strict=True)
+        for name, gradient, auto_error, error in zip(problem.names, autodiff, vs_autodiff, vs_differences, strict=True)
     )
-    return rows, differences.excluded, differences.directions
+    return rows, comparison
 
 
-def _hand(backward: Any, restore: Any, point: PyTree, floats: Floats, dy: PyTree) -> Floats:
-    gradient = backward(restore(floats), dy)
-    expected = jax.tree.map(lambda leaf: leaf if _is_float(leaf) else None, point)
-    got, wanted = jax.tree.structure(gradient), jax.tree.structure(expected)
-    if str(got) != str(wanted):
-        raise CertificateError(f"The gradient has the wrong structure: expected {wanted}, got {got}.")
-    for name, d, leaf in zip(_names(point), jax.tree.leaves(gradient), floats, strict=True):
-        if (jnp.shape(d), jnp.result_type(d)) != (leaf.shape, leaf.dtype):
-            raise CertificateError(
-                f"The gradient with respect to {name} has the wrong type: expected {leaf.dtype}{list(leaf.shape)}, "
-                f"got {jnp.result_type(d)}{list(jnp.shape(d))}."
-            )
-    return jax.tree.leaves(gradient)
-
-
-# ── Small helpers ───────────────────────────────────────────────────────────────────────────────
-
-
-def _is_float(leaf: Any) -> bool:
-    return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
-
-
-def _cast(tree: PyTree, dtype: Any) -> PyTree:
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype) if _is_float(leaf) else jnp.asarray(leaf), tree)
-
-
-def _split_floats(tree: PyTree) -> tuple[Floats, Callable[[Floats], PyTree]]:
-    """Take the floating leaves out, and give the function that puts others in their place."""
-    leaves, structure = jax.tree.flatten(tree)
-    floats = [leaf for leaf in leaves if _is_float(leaf)]
-
-    def restore(floats: Floats) -> PyTree:
-        given = iter(floats)
-        return jax.tree.unflatten(structure, [next(given) if _is_float(leaf) else leaf for leaf in leaves])
-
-    return floats, restore
-
-
-def _names(point: PyTree) -> list[str]:
-    """Name the floating leaves: ``params[0].w``, ``x``."""
-    leaves = jax.tree_util.tree_leaves_with_path(point)
-    return [str(path[0].key) + jax.tree_util.keystr(path[1:]) for path, leaf in leaves if _is_float(leaf)]
-
-
-def _flatten(tree: PyTree) -> Array:
-    return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)])
-
-
-def _random_like(random: np.random.Generator, tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda leaf: jnp.asarray(random.standard_normal(leaf.shape), leaf.dtype), tree)
-
-
-def _jitter(random: np.random.Generator, params: PyTree) -> PyTree:
-    return jax.tree.map(lambda p: np.asarray(p) + 0.1 * random.standard_normal(p.shape), params)
-
-
-def _relative(hand: Sequence[Any], reference: Sequence[Any]) -> list[float]:
-    pairs = [(np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in zip(hand, reference, strict=True)]
-    norm_of_all = float(np.sqrt(sum((b**2).sum() for _, b in pairs)))
-    return [_ratio(a, b, norm_of_all) for a, b in pairs]
-
-
-def _ratio(a: np.ndarray, b: np.ndarray, norm_of_all: float) -> float:
-    error, scale = np.linalg.norm(a - b), max(float(np.linalg.norm(b)), FLOOR * norm_of_all)
-    return float(error / scale) if scale > 0 else float(error)
-
-
-def _worst(errors: Any) -> float:
+def _worst(errors: Iterable[float]) -> float:
     return float(np.max([0.0, *errors]))  # NaN is the worst of all, and np.max keeps it
 
 
