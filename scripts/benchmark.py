@@ -1,6 +1,6 @@
 """Measure the library against what it is compared with, as ratios within one run.
 
-    python scripts/benchmark.py lecture [--json FILE]
+    python scripts/benchmark.py lecture | backward [--json FILE]
 
 Each suite takes the contestants in turn (A B A B ...), waits for every result, quotes the median
 with its spread, and tells compilation apart. With --json the figures, versions and device are
@@ -15,12 +15,11 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import jaxnn as nn
 from jaxnn import data
-
-jax.config.update("jax_enable_x64", True)
 
 
 def in_turn(contestants, rounds):
@@ -58,6 +57,12 @@ def numpy_descent(x, y, step_size=0.1, threshold=5e-5):
 
 def lecture():
     """The lecture's NumPy loop against ours."""
+    with jax.enable_x64(True):
+        return lecture_in_float64()
+
+
+def lecture_in_float64():
+    """Take the loops in turn."""
     iris = data.iris_setosa()
     x, y = data.with_ones(iris.x), iris.y
     results = {}
@@ -93,17 +98,123 @@ def lecture():
     }
 
 
-SUITES = {"lecture": lecture}
+# ── backward: the hand-derived gradient against jax.grad of the same forward ────────────────────
+
+
+def normal(*shape):
+    """Draw float32 inputs."""
+    return jnp.asarray(np.random.default_rng(0).standard_normal(shape), jnp.float32)
+
+
+def tokens(*shape):
+    """Draw token ids below 100."""
+    return jnp.asarray(np.random.default_rng(0).integers(0, 100, shape))
+
+
+IMAGES, ROWS, SERIES = normal(16, 32, 32, 16), normal(256, 1024), normal(32, 64, 128)
+ACTIVATIONS = [
+    nn.Step(), nn.Sigmoid(), nn.HardSigmoid(), nn.Tanh(), nn.ReLU(), nn.LeakyReLU(), nn.ELU(), nn.SELU(), nn.Softplus(),
+    nn.SiLU(), nn.Mish(), nn.GELU(), nn.GELU(form="tanh"), nn.Softmax(), nn.LogSoftmax(),
+]  # fmt: skip
+BACKWARD = {
+    **{repr(layer): (layer, ROWS, None) for layer in ACTIVATIONS},
+    "Dense": (nn.Dense(512), ROWS, None),
+    "Conv1D": (nn.Conv1D(64, 5), SERIES, None),
+    "Conv2D": (nn.Conv2D(32, 3), IMAGES, None),
+    "Conv2D strided": (nn.Conv2D(32, 3, stride=2), IMAGES, None),
+    "Conv2D depthwise": (nn.Conv2D(16, 3, groups=16), IMAGES, None),
+    "ConvTranspose1D": (nn.ConvTranspose1D(64, 4, stride=2), SERIES, None),
+    "ConvTranspose2D": (nn.ConvTranspose2D(16, 4, stride=2), IMAGES, None),
+    "MaxPool": (nn.MaxPool(2), IMAGES, None),
+    "MaxPool overlapping": (nn.MaxPool(3, stride=2, padding="SAME"), IMAGES, None),
+    "AveragePool": (nn.AveragePool(2), IMAGES, None),
+    "GlobalAveragePool": (nn.GlobalAveragePool(), IMAGES, None),
+    "LayerNorm": (nn.LayerNorm(), ROWS, None),
+    "RMSNorm": (nn.RMSNorm(), ROWS, None),
+    "GroupNorm": (nn.GroupNorm(4), IMAGES, None),
+    "BatchNorm": (nn.BatchNorm(), IMAGES, jax.random.key(0)),
+    "Dropout": (nn.Dropout(0.5), ROWS, jax.random.key(0)),
+    "Embedding": (nn.Embedding(100, 128), tokens(32, 64), None),
+    "RNN": (nn.RNN(128), SERIES, None),
+    "LSTM": (nn.LSTM(128), SERIES, None),
+    "GRU": (nn.GRU(128), SERIES, None),
+    "MultiHeadAttention": (nn.MultiHeadAttention(4), normal(8, 128, 128), None),
+    "MultiHeadAttention causal rotary": (nn.MultiHeadAttention(4, causal=True, rotary=True), normal(8, 128, 128), None),
+    "MultiHeadAttention in blocks": (nn.MultiHeadAttention(4, causal=True, block=64), normal(8, 256, 128), None),
+    "Residual": (nn.Residual(nn.chain(nn.Dense(1024), nn.Tanh())), ROWS, None),
+    "Parallel": (nn.Parallel((nn.GRU(64), nn.GRU(64, reverse=True))), SERIES, None),
+    "Repeat": (nn.Repeat(nn.chain(nn.Dense(1024), nn.Tanh()), 4), ROWS, None),
+    "mlp": (nn.mlp(512, 512, 10), ROWS, None),
+    "lenet": (nn.lenet(10), normal(64, 28, 28, 1), None),
+    "resnet": (nn.resnet(10, features=(8, 16), blocks=1), normal(16, 16, 16, 3), jax.random.key(0)),
+    "transformer_encoder": (nn.transformer_encoder(100, 10), tokens(16, 64), None),
+    "transformer_decoder": (nn.transformer_decoder(100), tokens(16, 64), None),
+    "recurrent_classifier": (nn.recurrent_classifier(100, 10), tokens(16, 64), None),
+}
+
+
+def by_hand(net, params, x, key, dy):
+    """Forward, then the hand-derived backward."""
+    _, cache = net.forward(params, x, key)
+    return net.backward(params, cache, dy)
+
+
+def by_jax(net, params, x, key, dy):
+    """JAX's reverse mode over the same forward."""
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        return jax.vjp(lambda params, x: net.forward(params, x, key)[0], params, x)[1](dy)
+    return jax.vjp(lambda params: net.forward(params, x, key)[0], params)[1](dy)
+
+
+def measure_backward(net, x, key):
+    """Run both compiled gradients of one layer in turn."""
+    params = net.init(jax.random.key(0), x)
+    dy = normal(*nn.output_shape(net, params, x).shape)
+    programs = {
+        route.__name__: jax.jit(route, static_argnums=0).lower(net, params, x, key, dy).compile()
+        for route in (by_hand, by_jax)
+    }
+
+    def runner(program):
+        return lambda: jax.block_until_ready(program(params, x, key, dy))
+
+    runs = {name: runner(program) for name, program in programs.items()}
+    once = min(in_turn(runs, rounds=3)["by_jax"])
+    seconds = in_turn(runs, rounds=max(20, min(300, int(0.6 / once))))
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    memory = {name: program.memory_analysis().temp_size_in_bytes for name, program in programs.items()}
+    return {
+        "time_ratio": median["by_hand"] / median["by_jax"],
+        "memory_ratio": memory["by_hand"] / memory["by_jax"] if memory["by_jax"] else 1.0 + memory["by_hand"],
+        "microseconds": {name: value * 1e6 for name, value in median.items()},
+        "temporary_bytes": memory,
+    }
+
+
+def backward(only=""):
+    """Run time in turn, and temporary memory, of the hand-derived gradients against jax.grad."""
+    figures = {}
+    print(f"{'layer':<34}  {'by hand, µs':>12}  {'jax.grad, µs':>12}  {'time ratio':>10}  {'memory ratio':>12}")
+    for name, case in BACKWARD.items():
+        if only in name:
+            row = figures[name] = measure_backward(*case)
+            times = "  ".join(f"{value:12.0f}" for value in row["microseconds"].values())
+            print(f"{name:<34}  {times}  {row['time_ratio']:10.2f}  {row['memory_ratio']:12.2f}", flush=True)
+    return figures
+
+
+SUITES = {"lecture": lecture, "backward": backward}
 
 
 def main():
     """Run one suite, print its table, and write its figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("suite", choices=SUITES, help="what to measure")
+    parser.add_argument("--only", default="", metavar="NAME", help="backward: only the layers whose name has NAME")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     arguments = parser.parse_args()
 
-    figures = SUITES[arguments.suite]()
+    figures = SUITES[arguments.suite](**({"only": arguments.only} if arguments.only else {}))
     for name, value in figures.items():
         if name.startswith("ratio"):
             print(f"{name}: {value:.2f}")

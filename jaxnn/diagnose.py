@@ -1,0 +1,390 @@
+"""A grader: given somebody's own backward pass, say which gradient is wrong, and what most likely happened.
+
+The claimed gradients are set beside the true ones (``jax.vjp`` of the forward, in float64), and then
+beside what each of the usual mistakes would have given. Whatever fits is the diagnosis.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PRNGKeyArray, PyTree
+
+from jaxnn.checks import InputError
+from jaxnn.compose import Sequential
+from jaxnn.problem import Floats, Problem, is_float, state_problem
+from jaxnn.types import AnyArray, Layer, Loss
+
+RIGHT = 1e-5  # relative error below which a gradient is right: somebody may well work in float32
+NEAR_KINK = 1e-3  # how far a point is moved to see whether only a kink was in the way
+
+
+class Finding(NamedTuple):
+    """What was found out about one gradient.
+
+    Attributes:
+        leaf: what it is the gradient of.
+        verdict: a word for the mistake: "right", "sign", "transposed", "factor", …
+        message: the same in a sentence, with the numbers.
+    """
+
+    leaf: str
+    verdict: str
+    message: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnosis:
+    """One finding a gradient. Prints as a report."""
+
+    name: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def right(self) -> bool:
+        """Whether every gradient is right."""
+        return all(finding.verdict == "right" for finding in self.findings)
+
+    def __str__(self) -> str:
+        lines = [f"{'✓' if finding.verdict == 'right' else '✗'} {finding.message}" for finding in self.findings]
+        return "\n".join([self.name, *lines])
+
+
+def diagnose(
+    op: Layer | Loss,
+    *,
+    backward: Callable[..., Any],
+    x: PyTree,
+    target: AnyArray | None = None,
+    params: PyTree = None,
+    weights: AnyArray | None = None,
+    key: PRNGKeyArray | None = None,
+    seed: int = 0,
+) -> Diagnosis:
+    """Grade somebody's backward for a layer, a network or a loss.
+
+    Args:
+        op: what it is to be the backward of; its own ``backward`` is not used to judge.
+        backward: ``(params, cache, dy) -> (dparams, dx)``, or for a loss ``cache -> dprediction``, with the
+            cache that ``op.forward`` gives.
+        x: an example batch of at least two samples; for a loss, the predictions.
+        target: for a loss, the targets.
+        params: the layer's parameters; by default drawn with ``seed``.
+        weights: for a loss, the sample weights.
+        key: a PRNG key for training mode.
+        seed: of the parameters and cotangents.
+
+    Returns:
+        A :class:`Diagnosis`, which prints as a report.
+
+    Raises:
+        InputError: if ``backward`` is not callable, ``op`` neither layer nor loss, or ``x`` not finite.
+    """
+    if not callable(backward):
+        raise InputError(f"diagnose: expected backward to be a function, got {type(backward).__name__}.")
+    with jax.enable_x64(True):
+        state = lambda x: state_problem(  # noqa: E731
+            "diagnose", op, x, target, params=params, weights=weights, key=key, backward=backward, seed=seed
+        )
+        problem = state(x)
+        if problem.batch == 1:
+            raise InputError(
+                "diagnose: expected a batch of at least two samples, to tell sums and means apart, got one."
+            )
+        case = _Case(problem, np.random.default_rng(seed + 1))
+        try:
+            claimed = _leaves(problem, case.floats, case.dy)
+        except _UnusableError as finding:
+            return Diagnosis(repr(op), (Finding("", "form", str(finding)),))
+        moved = state(_moved(x, np.random.default_rng(seed + 2)))
+        findings = tuple(_find(case, moved, claimed, i) for i in range(len(claimed)))
+    return Diagnosis(repr(op), findings)
+
+
+class _UnusableError(Exception):
+    """What came back cannot be compared at all."""
+
+
+class _Case:
+    """The problem at one point, with the true gradients and the usual wrong ones."""
+
+    def __init__(self, problem: Problem, random: np.random.Generator) -> None:
+        self.problem, self.floats = problem, problem.floats
+        self.dy = problem.random_dy(random)
+        self.truth = [np.asarray(leaf) for leaf in jax.jit(problem.autodiff)(self.floats, self.dy)]
+        self.names = problem.names
+
+
+def _leaves(problem: Problem, floats: Floats, dy: PyTree) -> list[np.ndarray]:
+    """Run the backward and take its leaves as they come, in whatever containers."""
+    point = problem.at(floats)
+    cache = problem.forward(point)[1]
+    try:
+        gradient = problem.backward(point, cache, dy)
+    except Exception as error:
+        raise _UnusableError(f"The backward does not run: {type(error).__name__}: {error}") from error
+    try:
+        leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(gradient)]
+    except (TypeError, ValueError) as error:
+        raise _UnusableError(f"The backward gives something that is not an array: {error}") from error
+    if len(leaves) != len(floats):
+        raise _UnusableError(
+            f"The backward gives {len(leaves)} gradients; {len(floats)} are expected: {', '.join(problem.names)}."
+        )
+    return leaves
+
+
+# ── Looking for what fits ───────────────────────────────────────────────────────────────────────
+
+
+def _find(case: _Case, moved: Problem, claimed: list[np.ndarray], i: int) -> Finding:
+    """Try the explanations in order, from the plainest; the first that fits is the finding."""
+    leaf, got, true = case.names[i], claimed[i], case.truth[i]
+    label = f"The gradient of {leaf}"
+    for explain in (_form, _right, _wrong_form_of_right, _factors, _other_leaf, _derivatives, _stale, _kinks):
+        for verdict, sentence in explain(case, moved, got, true, i):
+            return Finding(leaf, verdict, f"{label} {sentence}")
+    worst = np.unravel_index(np.abs(got - true).argmax(), true.shape)
+    place = f"[{', '.join(map(str, worst))}]" if true.ndim else ""
+    return Finding(
+        leaf,
+        "wrong",
+        f"{label} is wrong, by a mistake that is none of the usual ones: it is off by {_error(got, true):.2g} in "
+        f"relative norm, most at {leaf}{place}, where it is {got[worst]:.6g} and should be {true[worst]:.6g}.",
+    )
+
+
+Explanations = Iterator[tuple[str, str]]
+
+
+def _form(case: _Case, moved: Problem, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
+    if got.shape != true.shape:
+        batch = case.problem.batch
+        yield from _shape(got, true, batch)
+    elif not np.isfinite(got).all():
+        place = tuple(int(n) for n in np.argwhere(~np.isfinite(got))[0])
+        yield "not finite", f"is not finite: {got[place]} at {list(place)}."
+
+
+def _shape(got: np.ndarray, true: np.ndarray, batch: int) -> Explanations:
+    if got.shape == (batch, *true.shape) and _close(got.sum(axis=0), true):
+        yield (
+            "batch sum",
+            (
+                f"lacks the sum over the batch: it has shape {got.shape}, one gradient a sample. "
+                f"Every sample uses the same parameters, so their contributions add up: sum over axis 0."
+            ),
+        )
+    elif got.ndim == true.ndim == 2 and got.shape == true.shape[::-1] and _close(got.T, true):
+        yield (
+            "transposed",
+            f"is the transpose of the expected: its shape is {got.shape}, not {true.shape}.",
+        )
+    else:
+        yield "shape", f"has shape {got.shape}; a gradient has the shape of what it is the gradient of, {true.shape}."
+
+
+def _right(case: _Case, moved: Problem, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
+    if _close(got, true):
+        yield "right", f"is right (relative error {_error(got, true):.1e})."
+
+
+def _wrong_form_of_right(case: _Case, moved: Problem, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
+    if not got.any():
+        yield "zero", f"is 0 everywhere; it should have the norm {np.linalg.norm(true):.4g}. Was it ever computed?"
+    elif _close(got, -true):
+        yield "sign", "has the wrong sign: it is minus the expected. Descent would climb."
+    elif true.ndim == 2 and true.shape[0] == true.shape[1] and _close(got.T, true):
+        yield "transposed", "is the transpose of the expected. Both are square, so the shapes did not tell."
+    elif case.names[i].startswith("params"):
+        yield from _one_sample(case, got, i)
+
+
+def _one_sample(case: _Case, got: np.ndarray, i: int) -> Explanations:
+    """See whether only one sample of the batch was counted."""
+    first = jax.tree.leaves(case.dy)[0]
+    if first.ndim and first.shape[0] == case.problem.batch:
+        for sample in (0, case.problem.batch - 1):
+            only = jax.tree.map(lambda d, n=sample: jnp.zeros_like(d).at[n].set(d[n]), case.dy)
+            if _close(got, np.asarray(case.problem.autodiff(case.floats, only)[i])):
+                yield (
+                    "batch sum",
+                    (
+                        f"lacks the sum over the batch: it is the gradient of sample {sample} alone. "
+                        f"Every sample uses the same parameters, so their contributions add up."
+                    ),
+                )
+
+
+def _factors(case: _Case, moved: Problem, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
+    scale = float((got * true).sum() / (true**2).sum()) if true.any() else 0.0
+    if not scale or not _close(got, scale * true):
+        return
+    batch, size = case.problem.batch, true.size
+    if isinstance(case.problem.op, Loss) and _same(scale, size):
+        yield (
+            "missing 1/B",
+            f"is {size} times too large, and it has {size} entries: the 1/{size} of the mean is missing.",
+        )
+    elif _same(scale, batch):
+        yield (
+            "missing 1/B",
+            (f"is {batch} times too large, and B = {batch}: a 1/B is missing, or the batch was summed over twice."),
+        )
+    elif _same(scale, 1 / batch):
+        yield (
+            "extra 1/B",
+            (
+                f"is {batch} times too small, and B = {batch}: there is a 1/B too many. The loss owns the mean; "
+                f"a layer only sums."
+            ),
+        )
+    else:
+        yield "factor", f"is {scale:.6g} times the expected: a constant factor of {scale:.6g} too much."
+
+
+def _other_leaf(case: _Case, moved: Problem, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
+    for j, other in enumerate(case.truth):
+        if j != i and other.shape == got.shape and _close(got, other):
+            yield "exchanged", f"is the gradient of {case.names[j]}: were the two exchanged?"
+
+
+def _derivatives(case: _Case, moved: Problem, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
+    """Compare with what a wrong derivative of an activation would give."""
+    for activation, what, sentence, gradient in _wrong_derivatives(case):
+        if gradient[i].shape == got.shape and _close(got, gradient[i]):
+            yield what, sentence.format(name=activation)
+
+
+def _stale(case: _Case, moved: Problem, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
+    try:
+        again = _leaves(moved, moved.floats, case.dy)
+    except _UnusableError:
+        return
+    if again[i].shape == got.shape and np.array_equal(again[i], got):
+        yield "stale", "does not change when the input does: it is a stale gradient, of another batch or of none."
+
+
+def _kinks(case: _Case, moved: Problem, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
+    """See whether it is right as soon as the input has moved off the kinks."""
+    wrong = ~np.isclose(got, true, rtol=RIGHT, atol=RIGHT * float(np.abs(true).max(initial=0)))
+    try:
+        again = _leaves(moved, moved.floats, case.dy)
+    except _UnusableError:
+        return
+    if _close(again[i], np.asarray(moved.autodiff(moved.floats, case.dy)[i])):
+        first = list(map(int, np.argwhere(wrong)[0]))
+        yield (
+            "kink",
+            (
+                "is right except at a kink, where there is no derivative and a convention has to be chosen: "
+                f"it differs in {int(wrong.sum())} of {wrong.size} entries, first at {first}."
+            ),
+        )
+
+
+# ── The usual mistakes with activations ─────────────────────────────────────────────────────────
+
+
+def _wrong_derivatives(case: _Case) -> Iterator[tuple[str, str, str, list[np.ndarray]]]:
+    """Give the gradients with one activation's derivative left out, or taken at the wrong place."""
+    op = case.problem.op
+    children = op.layers if isinstance(op, Sequential) else (op,)
+    if not isinstance(op, Layer):
+        return
+    for n, child in enumerate(children):
+        if jax.tree.leaves(case.problem.point.get("params", ())) and not isinstance(op, Sequential):
+            return
+        for what, sentence, slope in _slopes(child):
+            changed = _WithSlope(child, slope)
+            parts = [*children[:n], changed, *children[n + 1 :]]
+            try:
+                gradient = jax.tree.leaves(_walk(parts, case))
+            except Exception:
+                continue
+            if len(gradient) == len(case.truth):
+                yield type(child).__name__, what, sentence, [np.asarray(leaf) for leaf in gradient]
+
+
+def _slopes(child: Any) -> Iterator[tuple[str, str, Callable[..., Any]]]:
+    """Give the wrong ways to differentiate an elementwise layer: (what, sentence, (x, y, dy) -> dx)."""
+    at = lambda point, dy: jax.vjp(lambda z: child.forward((), z)[0], point)[1](dy)[0]  # noqa: E731
+    yield (
+        "derivative left out",
+        "lacks the derivative of {name}: dy was passed through as it is. Multiply by the slope of {name}.",
+        lambda x, y, dy: dy,
+    )
+    yield (
+        "derivative alone",
+        "has the derivative of {name} but not dy: the chain rule multiplies the two.",
+        lambda x, y, dy: at(x, jnp.ones_like(dy)),
+    )
+    yield (
+        "derivative at output",
+        "takes the derivative of {name} at its output; it belongs at its input.",
+        lambda x, y, dy: at(y, dy),
+    )
+    yield (
+        "derivative of input",
+        "uses the formula of {name}'s derivative that is written in terms of its output, with the input put in.",
+        lambda x, y, dy: child.backward((), x, dy)[1],
+    )
+
+
+class _WithSlope:
+    """An elementwise layer with another derivative."""
+
+    def __init__(self, child: Any, slope: Callable[..., Any]) -> None:
+        self.child, self.slope = child, slope
+
+    def forward(self, params: Any, x: Any, key: Any = None) -> tuple[Any, Any]:
+        y, _ = self.child.forward(params, x, key)
+        return y, (x, y)
+
+    def backward(self, params: Any, cache: Any, dy: Any) -> tuple[Any, Any]:
+        x, y = cache
+        return (), self.slope(x, y, dy)
+
+
+def _walk(parts: list[Any], case: _Case) -> Any:
+    """Run layers forward and back, as the chain rule does."""
+    params = case.problem.point["params"]
+    params = params if isinstance(case.problem.op, Sequential) else (params,)
+    y, caches = case.problem.point["x"], []
+    for part, part_params in zip(parts, params, strict=True):
+        y, cache = part.forward(part_params, y, None)
+        caches.append(cache)
+    dy, dparams = case.dy, list[Any]()
+    for part, part_params, cache in reversed(list(zip(parts, params, caches, strict=True))):
+        dpart, dy = part.backward(part_params, cache, dy)
+        dparams.insert(0, dpart)
+    return {"params": tuple(dparams), "x": dy}
+
+
+# ── Small helpers ───────────────────────────────────────────────────────────────────────────────
+
+
+def _error(got: np.ndarray, true: np.ndarray) -> float:
+    norm = float(np.linalg.norm(true))
+    return float(np.linalg.norm(got - true)) / norm if norm else float(np.linalg.norm(got))
+
+
+def _close(got: np.ndarray, true: np.ndarray) -> bool:
+    return got.shape == true.shape and _error(got, true) <= RIGHT
+
+
+def _same(a: float, b: float) -> bool:
+    return abs(a - b) <= RIGHT * abs(b)
+
+
+def _moved(x: PyTree, random: np.random.Generator) -> PyTree:
+    """Move every number by a little, off any kink."""
+    return jax.tree.map(
+        lambda leaf: (
+            np.asarray(leaf) + NEAR_KINK * (1 + random.uniform(size=np.shape(leaf))) if is_float(leaf) else leaf
+        ),
+        x,
+    )

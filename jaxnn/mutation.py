@@ -1,0 +1,261 @@
+"""Testing the test: plant mistakes in backward passes, and see whether each is caught.
+
+Two kinds. :func:`planted` spoils what a backward returns or what it is given: a sign, a transpose, a
+factor of 1.0005, a lost or doubled 1/B, a lost sum over the batch, a stale entry of the cache, two
+gradients exchanged. :func:`rewritten` goes into the source of the backward itself, and of the functions
+that only it uses, and drops a term, a factor, a minus sign or a transpose, flips a sign, or puts a mean
+for a sum, one place at a time. A mutant is caught if its gradient parts from ``jax.vjp`` by more than a
+certificate allows, or if it does not run at all.
+
+A mutant that is not caught is *equivalent* if there is nothing to catch, which is said with the reason;
+otherwise it was missed.
+"""
+
+import ast
+import contextlib
+import inspect
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnn.certify import AUTODIFF_TOLERANCE
+from jaxnn.problem import Floats, Problem, is_float, relative_errors
+
+EQUIVALENT = {
+    "MaxPool.backward: sign flipped: -math.inf → math.inf": "what pads only has to differ from every finite maximum",
+}
+NOTHING = 1e-12  # of the whole gradient: a leaf whose true gradient is 0 has only rounding
+
+
+class Mutant(NamedTuple):
+    """One planted mistake.
+
+    Attributes:
+        op: what it was planted in.
+        mistake: what was changed, and where.
+        verdict: "caught", "equivalent" or "missed".
+        reason: why it is equivalent, or "".
+    """
+
+    op: str
+    mistake: str
+    verdict: str
+    reason: str = ""
+
+
+# ── Mistakes in what backward returns, or is given ──────────────────────────────────────────────
+
+
+def planted(problem: Problem) -> list[Mutant]:
+    """Spoil the gradients of a problem in every way that fits their shapes, and compare each with ``jax.vjp``."""
+    random = np.random.default_rng(17)
+    floats, dy = problem.floats, problem.random_dy(random)
+    truth = [np.asarray(leaf) for leaf in jax.jit(problem.autodiff)(floats, dy)]
+    right = [np.asarray(leaf) for leaf in jax.jit(problem.claimed)(floats, dy)]
+    whole = np.sqrt(sum((leaf**2).sum() for leaf in truth))
+    mutants = []
+    for i, name in enumerate(problem.names):
+        nothing = np.linalg.norm(truth[i]) <= NOTHING * whole
+        for mistake, leaf in _spoiled(problem, right, i, floats, dy):
+            reason = "the true gradient is 0 everywhere" if nothing else ""
+            if mistake.startswith(("B times", "1/B")) and problem.batch == 1:
+                reason = "with a batch of one, B is 1"
+            spoiled = [*right[:i], leaf, *right[i + 1 :]]
+            mutants.append(_judged(problem, f"{name}: {mistake}", _differs(spoiled, truth), reason))
+        for j in range(i):
+            if right[i].shape == right[j].shape:
+                swapped = list(right)
+                swapped[i], swapped[j] = swapped[j], swapped[i]
+                mistake = f"{problem.names[j]} and {name} exchanged"
+                mutants.append(_judged(problem, mistake, _differs(swapped, truth), ""))
+    return mutants + _stale(problem, floats, dy, truth, random)
+
+
+def _spoiled(
+    problem: Problem, right: list[np.ndarray], i: int, floats: Floats, dy: Any
+) -> Iterator[tuple[str, np.ndarray]]:
+    leaf, batch = right[i], problem.batch
+    yield "sign flipped", -leaf
+    yield "factor 1.0005", 1.0005 * leaf
+    yield "B times too large", batch * leaf
+    yield "1/B too small", leaf / batch
+    if leaf.ndim == 2 and leaf.shape[0] == leaf.shape[1] > 1:
+        yield "transposed", leaf.T
+    first = jax.tree.leaves(dy)[0]
+    if problem.names[i].startswith("params") and first.ndim and first.shape[0] == batch > 1:
+        only_first = jax.tree.map(lambda d: jnp.zeros_like(d).at[0].set(d[0]), dy)
+        yield "batch sum lost", np.asarray(jax.jit(problem.claimed)(floats, only_first)[i])
+
+
+def _stale(
+    problem: Problem, floats: Floats, dy: Any, truth: list[np.ndarray], random: np.random.Generator
+) -> list[Mutant]:
+    """Replace each entry of the cache by that of another input."""
+    other_point = dict(problem.point)
+    field = "x" if "x" in other_point else "prediction"
+    other_point[field] = jax.tree.map(
+        lambda leaf: jnp.asarray(random.uniform(0.1, 0.9, leaf.shape), leaf.dtype) if is_float(leaf) else leaf[::-1],
+        other_point[field],
+    )
+    cache, other = problem.forward(problem.point)[1], problem.forward(other_point)[1]
+    paths = [jax.tree_util.keystr(path) or "whole" for path, _ in jax.tree_util.tree_leaves_with_path(cache)]
+    (leaves, structure), stale = jax.tree.flatten(cache), jax.tree.leaves(other)
+    mutants = []
+    for i, path in enumerate(paths):
+        reason = ""
+        if _equal(leaves[i], stale[i]):
+            reason = "this entry is the same for both inputs"
+        mixed = jax.tree.unflatten(structure, [*leaves[:i], stale[i], *leaves[i + 1 :]])
+        differs = _runs_wrong(problem, floats, dy, truth, mixed)
+        mutants.append(_judged(problem, f"cache entry {path} stale", differs, reason))
+    return mutants
+
+
+# ── Mistakes in the source of backward ──────────────────────────────────────────────────────────
+
+
+def rewritten(problems: Sequence[Problem]) -> list[Mutant]:
+    """Change the source of the problems' backward passes, one place at a time, and run all that use that place."""
+    random = np.random.default_rng(17)
+    users: dict[tuple[Any, str], tuple[Callable[..., Any], list[Any]]] = {}
+    for problem in problems:
+        dy = problem.random_dy(random)
+        point = (problem, problem.floats, dy, jax.jit(problem.autodiff)(problem.floats, dy))
+        for owner, attribute, function in _only_backward(problem.op):
+            users.setdefault((owner, attribute), (function, []))[1].append(point)
+    mutants = []
+    for (owner, attribute), (function, points) in users.items():
+        for mistake, mutated in _rewrites(function):
+            with _replaced(owner, attribute, mutated):
+                caught = any(_runs_wrong(*point) for point in points)
+            reason = "" if caught else EQUIVALENT.get(mistake, "")
+            verdict = "caught" if caught else "equivalent" if reason else "missed"
+            mutants.append(Mutant(function.__module__, mistake, verdict, reason))
+    return mutants
+
+
+def _only_backward(op: Any) -> list[tuple[Any, str, Callable[..., Any]]]:
+    """Find ``backward`` and the functions of its module that it uses and forward does not: (owner, name, function)."""
+    forward = {name for start in ("init", "forward", "check") for _, name, _ in _reached(op, start)}
+    return [found for found in _reached(op, "backward") if found[1] not in forward and "check" not in found[1]]
+
+
+def _reached(op: Any, start: str) -> list[tuple[Any, str, Callable[..., Any]]]:
+    module = sys.modules[type(op).__module__]
+    found: dict[str, tuple[Any, str, Callable[..., Any]]] = {}
+    waiting = [start]
+    while waiting:
+        name = waiting.pop()
+        owners = [cls for cls in type(op).__mro__ if name in vars(cls)] + ([module] if hasattr(module, name) else [])
+        function = inspect.unwrap(vars(owners[0])[name]) if owners and callable(vars(owners[0])[name]) else None
+        if name in found or not inspect.isfunction(function) or not function.__module__.startswith("jaxnn"):
+            continue
+        defined_here = function.__module__ == module.__name__ or owners[0] is not module
+        if defined_here:
+            found[name] = (owners[0], name, function)
+            waiting += [node.attr for node in ast.walk(_parsed(function)) if isinstance(node, ast.Attribute)]
+            waiting += [node.id for node in ast.walk(_parsed(function)) if isinstance(node, ast.Name)]
+    return list(found.values())
+
+
+def _parsed(function: Callable[..., Any]) -> ast.Module:
+    return ast.parse(textwrap.dedent(inspect.getsource(function)))
+
+
+def _rewrites(function: Callable[..., Any]) -> Iterator[tuple[str, Callable[..., Any]]]:
+    """Give each mutant of a function, with what was changed in it."""
+    sites = [node for node in ast.walk(_parsed(function).body[0]) if isinstance(node, ast.expr)]
+    for i, site in enumerate(sites):
+        for k, (what, _) in enumerate(_changes(site)):
+            tree = _parsed(function)
+            target = [node for node in ast.walk(tree.body[0]) if isinstance(node, ast.expr)][i]
+            changed = _changes(target)[k][1]
+            mistake = f"{function.__qualname__}: {what}: {ast.unparse(target)} → {ast.unparse(changed)}"
+            tree = ast.fix_missing_locations(_Replace(target, changed).visit(tree))
+            definition = tree.body[0]
+            if isinstance(definition, ast.FunctionDef):
+                _strip_annotations(definition)
+            namespace: dict[str, Any] = {}
+            exec(compile(tree, "<mutant>", "exec"), function.__globals__, namespace)
+            yield mistake, namespace[function.__name__]
+
+
+def _changes(node: ast.expr) -> list[tuple[str, ast.expr]]:  # noqa: PLR0911, a table in the form of a match
+    """List the mistakes that can be made at one place of the source."""
+    match node:
+        case ast.BinOp(left, ast.Add(), right):
+            flipped = ast.BinOp(left, ast.Sub(), right)
+            return [("term dropped", left), ("term dropped", right), ("sign flipped", flipped)]
+        case ast.BinOp(left, ast.Sub(), right):
+            return [("term dropped", left), ("sign flipped", ast.BinOp(left, ast.Add(), right))]
+        case ast.BinOp(left, ast.Mult() | ast.MatMult(), right):
+            return [("factor dropped", left), ("factor dropped", right)]
+        case ast.BinOp(left, ast.Div(), _):
+            return [("factor dropped", left)]
+        case ast.UnaryOp(ast.USub(), ast.Constant()):
+            return []  # the last axis, -1, not a sign
+        case ast.UnaryOp(ast.USub(), operand):
+            return [("sign flipped", operand)]
+        case ast.Attribute(value, "T"):
+            return [("transpose dropped", value)]
+        case ast.Call(ast.Attribute(value, "sum" | "mean" as name), arguments, keywords):
+            other = "mean" if name == "sum" else "sum"
+            return [(f"{other} for {name}", ast.Call(ast.Attribute(value, other, ast.Load()), arguments, keywords))]
+        case ast.Call(ast.Attribute(ast.Name("jnp"), "where"), [_, yes, no]):
+            return [("condition dropped", yes), ("condition dropped", no)]
+        case _:
+            return []
+
+
+class _Replace(ast.NodeTransformer):
+    def __init__(self, old: ast.AST, new: ast.AST) -> None:
+        self.old, self.new = old, new
+
+    def visit(self, node: ast.AST) -> Any:
+        return self.new if node is self.old else self.generic_visit(node)
+
+
+def _strip_annotations(definition: ast.FunctionDef) -> None:
+    definition.returns, definition.decorator_list = None, []
+    for argument in definition.args.args + definition.args.kwonlyargs:
+        argument.annotation = None
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, attribute: str, function: Callable[..., Any]) -> Iterator[None]:
+    original = vars(owner)[attribute]
+    setattr(owner, attribute, function)
+    try:
+        yield
+    finally:
+        setattr(owner, attribute, original)
+
+
+# ── Judging ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _differs(leaves: Any, truth: Any) -> bool:
+    return not max(relative_errors(leaves, truth), default=0.0) <= AUTODIFF_TOLERANCE  # so that NaN differs
+
+
+def _runs_wrong(problem: Problem, floats: Floats, dy: Any, truth: Any, cache: Any = None) -> bool:
+    try:
+        return _differs(problem.claimed(floats, dy, cache), truth)
+    except Exception:  # a mutant may fail in any way, and to fail is to be caught
+        return True
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if jnp.issubdtype(jnp.result_type(a), jax.dtypes.prng_key):
+        a, b = jax.random.key_data(a), jax.random.key_data(b)
+    return np.array_equal(a, b)
+
+
+def _judged(problem: Problem, mistake: str, caught: bool, reason: str) -> Mutant:
+    verdict = "caught" if caught else "equivalent" if reason else "missed"
+    return Mutant(repr(problem.op), mistake, verdict, "" if caught else reason)

@@ -1,0 +1,174 @@
+"""Exercises: write a backward pass, run the script, be told what is right and what went wrong.
+
+    python scripts/exercises.py [--only NAME] [--answers FILE.py] [--solutions]
+
+Each function below is given what the forward pass knew and dy, the derivative of the loss with respect to
+its output, and is to return the derivatives named in its docstring. Write them here, or write functions
+of the same names into a file of your own and name it with --answers. With --solutions the library's own
+backward passes are graded.
+
+B batch, T time, I input features, O output features, H hidden features, C channels, D features of a head.
+"""
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxnn as nn
+from jaxnn.layers import attention
+
+
+def sigmoid(y, dy):
+    """Y = σ(x). Return dx."""
+    raise NotImplementedError
+
+
+def dense(x, w, b, dy):
+    """Y = x w + b, with x (B, I), w (I, O), b (O,). Return dx, dw, db."""
+    raise NotImplementedError
+
+
+def softmax_cross_entropy(logits, labels):
+    """J = mean over the batch of -log softmax(logits)[label], logits (B, K). Return dlogits."""
+    raise NotImplementedError
+
+
+def batch_norm(x, mean, variance, scale, epsilon, dy):
+    """Y = scale (x - mean) / √(variance + ε) + bias over the batch axis, x (B, C). Return dx, dscale, dbias.
+
+    mean and variance, (1, C), are those of x: the derivative flows through them too.
+    """
+    raise NotImplementedError
+
+
+def rnn_step(x, h_before, h, wx, wh, dh):
+    """H = tanh(x wx + h_before wh + b), with x (B, I), h (B, H). Return dx, dh_before, dwx, dwh, db."""
+    raise NotImplementedError
+
+
+def attend(q, k, v, p, do):
+    """P = softmax(q kᵀ / √D) along keys, o = p v, all (B, heads, T, D). Return dq, dk, dv."""
+    raise NotImplementedError
+
+
+# ── From the contract of a layer to the plain functions above, and the solutions ────────────────
+
+
+@nn.layer
+class Attend:
+    """Scaled dot-product attention without projections: x is the triple (q, k, v)."""
+
+    def init(self, key, x):
+        """Give no parameters."""
+        return ()
+
+    def forward(self, params, x, key=None):
+        """Return o, and q, k, v, o and p."""
+        o, p = attention.attend(*x, None)
+        return o, (*x, o, p)
+
+    def backward(self, params, cache, dy):
+        """Return (dq, dk, dv)."""
+        return (), attention.attend_backward(*cache, dy)
+
+
+def normal(*shape):
+    """Draw inputs, the same each time."""
+    return np.random.default_rng(len(shape) + sum(shape)).standard_normal(shape)
+
+
+def as_dense(answer):
+    """Adapt an answer for Dense to the contract."""
+
+    def backward(params, x, dy):
+        dx, dw, db = answer(x, params.w, params.b, dy)
+        return nn.DenseParams(dw, db), dx
+
+    return backward
+
+
+def as_batch_norm(answer):
+    """Adapt an answer for BatchNorm to the contract."""
+
+    def backward(params, cache, dy):
+        x, mean, variance, _ = cache
+        dx, dscale, dbias = answer(x, mean, variance, params.scale, nn.BatchNorm().epsilon, dy)
+        return params._replace(scale=dscale, bias=dbias), dx
+
+    return backward
+
+
+def as_rnn_step(answer):
+    """Adapt an answer for one step of an RNN to a sequence of one step."""
+
+    def backward(params, cache, dy):
+        x, h_before, h, *_ = cache
+        dx, dh_before, dwx, dwh, db = answer(x[:, 0], h_before, h[0], params.wx, params.wh, dy)
+        return nn.RecurrentParams(dwx, dwh, db), nn.Sequences(jnp.expand_dims(dx, 1), None, dh_before)
+
+    return backward
+
+
+EXERCISES = {  # name: the operation, its inputs, and how an answer becomes a backward
+    "sigmoid": (nn.Sigmoid(), {"x": normal(4, 3)}, lambda answer: lambda params, y, dy: ((), answer(y, dy))),
+    "dense": (nn.Dense(4), {"x": normal(5, 4)}, as_dense),
+    "softmax_cross_entropy": (
+        nn.SoftmaxCrossEntropy(),
+        {"x": normal(5, 3), "target": np.arange(5) % 3},
+        lambda answer: lambda cache: answer(cache[0], cache[2]),
+    ),
+    "batch_norm": (nn.BatchNorm(), {"x": normal(6, 3), "key": jax.random.key(0)}, as_batch_norm),
+    "rnn_step": (nn.RNN(3, output="last"), {"x": nn.Sequences(normal(5, 1, 2), None, normal(5, 3))}, as_rnn_step),
+    "attend": (
+        Attend(),
+        {"x": (normal(2, 1, 3, 4), normal(2, 1, 5, 4), normal(2, 1, 5, 4) + 1)},
+        lambda answer: lambda params, cache, do: ((), tuple(answer(*cache[:3], cache[4], do))),
+    ),
+}
+
+
+def grade(name, answer=None):
+    """Grade one answer, or the library's own solution."""
+    op, inputs, adapt = EXERCISES[name]
+    return nn.diagnose(op, backward=op.backward if answer is None else adapt(answer), **inputs)
+
+
+def load(path):
+    """Take the answers from a file of the reader's own."""
+    spec = importlib.util.spec_from_file_location("answers", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return vars(module)
+
+
+def main():
+    """Grade what there is to grade."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=EXERCISES, help="one exercise")
+    parser.add_argument("--answers", type=Path, default=Path(__file__), help="a file with functions of the same names")
+    parser.add_argument("--solutions", action="store_true", help="grade the library's own backward passes")
+    arguments = parser.parse_args()
+    if not arguments.answers.is_file():
+        parser.error(f"expected --answers to be a file, got {arguments.answers}")
+
+    answers = globals() if arguments.answers == Path(__file__) else load(arguments.answers)
+    right = 0
+    names = [arguments.only] if arguments.only else list(EXERCISES)
+    for name in names:
+        if not arguments.solutions and name not in answers:
+            print(f"{name}: no answer\n")
+            continue
+        diagnosis = grade(name, None if arguments.solutions else answers[name])
+        right += diagnosis.right
+        print(f"{name}: {diagnosis}\n")
+    print(f"{right} of {len(names)} right.")
+    sys.exit(0 if right == len(names) else 1)
+
+
+if __name__ == "__main__":
+    main()
