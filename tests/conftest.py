@@ -13,6 +13,7 @@ import pytest  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_disable_most_optimizations", True)  # the tests compile thousands of small programs, once each
 
 
 @pytest.fixture

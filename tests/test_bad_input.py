@@ -21,6 +21,12 @@ OTHER = nn.chain(nn.Dense(3), nn.Sigmoid()).init(jax.random.key(0), X)
 NAN = np.where(np.arange(20).reshape(4, 5) == 7, np.nan, 1.0)
 
 
+KEY = jax.random.key(0)
+GRU = nn.GRU(3)
+ATTENTION = nn.MultiHeadAttention(2)
+ATTENTION_PARAMS = ATTENTION.init(KEY, np.ones((2, 3, 4)))
+
+
 def quadratic(p):
     return jnp.sum(p**2)
 
@@ -189,6 +195,186 @@ CASES = {
     "a worked example of two samples": (
         lambda: plots.BackpropDisplay.from_trace(nn.trace(NET, BCE, PARAMS, X, Y)),
         "expected the trace of a single sample, got a batch of 4.",
+    ),
+    # ── layers beyond Dense ──
+    "channels that groups do not divide": (
+        lambda: nn.Conv2D(4, 3, groups=2).init(KEY, np.ones((1, 5, 5, 3))),
+        "Conv2D(features=4, kernel_size=3, groups=2): expected channels divisible by groups 2, got 3.",
+    ),
+    "features that groups do not divide": (
+        lambda: nn.Conv1D(5, 3, groups=2),
+        "Conv1D: expected features divisible by groups 2, got 5.",
+    ),
+    "channels that norm groups do not divide": (
+        lambda: nn.GroupNorm(3).init(KEY, np.ones((1, 5, 4))),
+        "GroupNorm(groups=3): expected channels divisible by groups 3, got 4.",
+    ),
+    "channels that heads do not divide": (
+        lambda: nn.MultiHeadAttention(3).init(KEY, np.ones((1, 5, 4))),
+        "MultiHeadAttention(heads=3): expected channels divisible by heads 3, got 4.",
+    ),
+    "an odd head under rotary positions": (
+        lambda: nn.MultiHeadAttention(2, rotary=True).init(KEY, np.ones((1, 5, 6))),
+        "expected an even number of channels a head, got 3.",
+    ),
+    "a kernel larger than its input": (
+        lambda: nn.chain(nn.ReLU(), nn.Conv2D(4, 5, padding="VALID")).init(KEY, np.ones((1, 4, 4, 1))),
+        "[1] Conv2D(features=4, kernel_size=5, padding='VALID'): expected an input of at least 5 points along each axis under the kernel, padding included, got 4.",
+    ),
+    "a window larger than its input": (
+        lambda: nn.MaxPool(3).init(KEY, np.ones((1, 2, 2, 1))),
+        "MaxPool(window=3): expected an input of at least (3, 3) points, got (2, 2).",
+    ),
+    "an image to a one-dimensional convolution": (
+        lambda: nn.Conv1D(4, 3).init(KEY, np.ones((1, 4, 4, 1))),
+        "Conv1D(features=4, kernel_size=3): expected x of shape (B, H, C), got (1, 4, 4, 1).",
+    ),
+    "rows to a pool": (
+        lambda: nn.MaxPool(2).init(KEY, np.ones((4, 4))),
+        "expected x of shape (B, T, C) or (B, H, W, C), got (4, 4).",
+    ),
+    "a negative kernel": (
+        lambda: nn.Conv2D(4, -3),
+        "Conv2D: expected kernel_size to be an integer of at least 1, got -3.",
+    ),
+    "a stride of 0": (
+        lambda: nn.Conv2D(4, 3, stride=(1, 0)),
+        "Conv2D: expected stride to be an integer of at least 1, got 0.",
+    ),
+    "three strides for two axes": (
+        lambda: nn.Conv2D(4, 3, stride=(1, 1, 1)),
+        "Conv2D: expected stride with 2 entries, got (1, 1, 1).",
+    ),
+    "negative padding": (lambda: nn.Conv1D(4, 3, padding=-1), "Conv1D: expected padding of at least 0, got -1."),
+    "an unknown padding": (
+        lambda: nn.Conv1D(4, 3, padding="FULL"),
+        "Conv1D: expected padding 'SAME', 'VALID', an int or pairs, got 'FULL'.",
+    ),
+    "padding that leaves nothing": (
+        lambda: (
+            nn.ConvTranspose1D(4, 3, padding=3).init(KEY, np.ones((1, 3, 1)))
+            and nn.output_shape(
+                nn.ConvTranspose1D(4, 3, padding=3),
+                nn.ConvTranspose1D(4, 3, padding=3).init(KEY, np.ones((1, 3, 1))),
+                jnp.ones((1, 3, 1)),
+            )
+        ),
+        "expected padding that leaves an output, got one of size (-1,).",
+    ),
+    "a rate of 1": (lambda: nn.Dropout(1.0), "Dropout: expected rate in [0, 1), got 1.0."),
+    "a negative rate": (lambda: nn.Dropout(-0.1), "Dropout: expected rate in [0, 1), got -0.1."),
+    "a token outside the vocabulary": (
+        lambda: nn.chain(nn.Embedding(5, 2), nn.Flatten()).forward(
+            (nn.EmbeddingParams(jnp.ones((5, 2))), ()), jnp.array([[1, 5]])
+        ),
+        "[0] Embedding(vocabulary=5, features=2): expected token ids in [0, 5), got 5.",
+    ),
+    "a negative token": (
+        lambda: nn.Embedding(5, 2).forward(nn.EmbeddingParams(jnp.ones((5, 2))), jnp.array([-1])),
+        "expected token ids in [0, 5), got -1.",
+    ),
+    "tokens that are no integers": (
+        lambda: nn.Embedding(5, 2).init(KEY, np.ones((1, 2))),
+        "expected token ids of an integer dtype, got float64.",
+    ),
+    "a mask of the wrong shape": (
+        lambda: ATTENTION.forward(
+            ATTENTION_PARAMS, nn.AttentionInput(jnp.ones((2, 3, 4)), mask=jnp.ones((2, 3), bool))
+        ),
+        "MultiHeadAttention(heads=2): expected mask of a shape among [(3, 3), (2, 3, 3), (2, 2, 3, 3)], got (2, 3).",
+    ),
+    "a mask of numbers": (
+        lambda: ATTENTION.forward(ATTENTION_PARAMS, nn.AttentionInput(jnp.ones((2, 3, 4)), mask=jnp.ones((3, 3)))),
+        "expected a boolean mask, got float64.",
+    ),
+    "keys longer than the sequence": (
+        lambda: ATTENTION.forward(ATTENTION_PARAMS, nn.AttentionInput(jnp.ones((2, 3, 4)), lengths=jnp.array([3, 4]))),
+        "MultiHeadAttention(heads=2): expected lengths in [0, 3], got 4.",
+    ),
+    "lengths longer than the sequence": (
+        lambda: GRU.forward(GRU.init(KEY, X[None]), nn.Sequences(jnp.asarray(X[None]), jnp.array([5]))),
+        "GRU(features=3): expected lengths in [0, 4], got 5.",
+    ),
+    "lengths that are no integers": (
+        lambda: GRU.forward(GRU.init(KEY, X[None]), nn.Sequences(jnp.asarray(X[None]), jnp.array([2.0]))),
+        "expected lengths of an integer dtype, got float64.",
+    ),
+    "an initial state of the wrong size": (
+        lambda: GRU.forward(GRU.init(KEY, X[None]), nn.Sequences(jnp.asarray(X[None]), None, jnp.ones((1, 2)))),
+        "GRU(features=3): expected the initial state of shape (1, 3), got (1, 2).",
+    ),
+    "an output that is neither": (
+        lambda: nn.LSTM(3, output="first"),
+        "LSTM: expected output to be one of 'sequence', 'last', got 'first'.",
+    ),
+    "rows to a recurrent layer": (
+        lambda: GRU.init(KEY, X),
+        "GRU(features=3): expected x of shape (B, T, I), got (4, 5).",
+    ),
+    "a reshape that does not fit": (
+        lambda: nn.Reshape((2, 2)).forward((), jnp.ones((3, 5))),
+        "Reshape(shape=(2, 2)): expected samples of 4 numbers, got shape (3, 5).",
+    ),
+    "a residual that changes the shape": (
+        lambda: nn.Residual(nn.Dense(3)).forward(PARAMS[0], jnp.asarray(X)),
+        "Residual: expected the body's output of shape (4, 5), like its input, got (4, 3).",
+    ),
+    "a repeated block that changes the shape": (
+        lambda: nn.output_shape(nn.Repeat(nn.Dense(3), 2), nn.Repeat(nn.Dense(3), 2).init(KEY, X), jnp.asarray(X)),
+        "Repeat: expected the block's output of shape (4, 5), like its input, got (4, 3).",
+    ),
+    "parameters for another depth": (
+        lambda: nn.Repeat(nn.Dense(5), 3).forward(nn.Repeat(nn.Dense(5), 2).init(KEY, X), jnp.asarray(X)),
+        "Repeat: expected parameters stacked 3 times, got shape (2, 5, 5).",
+    ),
+    "branches that do not add up": (
+        lambda: (
+            nn.Parallel((nn.Dense(2), nn.Dense(3)), join="add").init(KEY, X)
+            and nn.output_shape(
+                nn.Parallel((nn.Dense(2), nn.Dense(3)), join="add"),
+                nn.Parallel((nn.Dense(2), nn.Dense(3))).init(KEY, X),
+                jnp.asarray(X),
+            )
+        ),
+        "Parallel: expected each output of shape (4, 2), like that of [0], got (4, 3).",
+    ),
+    "a join that is neither": (
+        lambda: nn.Parallel((nn.ReLU(),), join="stack"),
+        "Parallel: expected join to be one of 'concatenate', 'add', got 'stack'.",
+    ),
+    "the path through every combinator": (
+        lambda: nn.chain(nn.Residual(nn.Parallel((nn.ReLU(), nn.Remat(nn.Dense(3)))))).forward(
+            (((), PARAMS[0]),), jnp.ones((7, 3))
+        ),
+        "[0].body[1].body Dense(features=3): expected x of shape (..., B, 5), got (7, 3).",
+    ),
+    "classes outside the range": (
+        lambda: nn.SoftmaxCrossEntropy().forward(jnp.ones((2, 3)), jnp.array([0, 3])),
+        "SoftmaxCrossEntropy(): expected classes in [0, 3), got 3.",
+    ),
+    "rows that are no probabilities": (
+        lambda: nn.SoftmaxCrossEntropy().forward(jnp.ones((2, 3)), jnp.ones((2, 3))),
+        "SoftmaxCrossEntropy(): expected target rows of probabilities, got one that sums to 3.",
+    ),
+    "labels that are no signs": (
+        lambda: nn.Hinge().forward(jnp.ones((2, 1)), jnp.array([[0], [1]])),
+        "Hinge(): expected target in {1, -1}, got 0.",
+    ),
+    "smoothing of 1": (
+        lambda: nn.SoftmaxCrossEntropy(smoothing=1.0),
+        "SoftmaxCrossEntropy: expected smoothing in [0, 1), got 1.0.",
+    ),
+    "a loss that optax does not have": (
+        lambda: nn.OptaxLoss("mse"),
+        "OptaxLoss: expected the name of a function in optax.losses, got 'mse'.",
+    ),
+    "a backward that is none": (
+        lambda: nn.diagnose(nn.Tanh(), backward=3, x=X),
+        "diagnose: expected backward to be a function, got int.",
+    ),
+    "a single sample to grade": (
+        lambda: nn.diagnose(nn.Tanh(), backward=nn.Tanh().backward, x=X[:1]),
+        "diagnose: expected a batch of at least two samples",
     ),
 }
 

@@ -7,17 +7,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import LAYERS, LOSSES
+from cases import LAYERS, LOSSES, NETWORKS
 
 import jaxnn as nn
 
 layers = pytest.mark.parametrize("case", LAYERS, ids=lambda case: case.id)
+networks = pytest.mark.parametrize("case", NETWORKS, ids=lambda case: case.id[:60])
 losses = pytest.mark.parametrize("case", LOSSES, ids=lambda case: case.id)
 
 
 def public(protocol):
     found = (getattr(nn, name) for name in nn.__all__)
     return {cls for cls in found if isinstance(cls, type) and issubclass(cls, protocol) and cls is not protocol}
+
+
+def cast(tree, dtype):
+    floating = lambda a: jnp.asarray(a, dtype) if np.issubdtype(a.dtype, np.floating) else jnp.asarray(a)
+    return jax.tree.map(floating, tree)
 
 
 def types_within(value):
@@ -29,7 +35,9 @@ def types_within(value):
 
 
 def test_no_public_layer_or_loss_is_missing_from_the_table():
-    tested = {cls for case in LAYERS for cls in types_within(case.layer)} | {type(case.loss) for case in LOSSES}
+    tested = {cls for case in LAYERS + NETWORKS for cls in types_within(case.layer)} | {
+        type(case.loss) for case in LOSSES
+    }
     assert public(nn.Layer) - tested == set()
     assert public(nn.Loss) - tested == set()
 
@@ -42,6 +50,11 @@ def test_layer_is_certified(case):
     assert certificate.worst_vs_differences <= 1e-6
 
 
+@networks
+def test_ready_made_network_is_certified(case):
+    test_layer_is_certified(case)
+
+
 @losses
 def test_loss_is_certified(case):
     certificate = nn.certify(case.loss, case.prediction, case.target, weights=case.weights)
@@ -49,7 +62,7 @@ def test_loss_is_certified(case):
     assert certificate.worst_vs_differences <= 1e-6
 
 
-@pytest.mark.parametrize("value", [case.layer for case in LAYERS] + [case.loss for case in LOSSES], ids=repr)
+@pytest.mark.parametrize("value", sorted({c.layer for c in LAYERS + NETWORKS} | {c.loss for c in LOSSES}, key=repr))
 def test_is_a_value(value):
     again = eval(repr(value), vars(nn).copy())
     for copy in (again, pickle.loads(pickle.dumps(value)), nn.from_json(nn.to_json(value))):
@@ -75,21 +88,29 @@ def test_init_needs_only_a_shape_and_follows_the_key(case):
 @layers
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_keeps_the_dtype(case, dtype):
-    floats = lambda a: a.astype(dtype) if np.issubdtype(a.dtype, np.floating) else a
-    x = jax.tree.map(lambda a: floats(jnp.asarray(a)), case.x)
-    params = case.layer.init(jax.random.key(0), x)
-    y, cache = case.layer.forward(params, x, case.key)
-    dparams, dx = case.layer.backward(params, cache, y)
-    assert {leaf.dtype for leaf in jax.tree.leaves((params, y, dparams, dx))} == {jnp.dtype(dtype)}
+    x, params = cast((case.x, case.params()), dtype)
+    y, cache = jax.jit(case.layer.forward)(params, x, case.key)
+    gradients = jax.jit(case.layer.backward)(params, cache, y)
+    assert {leaf.dtype for leaf in jax.tree.leaves((y, gradients))} == {jnp.dtype(dtype)}
+    assert all(np.isfinite(np.asarray(leaf, float)).all() for leaf in jax.tree.leaves((y, gradients)))
+
+
+@layers
+def test_init_follows_the_dtype_of_its_input(case):
+    if all(np.issubdtype(leaf.dtype, np.floating) for leaf in jax.tree.leaves(case.x)):
+        params = case.layer.init(jax.random.key(0), cast(case.x, "bfloat16"))
+        assert {leaf.dtype for leaf in jax.tree.leaves(params)} <= {jnp.dtype("bfloat16")}
 
 
 @layers
 def test_a_batch_of_one(case):
-    x = jax.tree.map(lambda a: jnp.asarray(a[:1]), case.x)
-    y, cache = case.layer.forward(case.params(), x, case.key)
+    batch = jax.tree.leaves(case.x)[0].shape[0]
+    x = jax.tree.map(lambda a: jnp.asarray(a[:1] if a.shape[0] == batch else a), case.x)
+    y, cache = jax.jit(case.layer.forward)(case.params(), x, case.key)
     assert jax.tree.leaves(y)[0].shape[0] == 1
-    dparams, _ = case.layer.backward(case.params(), cache, y)
+    dparams, _ = jax.jit(case.layer.backward)(case.params(), cache, y)
     assert jax.tree.structure(dparams) == jax.tree.structure(case.params())
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(dparams))
 
 
 @layers
@@ -106,7 +127,7 @@ def test_cache_survives_from_one_program_to_another(case):
     params, x = case.params(), jax.tree.map(jnp.asarray, case.x)
     y, cache = jax.jit(case.layer.forward)(params, x, case.key)
     apart = jax.jit(case.layer.backward)(params, cache, y)
-    together = case.layer.backward(params, case.layer.forward(params, x, case.key)[1], y)
+    together = jax.jit(lambda p, x: case.layer.backward(p, case.layer.forward(p, x, case.key)[1], y))(params, x)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), apart, together)
 
 

@@ -1,0 +1,187 @@
+"""The grader: each wording is earned by planting its mistake."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxnn as nn
+
+SCRIPT = Path(__file__).parent.parent / "scripts" / "exercises.py"
+X = np.random.default_rng(0).standard_normal((5, 4))
+DENSE = nn.Dense(4)
+
+
+def dense(change):
+    """The right backward of a Dense layer, changed: (dw, db, dx, params, x, dy) -> (dw, db, dx)."""
+
+    def backward(params, cache, dy):
+        (dw, db), dx = DENSE.backward(params, cache, dy)
+        dw, db, dx = change(dw, db, dx, params, cache, dy)
+        return nn.DenseParams(dw, db), dx
+
+    return backward
+
+
+def findings(op, backward, **inputs):
+    diagnosis = nn.diagnose(op, backward=backward, **({"x": X} | inputs))
+    return {finding.leaf: finding for finding in diagnosis.findings}, diagnosis
+
+
+DENSE_MISTAKES = {
+    "right": ("x", lambda dw, db, dx, *_: (dw, db, dx), "is right"),
+    "sign": ("params.w", lambda dw, db, dx, *_: (-dw, db, dx), "has the wrong sign"),
+    "transposed": (
+        "params.w",
+        lambda dw, db, dx, *_: (dw.T, db, dx),
+        "is the transpose of the expected. Both are square",
+    ),
+    "missing 1/B": ("x", lambda dw, db, dx, *_: (dw, db, 5 * dx), "is 5 times too large, and B = 5: a 1/B is missing"),
+    "extra 1/B": (
+        "params.w",
+        lambda dw, db, dx, *_: (dw / 5, db, dx),
+        "is 5 times too small, and B = 5: there is a 1/B too",
+    ),
+    "batch sum": (
+        "params.b",
+        lambda dw, db, dx, p, x, dy: (dw, dy, dx),
+        "lacks the sum over the batch: it has shape (5, 4)",
+    ),
+    "factor": ("params.b", lambda dw, db, dx, *_: (dw, 2.5 * db, dx), "is 2.5 times the expected"),
+    "zero": ("params.b", lambda dw, db, dx, *_: (dw, 0 * db, dx), "is 0 everywhere; it should have the norm"),
+    "stale": (
+        "x",
+        lambda dw, db, dx, *_: (dw, db, jnp.ones_like(dx)),
+        "does not change when the input does: it is a stale",
+    ),
+    "shape": ("x", lambda dw, db, dx, *_: (dw, db, dx[:, :2]), "has shape (5, 2); a gradient has the shape of what"),
+    "not finite": ("x", lambda dw, db, dx, *_: (dw, db, dx.at[1, 2].set(jnp.nan)), "is not finite: nan at [1, 2]"),
+    "wrong": ("x", lambda dw, db, dx, p, x, dy: (dw, db, jnp.sin(x)), "a mistake that is none of the usual ones"),
+}
+
+
+@pytest.mark.parametrize("verdict", DENSE_MISTAKES)
+def test_names_the_mistake_and_only_that_leaf(verdict):
+    leaf, change, words = DENSE_MISTAKES[verdict]
+    found, diagnosis = findings(DENSE, dense(change))
+    assert (found[leaf].verdict, words in found[leaf].message) == (verdict, True), found[leaf]
+    assert all(finding.verdict == "right" for name, finding in found.items() if name != leaf)
+    assert diagnosis.right == (verdict == "right")
+    assert str(diagnosis).count("✓") == (3 if verdict == "right" else 2)
+
+
+def test_one_sample_is_not_the_batch():
+    found, _ = findings(DENSE, dense(lambda dw, db, dx, p, x, dy: (dw, dy[0], dx)))
+    assert found["params.b"].verdict == "batch sum"
+    assert "of sample 0 alone" in found["params.b"].message
+
+
+def test_a_transpose_that_shows_in_the_shape():
+    layer = nn.Dense(3)
+    wrong = lambda p, x, dy: (nn.DenseParams(dy.T @ x, dy.sum(axis=0)), dy @ p.w.T)
+    found, _ = findings(layer, wrong)
+    assert found["params.w"].verdict == "transposed"
+    assert "its shape is (3, 4), not (4, 3)" in found["params.w"].message
+
+
+def test_gradients_exchanged():
+    layer = nn.BatchNorm()
+    swap = lambda p, c, dy: (lambda d, dx: (d._replace(scale=d.bias, bias=d.scale), dx))(*layer.backward(p, c, dy))
+    found, _ = findings(layer, swap, key=jax.random.key(0))
+    assert found["params.scale"].verdict == found["params.bias"].verdict == "exchanged"
+    assert "is the gradient of params.bias" in found["params.scale"].message
+
+
+SIGMOID_MISTAKES = {
+    "derivative left out": (lambda p, y, dy: ((), dy), "lacks the derivative of Sigmoid"),
+    "derivative alone": (lambda p, y, dy: ((), y * (1 - y)), "has the derivative of Sigmoid but not dy"),
+    "derivative at output": (
+        lambda p, y, dy: ((), jax.nn.sigmoid(y) * (1 - jax.nn.sigmoid(y)) * dy),
+        "takes the derivative of Sigmoid at its output",
+    ),
+    "derivative of input": (
+        lambda p, y, dy: (lambda x: ((), x * (1 - x) * dy))(jnp.log(y / (1 - y))),
+        "written in terms of its output, with the input put in",
+    ),
+}
+
+
+@pytest.mark.parametrize("verdict", SIGMOID_MISTAKES)
+def test_wrong_derivatives_of_an_activation(verdict):
+    backward, words = SIGMOID_MISTAKES[verdict]
+    found, _ = findings(nn.Sigmoid(), backward)
+    assert (found["x"].verdict, words in found["x"].message) == (verdict, True), found["x"]
+
+
+def test_wrong_derivatives_inside_a_network():
+    net = nn.chain(nn.Dense(3), nn.Sigmoid())
+
+    def of_the_lecture(params, cache, dy):  # the lecture's layer with z where y belongs
+        x, (w, b) = cache[0], params[0]
+        z = x @ w + b[None]
+        dz = z * (1 - z) * dy
+        return (nn.DenseParams(x.T @ dz, dz.sum(axis=0)), ()), dz @ w.T
+
+    found, _ = findings(net, of_the_lecture)
+    assert {finding.verdict for finding in found.values()} == {"derivative of input"}
+
+
+def test_right_except_at_kinks():
+    x = X.copy()
+    x[0, 0] = x[2, 1] = 0
+    half = lambda p, y, dy: ((), jnp.where(y > 0, dy, jnp.where(x == 0, dy / 2, 0)))
+    found, _ = findings(nn.ReLU(), half, x=x)
+    assert found["x"].verdict == "kink"
+    assert "differs in 2 of 20 entries, first at [0, 0]" in found["x"].message
+
+
+def test_a_loss_without_its_mean():
+    loss, target = nn.SigmoidBinaryCrossEntropy(), (X > 0) * 1
+    found, _ = findings(loss, lambda cache: jax.nn.sigmoid(cache[0]) - cache[1], target=target)
+    assert found["prediction"].verdict == "missing 1/B"
+    assert "the 1/20 of the mean is missing" in found["prediction"].message
+    assert findings(loss, loss.backward, target=target)[1].right
+
+
+@pytest.mark.parametrize(
+    ("backward", "words"),
+    [
+        (lambda p, c, dy: 1 / 0, "does not run: ZeroDivisionError: division by zero"),
+        (lambda p, c, dy: DENSE.backward(p, c, dy)[0], "gives 2 gradients; 3 are expected: params.w, params.b, x"),
+        (lambda p, c, dy: (("a", "b"), "c"), "something that is not an array"),
+    ],
+)
+def test_what_cannot_be_compared_is_said(backward, words):
+    diagnosis = nn.diagnose(DENSE, backward=backward, x=X)
+    assert [finding.verdict for finding in diagnosis.findings] == ["form"]
+    assert words in str(diagnosis)
+
+
+def run_exercises(*arguments):
+    return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_the_exercises_are_solved_by_the_library():
+    run = run_exercises("--solutions")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "6 of 6 right." in run.stdout
+
+
+def test_an_answer_is_graded(tmp_path):
+    answers = tmp_path / "answers.py"
+    answers.write_text(
+        "def sigmoid(y, dy):\n    return y * (1 - y) * dy\n\n"
+        "def dense(x, w, b, dy):\n    return dy @ w.T, dy.T @ x, dy.sum(axis=0)\n"
+    )
+    run = run_exercises("--answers", answers)
+    assert run.returncode == 1
+    assert "✓ The gradient of x is right" in run.stdout
+    assert "✗ The gradient of params.w is the transpose" in run.stdout
+    assert "attend: no answer" in run.stdout
+    assert "1 of 6 right." in run.stdout
+    empty = run_exercises("--only", "sigmoid")
+    assert "NotImplementedError" in empty.stdout
