@@ -175,13 +175,18 @@ def measure_backward(net, x, key):
         for route in (by_hand, by_jax)
     }
 
-    def runner(program):
-        return lambda: jax.block_until_ready(program(params, x, key, dy))
+    def runner(program, times):
+        def run():
+            for _ in range(times):
+                jax.block_until_ready(program(params, x, key, dy))
 
-    runs = {name: runner(program) for name, program in programs.items()}
-    once = min(in_turn(runs, rounds=3)["by_jax"])
-    seconds = in_turn(runs, rounds=max(20, min(300, int(0.6 / once))))
-    median = {name: statistics.median(values) for name, values in seconds.items()}
+        return run
+
+    once = min(in_turn({"by_jax": runner(programs["by_jax"], 1)}, rounds=5)["by_jax"])
+    times = max(1, int(2e-3 / once))  # calls a sample, so that each lasts some milliseconds
+    runs = {name: runner(program, times) for name, program in programs.items()}
+    seconds = in_turn(runs, rounds=max(20, min(150, int(0.6 / (once * times)))))
+    median = {name: statistics.median(values) / times for name, values in seconds.items()}
     memory = {name: program.memory_analysis().temp_size_in_bytes for name, program in programs.items()}
     return {
         "time_ratio": median["by_hand"] / median["by_jax"],

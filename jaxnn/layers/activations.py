@@ -313,8 +313,8 @@ class GELU(Elementwise):
         x = cache
         self._check_backward(dy, x)
         if self.form == "exact":
-            u = x / math.sqrt(2)
-            density = jnp.exp(-(u * u)) / math.sqrt(2 * math.pi)
+            u = self._below(x)
+            density = jnp.exp(-(u * u)) / math.sqrt(2 * math.pi)  # erfc needs this exponential too: once for both
         else:
             t = self._tanh(x)
             density = (1 - t) * (1 + t) / 2 * self.SCALE * (1 + 3 * self.CUBIC * x * x)
@@ -322,8 +322,11 @@ class GELU(Elementwise):
 
     def _phi(self, x: Array) -> Array:
         if self.form == "exact":
-            return jax.scipy.special.erfc(-x / math.sqrt(2)) / 2  # erfc keeps the digits of the lower tail
+            return jax.scipy.special.erfc(self._below(x)) / 2  # erfc keeps the digits of the lower tail
         return (1 + self._tanh(x)) / 2
+
+    def _below(self, x: Array) -> Array:
+        return -x / math.sqrt(2)
 
     def _tanh(self, x: Array) -> Array:
         return jnp.tanh(self.SCALE * (x + self.CUBIC * x * x * x))

@@ -12,6 +12,7 @@ and both of its derivatives are convolutions too::
 A transposed convolution is ``conv_input`` used forward, so its backward is made of the other two.
 """
 
+import dataclasses
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -122,18 +123,19 @@ def conv_kernel(
 # ── The layers ──────────────────────────────────────────────────────────────────────────────────
 
 
+@dataclasses.dataclass(frozen=True, repr=False)
 class _Convolution:
     """What the four layers share: their settings, and the checks of them."""
 
     rank: ClassVar[int]
     features: int
     kernel_size: Sizes
-    stride: Sizes
-    padding: Padding
-    dilation: Sizes
-    groups: int
-    bias: bool
-    w_init: Initializer
+    stride: Sizes = 1
+    padding: Padding = "SAME"
+    dilation: Sizes = 1
+    groups: int = 1
+    bias: bool = True
+    w_init: Initializer = "glorot_uniform"
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -298,14 +300,6 @@ class Conv1D(_Forward):
         w_init: how the kernel is drawn, by a name from ``jax.nn.initializers``.
     """
 
-    features: int
-    kernel_size: Sizes
-    stride: Sizes = 1
-    padding: Padding = "SAME"
-    dilation: Sizes = 1
-    groups: int = 1
-    bias: bool = True
-    w_init: Initializer = "glorot_uniform"
     rank: ClassVar[int] = 1
 
 
@@ -324,14 +318,6 @@ class Conv2D(_Forward):
         w_init: how the kernel is drawn, by a name from ``jax.nn.initializers``.
     """
 
-    features: int
-    kernel_size: Sizes
-    stride: Sizes = 1
-    padding: Padding = "SAME"
-    dilation: Sizes = 1
-    groups: int = 1
-    bias: bool = True
-    w_init: Initializer = "glorot_uniform"
     rank: ClassVar[int] = 2
 
 
@@ -343,14 +329,6 @@ class ConvTranspose1D(_Transposed):
     off here: "VALID" gives (T - 1) · stride + dilation · (kernel_size - 1) + 1 points.
     """
 
-    features: int
-    kernel_size: Sizes
-    stride: Sizes = 1
-    padding: Padding = "SAME"
-    dilation: Sizes = 1
-    groups: int = 1
-    bias: bool = True
-    w_init: Initializer = "glorot_uniform"
     rank: ClassVar[int] = 1
 
 
@@ -361,12 +339,4 @@ class ConvTranspose2D(_Transposed):
     Settings as in :class:`Conv2D`; ``padding`` is that of the convolution it transposes, so it is cut off here.
     """
 
-    features: int
-    kernel_size: Sizes
-    stride: Sizes = 1
-    padding: Padding = "SAME"
-    dilation: Sizes = 1
-    groups: int = 1
-    bias: bool = True
-    w_init: Initializer = "glorot_uniform"
     rank: ClassVar[int] = 2

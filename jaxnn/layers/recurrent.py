@@ -15,6 +15,7 @@ Padded sequences: where t is not below the sample's length, the state is carried
 output is 0. A reversed layer so starts at each sample's own last step.
 """
 
+import dataclasses
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -82,6 +83,7 @@ class _Form(NamedTuple):
     state: bool
 
 
+@dataclasses.dataclass(frozen=True, repr=False)
 class _Recurrent:
     """What the three layers share: the walk through time, forward and back.
 
@@ -92,11 +94,11 @@ class _Recurrent:
     gates: ClassVar[int]
     params_type: ClassVar[type]
     features: int
-    output: str
-    reverse: bool
-    return_state: bool
-    w_init: Initializer
-    wh_init: Initializer
+    output: str = "sequence"
+    reverse: bool = False
+    return_state: bool = False
+    w_init: Initializer = "glorot_uniform"
+    wh_init: Initializer = "orthogonal"
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -234,12 +236,6 @@ class RNN(_Recurrent):
         wh_init: how wh is drawn.
     """
 
-    features: int
-    output: str = "sequence"
-    reverse: bool = False
-    return_state: bool = False
-    w_init: Initializer = "glorot_uniform"
-    wh_init: Initializer = "orthogonal"
     gates: ClassVar[int] = 1
     params_type: ClassVar[type] = RecurrentParams
 
@@ -270,18 +266,12 @@ class LSTM(_Recurrent):
         output: "sequence" for the outputs of all times (B, T, H), "last" for the last one (B, H).
         reverse: whether to walk from the last step to the first.
         return_state: whether the output is a pair with the final state.
-        forget_bias: where the forget gate's bias starts; 1 lets gradients through early (Jozefowicz et al., 2015).
         w_init: how wx is drawn, by a name from ``jax.nn.initializers``.
         wh_init: how each gate's block of wh is drawn.
+        forget_bias: where the forget gate's bias starts; 1 lets gradients through early (Jozefowicz et al., 2015).
     """
 
-    features: int
-    output: str = "sequence"
-    reverse: bool = False
-    return_state: bool = False
     forget_bias: float = 1.0
-    w_init: Initializer = "glorot_uniform"
-    wh_init: Initializer = "orthogonal"
     gates: ClassVar[int] = 4
     params_type: ClassVar[type] = RecurrentParams
 
@@ -331,12 +321,6 @@ class GRU(_Recurrent):
         wh_init: how each gate's block of wh is drawn.
     """
 
-    features: int
-    output: str = "sequence"
-    reverse: bool = False
-    return_state: bool = False
-    w_init: Initializer = "glorot_uniform"
-    wh_init: Initializer = "orthogonal"
     gates: ClassVar[int] = 3
     params_type: ClassVar[type] = GRUParams
 
