@@ -20,7 +20,7 @@ from jaxnn.checks import (
     check_same_length,
     is_concrete,
 )
-from jaxnn.types import AnyArray, Layer, Loss, Params
+from jaxnn.types import AnyArray, Layer, Loss, Params, check_input
 
 Method = Literal["hand", "auto"]
 
@@ -110,6 +110,7 @@ def apply(net: Layer, params: Params, x: PyTree, key: PRNGKeyArray | None = None
     Returns:
         The output, like ``net.forward(params, x, key)[0]``.
     """
+    check_input(net, x)
     return _apply_program(net, params, x, key)
 
 
@@ -168,5 +169,6 @@ def _check_batch(net: Layer, loss: Loss, params: Params, x: PyTree, target: AnyA
     check_not_empty("value_and_grad", "x", rows)
     check_same_length("value_and_grad", x=rows, target=target)
     check_finite("value_and_grad", "x", x)
+    check_input(net, x)
     check_finite("value_and_grad", "target", target)
     loss.check(_apply_program.eval_shape(net, params, x, key), target)

@@ -122,6 +122,18 @@ def check_labels(who: Any, name: str, labels: Any, allowed: tuple[int, ...]) -> 
         raise InputError(f"{who!s}: expected {name} in {set(allowed)}, got {values[wrong][0]}.")
 
 
+def check_lengths(who: Any, lengths: Any, batch: int, longest: int) -> None:
+    """Check that lengths are integers, one a sample, and where values are concrete, that each is in [0, longest]."""
+    check_shape(who, "lengths", lengths, (batch,))
+    if not jnp.issubdtype(jnp.result_type(lengths), jnp.integer):
+        raise InputError(f"{who!s}: expected lengths of an integer dtype, got {jnp.result_type(lengths)}.")
+    if is_concrete(lengths):
+        known = np.asarray(lengths)
+        if ((known < 0) | (known > longest)).any():
+            wrong = known[(known < 0) | (known > longest)][0]
+            raise InputError(f"{who!s}: expected lengths in [0, {longest}], got {wrong}.")
+
+
 def check_params(who: Any, params: Any, kind: type) -> None:
     """Check that parameters are of the layer's own type, as its ``init`` made them."""
     if not isinstance(params, kind):

@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from jaxnn.checks import InputError, check_choice, check_like, check_positive_int, check_shape, inside
-from jaxnn.types import Layer, Params, Static, advance, layer
+from jaxnn.types import Layer, Params, Static, advance, check_input, layer
 
 
 @layer
@@ -68,6 +68,11 @@ class Sequential:
                 dparams[i], dy = self.layers[i].backward(params[i], cache[i], dy)
         return tuple(dparams), dy
 
+    def check_input(self, x: PyTree) -> None:
+        """Have the first layer check its input."""
+        with inside("[0]"):
+            check_input(self.layers[0], x)
+
     def advance(self, params: tuple[Params, ...], cache: tuple[Any, ...]) -> tuple[Params, ...]:
         """Move on the running statistics of each layer."""
         return tuple(advance(*parts) for parts in zip(self.layers, params, cache, strict=True))
@@ -112,6 +117,11 @@ class Residual:
         with inside(".body"):
             dparams, dx = self.body.backward(params, cache, dy)
         return dparams, dy + dx
+
+    def check_input(self, x: PyTree) -> None:
+        """Have the body check its input."""
+        with inside(".body"):
+            check_input(self.body, x)
 
     def advance(self, params: Params, cache: Any) -> Params:
         """Move on the body's running statistics."""
@@ -177,6 +187,12 @@ class Parallel:
             dx = dx_branch if i == 0 else jax.tree.map(jnp.add, dx, dx_branch)
         return tuple(dparams), dx
 
+    def check_input(self, x: PyTree) -> None:
+        """Have each branch check the input."""
+        for i, branch in enumerate(self.branches):
+            with inside(f"[{i}]"):
+                check_input(branch, x)
+
     def advance(self, params: tuple[Params, ...], cache: Any) -> tuple[Params, ...]:
         """Move on the running statistics of each branch."""
         return tuple(advance(*parts) for parts in zip(self.branches, params, cache[0], strict=True))
@@ -230,6 +246,11 @@ class Repeat:
         dx, dparams = lax.scan(step, dy, (params, cache), reverse=True)
         return dparams, dx
 
+    def check_input(self, x: PyTree) -> None:
+        """Have the block check its input."""
+        with inside(".block"):
+            check_input(self.block, x)
+
     def advance(self, params: Params, cache: Any) -> Params:
         """Move on the running statistics of each block."""
         return jax.vmap(lambda p, c: advance(self.block, p, c))(params, cache) if jax.tree.leaves(params) else params
@@ -276,6 +297,11 @@ class Remat:
         with inside(".body"):
             _, body_cache = self.body.forward(params, x, key)
             return self.body.backward(params, body_cache, dy)
+
+    def check_input(self, x: PyTree) -> None:
+        """Have the body check its input."""
+        with inside(".body"):
+            check_input(self.body, x)
 
     def advance(self, params: Params, cache: Any) -> Params:
         """Move on the body's running statistics, which takes a run of its own."""

@@ -141,7 +141,9 @@ def rewritten(problems: Sequence[Problem]) -> list[Mutant]:
 
 def _only_backward(op: Any) -> list[tuple[Any, str, Callable[..., Any]]]:
     """Find ``backward`` and the functions of its module that it uses and forward does not: (owner, name, function)."""
-    forward = {name for start in ("init", "forward", "check") for _, name, _ in _reached(op, start)}
+    forward = {
+        name for start in ("init", "forward", "check", "check_input", "advance") for _, name, _ in _reached(op, start)
+    }
     return [found for found in _reached(op, "backward") if found[1] not in forward and "check" not in found[1]]
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from jaxnn.checks import inside
 from jaxnn.compose import Sequential, chain, check_params_tuple, split_key
-from jaxnn.types import AnyArray, Cache, Layer, Loss, Params
+from jaxnn.types import AnyArray, Cache, Layer, Loss, Params, check_input
 
 
 class Stage(NamedTuple):
@@ -73,7 +73,8 @@ def trace(
     """
     if not isinstance(net, Sequential):
         net, params = chain(net), (params,)
-    x, target = jnp.asarray(x), jnp.asarray(target)
+    x, target = jax.tree.map(jnp.asarray, x), jnp.asarray(target)
+    check_input(net, x)
     loss.check(_forward.eval_shape(net, params, x, key)[0], target)  # label values, before they are traced
     records, value, dprediction = _both_passes(net, loss, params, x, target, key)
     layers = enumerate(zip(net.layers, records, strict=True))

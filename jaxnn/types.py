@@ -135,6 +135,16 @@ def join_running(trained: Params, running: Params) -> Params:
     return jax.tree.map(lambda a, b: b if a is None else a, trained, running, is_leaf=is_gap)
 
 
+def check_input(layer: Any, x: PyTree) -> None:
+    """Check an input's values where they are known: for callers that are about to trace it.
+
+    A layer for which shapes do not tell everything (token ids, lengths) adds a method ``check_input(x)``;
+    combinators hand it on to whoever sees x first.
+    """
+    if hasattr(layer, "check_input"):
+        layer.check_input(x)
+
+
 # ── Values: what @layer and @loss make of a class ───────────────────────────────────────────────
 
 _REGISTRY: dict[str, type] = {}

@@ -23,6 +23,8 @@ NAN = np.where(np.arange(20).reshape(4, 5) == 7, np.nan, 1.0)
 
 KEY = jax.random.key(0)
 GRU = nn.GRU(3)
+LANGUAGE = nn.chain(nn.Embedding(5, 2), nn.GRU(2, output="last"))
+LANGUAGE_PARAMS = LANGUAGE.init(KEY, np.array([[0]]))
 ATTENTION = nn.MultiHeadAttention(2)
 ATTENTION_PARAMS = ATTENTION.init(KEY, np.ones((2, 3, 4)))
 
@@ -268,6 +270,20 @@ CASES = {
             (nn.EmbeddingParams(jnp.ones((5, 2))), ()), jnp.array([[1, 5]])
         ),
         "[0] Embedding(vocabulary=5, features=2): expected token ids in [0, 5), got 5.",
+    ),
+    "a token outside the vocabulary, in a compiled gradient": (
+        lambda: nn.value_and_grad(LANGUAGE, nn.SoftmaxCrossEntropy())(
+            LANGUAGE_PARAMS, np.array([[1, 5]]), np.array([0])
+        ),
+        "[0] Embedding(vocabulary=5, features=2): expected token ids in [0, 5), got 5.",
+    ),
+    "a token outside the vocabulary, in the bridge": (
+        lambda: nn.apply(LANGUAGE, LANGUAGE_PARAMS, np.array([[1, 5]])),
+        "[0] Embedding(vocabulary=5, features=2): expected token ids in [0, 5), got 5.",
+    ),
+    "lengths longer than the sequence, in the bridge": (
+        lambda: nn.apply(nn.Residual(GRU), GRU.init(KEY, X[None]), nn.Sequences(X[None], np.array([5]))),
+        "GRU(features=3): expected lengths in [0, 4], got 5.",
     ),
     "a negative token": (
         lambda: nn.Embedding(5, 2).forward(nn.EmbeddingParams(jnp.ones((5, 2))), jnp.array([-1])),

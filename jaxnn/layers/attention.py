@@ -22,12 +22,12 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from jaxnn.checks import (
     InputError,
     check_floating,
+    check_lengths,
     check_no_params,
     check_params,
     check_positive,
     check_positive_int,
     check_shape,
-    is_concrete,
 )
 from jaxnn.layers.initializers import Initializer, check_initializer, initialize
 from jaxnn.numerics import along_last, rows, wide
@@ -92,6 +92,11 @@ class MultiHeadAttention:
         if self.block is not None:
             check_positive_int("MultiHeadAttention", "block", self.block)
         check_initializer("MultiHeadAttention", "w_init", self.w_init)
+
+    def check_input(self, x: Any) -> None:
+        """Check that no length exceeds the keys."""
+        if isinstance(x, AttentionInput) and x.lengths is not None:
+            check_lengths(self, x.lengths, *(x.x if x.context is None else x.context).shape[:2])
 
     def init(self, key: PRNGKeyArray, x: Any) -> AttentionParams:
         """Draw the projections for inputs (B, T, C), in the dtype of ``x``."""
@@ -192,12 +197,7 @@ class MultiHeadAttention:
             if not jnp.issubdtype(jnp.result_type(given.mask), jnp.bool_):
                 raise InputError(f"{self}: expected a boolean mask, got {jnp.result_type(given.mask)}.")
         if given.lengths is not None:
-            check_shape(self, "lengths", given.lengths, (batch,))
-            if is_concrete(given.lengths):
-                known = np.asarray(given.lengths)
-                if known.size and (known.min() < 0 or known.max() > keys):
-                    wrong = known[(known < 0) | (known > keys)][0]
-                    raise InputError(f"{self}: expected lengths in [0, {keys}], got {wrong}.")
+            check_lengths(self, given.lengths, batch, keys)
 
     def _heads(self, x: Array, w: Array, b: Array | None) -> Float[Array, "B N T D"]:
         return self._split(_affine(x, w, b))

@@ -48,6 +48,10 @@ class Embedding:
         check_positive_int("Embedding", "features", self.features)
         check_initializer("Embedding", "w_init", self.w_init)
 
+    def check_input(self, x: Any) -> None:
+        """Check that ids are in the vocabulary."""
+        check_tokens(self, x, self.vocabulary)
+
     def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> EmbeddingParams:
         """Draw the table in JAX's default float dtype."""
         check_tokens(self, x, self.vocabulary)
@@ -103,6 +107,10 @@ class TiedEmbedding:
         check_initializer("TiedEmbedding", "w_init", self.w_init)
         if not isinstance(self.body, Layer):
             raise InputError(f"TiedEmbedding: expected body to be a layer, got {self.body!r}.")
+
+    def check_input(self, x: Any) -> None:
+        """Check that ids are in the vocabulary."""
+        check_tokens(self, x, self.vocabulary)
 
     def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> TiedParams:
         """Draw the table in JAX's default float dtype, and the parameters of the body."""

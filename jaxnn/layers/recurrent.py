@@ -20,18 +20,16 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from jaxnn.checks import (
-    InputError,
     check_choice,
     check_floating,
+    check_lengths,
     check_params,
     check_positive_int,
     check_shape,
-    is_concrete,
 )
 from jaxnn.layers.initializers import Initializer, check_initializer, initialize
 from jaxnn.numerics import rows
@@ -106,6 +104,11 @@ class _Recurrent:
         check_choice(name, "output", self.output, ("sequence", "last"))
         check_initializer(name, "w_init", self.w_init)
         check_initializer(name, "wh_init", self.wh_init)
+
+    def check_input(self, x: Any) -> None:
+        """Check that no length exceeds the sequence."""
+        if isinstance(x, Sequences) and x.lengths is not None:
+            check_lengths(self, x.lengths, *x.x.shape[:2])
 
     def init(self, key: PRNGKeyArray, x: Any) -> Any:
         """Draw the weights for inputs (B, T, I), in the dtype of ``x``; biases start at 0."""
@@ -190,14 +193,7 @@ class _Recurrent:
         check_shape(self, "x", x, ("B", "T", params.wx.shape[0]))
         check_floating(self, "x", x, like=params.wx)
         if lengths is not None:
-            check_shape(self, "lengths", lengths, (x.shape[0],))
-            if not jnp.issubdtype(jnp.result_type(lengths), jnp.integer):
-                raise InputError(f"{self}: expected lengths of an integer dtype, got {jnp.result_type(lengths)}.")
-            if is_concrete(lengths):
-                known = np.asarray(lengths)
-                if known.size and (known.min() < 0 or known.max() > x.shape[1]):
-                    wrong = known[(known < 0) | (known > x.shape[1])][0]
-                    raise InputError(f"{self}: expected lengths in [0, {x.shape[1]}], got {wrong}.")
+            check_lengths(self, lengths, *x.shape[:2])
         if state is not None:
             for leaf, like in zip(jax.tree.leaves(state), jax.tree.leaves(self._zero_state(x)), strict=True):
                 check_shape(self, "the initial state", leaf, like.shape)
