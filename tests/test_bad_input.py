@@ -190,6 +190,10 @@ CASES = {
         lambda: plots.NetworkDisplay.from_network(nn.chain(nn.Neuron()), 2),
         "expects a network of Dense layers and activations, got Neuron() at [0].",
     ),
+    "a diagram with a layer that is no activation": (
+        lambda: plots.NetworkDisplay.from_network(nn.chain(nn.Dense(3), nn.LayerNorm()), 2),
+        "expects a network of Dense layers and activations, got LayerNorm() at [1].",
+    ),
     "a scatter of three features": (
         lambda: plots.ScatterDisplay.from_data(np.ones((4, 3)), np.ones(4)),
         "ScatterDisplay: expected x of shape (B, 2), got (4, 3).",

@@ -8,6 +8,7 @@ from matplotlib.patches import Circle
 from jaxnn.checks import InputError
 from jaxnn.compose import Sequential, chain
 from jaxnn.layers import Dense
+from jaxnn.layers.activations import Elementwise
 from jaxnn.plots.display import VALUE, WEIGHT, Display
 from jaxnn.types import Layer
 
@@ -41,15 +42,11 @@ def columns_of(net: Layer, inputs: int) -> list[Column]:
     for i, child in enumerate(layers):
         if isinstance(child, Dense):
             columns.append(Column(child.features, "", i, i))
-        elif columns[-1].dense is not None and getattr(child, "init", None) and not _has_params(child):
+        elif columns[-1].dense is not None and isinstance(child, Elementwise):
             columns[-1] = columns[-1]._replace(activation=type(child).__name__, last=i)
         else:
             raise InputError(f"A diagram expects a network of Dense layers and activations, got {child!r} at [{i}].")
     return columns
-
-
-def _has_params(child: Layer) -> bool:
-    return isinstance(child, Sequential | Dense)
 
 
 def positions(size: int, spacing: float = 1.0) -> list[float]:
