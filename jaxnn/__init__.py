@@ -4,84 +4,112 @@ Every layer, activation and loss is a pure function with its hand-derived backwa
 The contract is one page: ``jaxnn.types``.
 """
 
+import contextlib
+import gc
 import importlib
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
-from jaxnn import backprop, checks, compose, descent, layers, losses, networks, neuron, types
-from jaxnn.backprop import apply, grad, value_and_grad
-from jaxnn.certify import Certificate, CertificateError, certify
-from jaxnn.checks import InputError
-from jaxnn.compose import Parallel, Remat, Repeat, Residual, Sequential, chain, output_shape
-from jaxnn.descent import Descent, gradient_descent
-from jaxnn.diagnose import Diagnosis, diagnose
-from jaxnn.layers import (
-    ELU,
-    GELU,
-    GRU,
-    LSTM,
-    RNN,
-    SELU,
-    AttentionInput,
-    AttentionParams,
-    AveragePool,
-    BatchNorm,
-    BatchNormParams,
-    Conv1D,
-    Conv2D,
-    ConvParams,
-    ConvTranspose1D,
-    ConvTranspose2D,
-    Dense,
-    DenseParams,
-    Dropout,
-    Embedding,
-    EmbeddingParams,
-    Flatten,
-    GlobalAveragePool,
-    GroupNorm,
-    GRUParams,
-    HardSigmoid,
-    LayerNorm,
-    LeakyReLU,
-    LogSoftmax,
-    LSTMState,
-    MaxPool,
-    Mish,
-    Moments,
-    MultiHeadAttention,
-    NormParams,
-    RecurrentParams,
-    ReLU,
-    Reshape,
-    RMSNorm,
-    RMSNormParams,
-    Sequences,
-    Sigmoid,
-    SiLU,
-    SinusoidalPositions,
-    Softmax,
-    Softplus,
-    Step,
-    Tanh,
-    TiedEmbedding,
-    TiedParams,
-)
-from jaxnn.losses import (
-    BinaryCrossEntropy,
-    Hinge,
-    Huber,
-    KLDivergence,
-    MeanAbsoluteError,
-    MeanSquaredError,
-    OptaxLoss,
-    PerceptronCriterion,
-    SigmoidBinaryCrossEntropy,
-    SoftmaxCrossEntropy,
-)
-from jaxnn.networks import lenet, mlp, recurrent_classifier, resnet, transformer_decoder, transformer_encoder
-from jaxnn.neuron import Neuron, NeuronParams, logistic_descent, perceptron_rule
-from jaxnn.trace import Trace, trace
-from jaxnn.types import Layer, Loss, Running, advance, from_json, join_running, layer, loss, split_running, to_json
+
+@contextlib.contextmanager
+def _collecting_later() -> Iterator[None]:
+    """Put off garbage collection: what an import makes stays, and looking through all of JAX takes longer than it."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+with _collecting_later():
+    from jaxnn import backprop, checks, compose, descent, layers, losses, networks, neuron, types
+    from jaxnn.backprop import apply, grad, value_and_grad
+    from jaxnn.certify import Certificate, CertificateError, certify
+    from jaxnn.checks import InputError
+    from jaxnn.compose import Parallel, Remat, Repeat, Residual, Sequential, chain, output_shape
+    from jaxnn.descent import Descent, gradient_descent
+    from jaxnn.diagnose import Diagnosis, diagnose
+    from jaxnn.layers import (
+        ELU,
+        GELU,
+        GRU,
+        LSTM,
+        RNN,
+        SELU,
+        AttentionInput,
+        AttentionParams,
+        AveragePool,
+        BatchNorm,
+        BatchNormParams,
+        Conv1D,
+        Conv2D,
+        ConvParams,
+        ConvTranspose1D,
+        ConvTranspose2D,
+        Dense,
+        DenseParams,
+        Dropout,
+        Embedding,
+        EmbeddingParams,
+        Flatten,
+        GlobalAveragePool,
+        GroupNorm,
+        GRUParams,
+        HardSigmoid,
+        LayerNorm,
+        LeakyReLU,
+        LogSoftmax,
+        LSTMState,
+        MaxPool,
+        Mish,
+        Moments,
+        MultiHeadAttention,
+        NormParams,
+        RecurrentParams,
+        ReLU,
+        Reshape,
+        RMSNorm,
+        RMSNormParams,
+        Sequences,
+        Sigmoid,
+        SiLU,
+        SinusoidalPositions,
+        Softmax,
+        Softplus,
+        Step,
+        Tanh,
+        TiedEmbedding,
+        TiedParams,
+    )
+    from jaxnn.losses import (
+        BinaryCrossEntropy,
+        Hinge,
+        Huber,
+        KLDivergence,
+        MeanAbsoluteError,
+        MeanSquaredError,
+        OptaxLoss,
+        PerceptronCriterion,
+        SigmoidBinaryCrossEntropy,
+        SoftmaxCrossEntropy,
+    )
+    from jaxnn.networks import lenet, mlp, recurrent_classifier, resnet, transformer_decoder, transformer_encoder
+    from jaxnn.neuron import Neuron, NeuronParams, logistic_descent, perceptron_rule
+    from jaxnn.trace import Trace, trace
+    from jaxnn.types import Layer, Loss, Running, advance, from_json, join_running, layer, loss, split_running, to_json
+
+if TYPE_CHECKING:
+    from jaxnn import data, plots
+    from jaxnn.checkpoint import Checkpoints
+    from jaxnn.evaluation import evaluate, predict
+    from jaxnn.export import export_function, load_model, save_model
+    from jaxnn.loop import EarlyStopping, Event
+    from jaxnn.population import Population, fit_population
+    from jaxnn.step import TrainState, init_state, train_step
+    from jaxnn.summarize import summary
+    from jaxnn.train import Fit, TrainingError, TrainingInterrupted, fit
 
 __version__ = "0.1.0"
 
@@ -100,6 +128,7 @@ __all__ = [
     "BinaryCrossEntropy",
     "Certificate",
     "CertificateError",
+    "Checkpoints",
     "Conv1D",
     "Conv2D",
     "ConvParams",
@@ -110,8 +139,11 @@ __all__ = [
     "Descent",
     "Diagnosis",
     "Dropout",
+    "EarlyStopping",
     "Embedding",
     "EmbeddingParams",
+    "Event",
+    "Fit",
     "Flatten",
     "GRUParams",
     "GlobalAveragePool",
@@ -139,6 +171,7 @@ __all__ = [
     "OptaxLoss",
     "Parallel",
     "PerceptronCriterion",
+    "Population",
     "RMSNorm",
     "RMSNormParams",
     "ReLU",
@@ -162,6 +195,9 @@ __all__ = [
     "TiedEmbedding",
     "TiedParams",
     "Trace",
+    "TrainState",
+    "TrainingError",
+    "TrainingInterrupted",
     "advance",
     "apply",
     "backprop",
@@ -172,13 +208,19 @@ __all__ = [
     "data",
     "descent",
     "diagnose",
+    "evaluate",
+    "export_function",
+    "fit",
+    "fit_population",
     "from_json",
     "grad",
     "gradient_descent",
+    "init_state",
     "join_running",
     "layer",
     "layers",
     "lenet",
+    "load_model",
     "logistic_descent",
     "loss",
     "losses",
@@ -188,21 +230,54 @@ __all__ = [
     "output_shape",
     "perceptron_rule",
     "plots",
+    "predict",
     "recurrent_classifier",
     "resnet",
+    "save_model",
     "split_running",
+    "summary",
     "to_json",
     "trace",
+    "train_step",
     "transformer_decoder",
     "transformer_encoder",
     "types",
     "value_and_grad",
 ]
 
-_ON_FIRST_USE = ("data", "plots")  # they import scikit-learn and matplotlib, which takes a second
+# what training and drawing need is imported on first use: scikit-learn and matplotlib alone take a second
+_ON_FIRST_USE = {
+    "data": "",
+    "plots": "",
+    "Checkpoints": "checkpoint",
+    "EarlyStopping": "loop",
+    "Event": "loop",
+    "Fit": "train",
+    "Population": "population",
+    "TrainState": "step",
+    "TrainingError": "train",
+    "TrainingInterrupted": "train",
+    "evaluate": "evaluation",
+    "export_function": "export",
+    "fit": "train",
+    "fit_population": "population",
+    "init_state": "step",
+    "load_model": "export",
+    "predict": "evaluation",
+    "save_model": "export",
+    "summary": "summarize",
+    "train_step": "step",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ON_FIRST_USE:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _ON_FIRST_USE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_ON_FIRST_USE[name] or name}")
+    value = getattr(module, name) if _ON_FIRST_USE[name] else module
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

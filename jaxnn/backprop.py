@@ -6,7 +6,7 @@
 
 import dataclasses
 import functools
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from jaxnn.checks import (
     check_same_length,
     is_concrete,
 )
-from jaxnn.types import AnyArray, Layer, Loss, Params, check_input
+from jaxnn.types import AnyArray, Layer, Loss, Params, advance, check_input
 
 Method = Literal["hand", "auto"]
 
@@ -137,30 +137,48 @@ _apply_program = jax.jit(_apply, static_argnums=0)  # one program, where layer b
 # ── The two routes to the same gradient ─────────────────────────────────────────────────────────
 
 
-def _by_hand(
-    net: Layer, loss: Loss, params: Params, x: PyTree, target: AnyArray, weights: Any, key: Any
-) -> tuple[Array, Params]:
+class Pass(NamedTuple):
+    """One forward and one backward pass.
+
+    Attributes:
+        value: J, a scalar.
+        dparams: dJ/dθ, like the parameters.
+        params: the parameters, their running statistics moved on by this batch.
+    """
+
+    value: Array
+    dparams: Params
+    params: Params
+
+
+def run_pass(
+    method: Method, net: Layer, loss: Loss, params: Params, x: PyTree, target: AnyArray, weights: Any, key: Any
+) -> Pass:
+    """Go forward and backward once, by either route: what training repeats."""
+    return {"hand": _by_hand, "auto": _by_autodiff}[method](net, loss, params, x, target, weights, key)
+
+
+def _by_hand(net: Layer, loss: Loss, params: Params, x: PyTree, target: AnyArray, weights: Any, key: Any) -> Pass:
     prediction, cache = net.forward(params, x, key)
     value, loss_cache = loss.forward(prediction, target, weights)
     dprediction = loss.backward(loss_cache)
     dparams, _ = net.backward(params, cache, dprediction)
-    return value, dparams
+    return Pass(value, dparams, advance(net, params, cache))
 
 
-def _by_autodiff(
-    net: Layer, loss: Loss, params: Params, x: PyTree, target: AnyArray, weights: Any, key: Any
-) -> tuple[Array, Params]:
-    def objective(params: Params) -> Array:
-        prediction, _ = net.forward(params, x, key)
-        return loss.forward(prediction, target, weights)[0]
+def _by_autodiff(net: Layer, loss: Loss, params: Params, x: PyTree, target: AnyArray, weights: Any, key: Any) -> Pass:
+    def objective(params: Params) -> tuple[Array, Params]:
+        prediction, cache = net.forward(params, x, key)
+        return loss.forward(prediction, target, weights)[0], advance(net, params, cache)
 
-    return jax.value_and_grad(objective)(params)
+    (value, params), dparams = jax.value_and_grad(objective, has_aux=True)(params)
+    return Pass(value, dparams, params)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _value_and_grad(method: Method, net: Layer, loss: Loss, *batch: Any) -> tuple[Array, Params]:
-    route = {"hand": _by_hand, "auto": _by_autodiff}[method]
-    return route(net, loss, *batch)
+    value, dparams, _ = run_pass(method, net, loss, *batch)
+    return value, dparams
 
 
 def _check_batch(net: Layer, loss: Loss, params: Params, x: PyTree, target: AnyArray, key: Any) -> None:

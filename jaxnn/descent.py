@@ -18,6 +18,7 @@ from jaxnn.checks import (
     check_positive_int,
     is_concrete,
 )
+from jaxnn.progress import bar
 
 CHUNK = 10_000  # iterations between two reports of progress
 
@@ -125,14 +126,12 @@ def _at_once(program: Callable[[_State, int], _State], state: _State, threshold:
 
 def _with_progress(program: Callable[[_State, int], _State], state: _State, threshold: float, limit: int) -> _State:
     """Run the same compiled loop a chunk at a time, and say between chunks how far it has come."""
-    from tqdm.auto import tqdm
-
-    with tqdm(desc="gradient descent", unit=" iterations", unit_scale=True, disable=None) as bar:
+    with bar(None, desc="gradient descent", unit=" iterations", unit_scale=True) as shown:
         while math.isfinite(state.change) and state.change > threshold and state.iterations < limit:
             before = int(state.iterations)
             state = program(state, min(before + CHUNK, limit))
-            bar.update(int(state.iterations) - before)
-            bar.set_postfix(change=f"{float(state.change):.3g}")
+            shown.update(int(state.iterations) - before)
+            shown.set_postfix(change=f"{float(state.change):.3g}")
     return state
 
 

@@ -198,7 +198,8 @@ def _value(cls: type[T]) -> type[T]:
     cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
     if "__repr__" not in cls.__dict__:
         cls.__repr__ = _repr  # type: ignore[method-assign]
-    cls = dataclasses.dataclass(frozen=True, repr=False)(cls)
+    cls.__eq__, cls.__hash__ = _equal, _hash  # type: ignore[method-assign]
+    cls = dataclasses.dataclass(frozen=True, repr=False, eq=False)(cls)
     jax.tree_util.register_static(cls)
     _REGISTRY[_type_name(cls)] = cls
     return cls
@@ -224,6 +225,18 @@ def _require_plain(owner: Any, name: str, setting: Any) -> None:
 
 def _is_value(setting: Any) -> bool:
     return _REGISTRY.get(_type_name(type(setting))) is type(setting)
+
+
+def _settings(self: Any) -> tuple[Any, ...]:
+    return tuple(self.__dict__.values())  # in the order of the fields, in which __init__ set them
+
+
+def _equal(self: Any, other: Any) -> Any:
+    return _settings(self) == _settings(other) if type(self) is type(other) else NotImplemented
+
+
+def _hash(self: Any) -> int:
+    return hash((type(self), _settings(self)))
 
 
 def _repr(self: Any) -> str:

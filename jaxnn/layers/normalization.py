@@ -199,7 +199,7 @@ class GroupNorm:
         if x.shape[-1] % self.groups:
             raise InputError(f"{self}: expected channels divisible by groups {self.groups}, got {x.shape[-1]}.")
         channels = x.shape[-1] // self.groups
-        return len(x), x.size // (len(x) * x.shape[-1]) if len(x) else 0, self.groups, channels
+        return x.shape[0], x.size // (x.shape[0] * x.shape[-1]) if x.shape[0] else 0, self.groups, channels
 
 
 class Moments(NamedTuple):

@@ -22,7 +22,7 @@ class Flatten:
     ) -> tuple[Num[Array, "B n"], Static[tuple[int, ...]]]:
         """Return x as rows."""
         check_no_params(self, params)
-        return x.reshape(len(x), math.prod(x.shape[1:])), Static(x.shape)  # the shape, to go back to
+        return x.reshape(x.shape[0], math.prod(x.shape[1:])), Static(x.shape)  # the shape, to go back to
 
     def backward(
         self, params: tuple[()], cache: Static[tuple[int, ...]], dy: Num[Array, "B n"]
@@ -57,7 +57,7 @@ class Reshape:
         check_no_params(self, params)
         if math.prod(x.shape[1:]) != math.prod(self.shape):
             raise InputError(f"{self}: expected samples of {math.prod(self.shape)} numbers, got shape {x.shape}.")
-        return x.reshape(len(x), *self.shape), Static(x.shape)  # the shape, to go back to
+        return x.reshape(x.shape[0], *self.shape), Static(x.shape)  # the shape, to go back to
 
     def backward(
         self, params: tuple[()], cache: Static[tuple[int, ...]], dy: Num[Array, "B ..."]

@@ -1,0 +1,215 @@
+"""Where training data come from: arrays in memory, shuffled anew each epoch, or a stream of batches.
+
+n rows, B rows a batch; x and target may be any pytree of arrays whose first axis is the rows.
+"""
+
+import contextlib
+import itertools
+import queue
+import threading
+from collections.abc import Generator, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PRNGKeyArray, PyTree
+
+from jaxnn.checks import InputError, check_finite, check_not_empty
+
+STACKED_BYTES = 32 * 2**20  # batches of a stream that one compiled call works through at most
+STACKED_BATCHES = 64
+
+
+class Batch(NamedTuple):
+    """Inputs, targets, and how much each sample counts (None: all alike)."""
+
+    x: PyTree
+    target: PyTree
+    weights: Any = None
+
+
+def is_stream(data: Any) -> bool:
+    """Whether data are an iterable of batches, and not arrays: those come as a tuple or a dict."""
+    return not (isinstance(data, tuple | dict) or hasattr(data, "shape"))
+
+
+def check_stream(who: str, data: Any) -> None:
+    """Check that data can be iterated over."""
+    if not isinstance(data, Iterable):
+        raise InputError(f"{who}: expected data (x, target) or an iterable of such batches, got {_kind(data)}.")
+
+
+def as_batch(who: str, data: Any) -> Batch:
+    """Read ``(x, target)``, ``(x, target, weights)`` or a dict with these names; check their rows.
+
+    Raises:
+        InputError: for anything else, for arrays of different lengths, and for numbers that are not finite.
+    """
+    if isinstance(data, dict):
+        if not {"x", "target"} <= set(data) <= {"x", "target", "weights"}:
+            raise InputError(f"{who}: expected a dict of x, target and perhaps weights, got {sorted(data)}.")
+        data = tuple(data[name] for name in Batch._fields if name in data)
+    if not isinstance(data, tuple) or len(data) not in (2, 3):
+        got = f"{len(data)} entries" if isinstance(data, tuple) else _kind(data)
+        raise InputError(f"{who}: expected data (x, target) or (x, target, weights), got {got}.")
+    batch = Batch(*data)
+    rows = None
+    for name, tree in zip(Batch._fields, batch, strict=True):
+        for leaf in jax.tree.leaves(tree):
+            if not hasattr(leaf, "shape") or not leaf.shape:
+                raise InputError(f"{who}: expected {name} to be arrays with a first axis of rows, got {_kind(leaf)}.")
+            check_not_empty(who, name, leaf)
+            rows = rows or len(leaf)
+            if len(leaf) != rows:
+                raise InputError(f"{who}: expected {name} with as many rows as x ({rows}), got {len(leaf)}.")
+        check_finite(who, name, tree)
+    if not jax.tree.leaves(batch.x) or not jax.tree.leaves(batch.target):
+        raise InputError(f"{who}: expected x and target with at least one array each, got none.")
+    return batch
+
+
+def _kind(value: Any) -> str:
+    return f"an array of shape {value.shape}" if hasattr(value, "shape") else type(value).__name__
+
+
+def rows_of(batch: Batch) -> int:
+    """Give n, the number of samples."""
+    return len(jax.tree.leaves(batch.x)[0])
+
+
+def on_device(batch: Batch) -> Batch:
+    """Put a batch where the computation will be, in JAX's own dtypes."""
+    return jax.tree.map(jnp.asarray, batch)
+
+
+# ── Arrays: an order of the rows, an epoch at a time ────────────────────────────────────────────
+
+
+def shuffle_seeds(keys: PRNGKeyArray) -> list[list[int]]:
+    """Derive the seeds of the shuffles from the key of a training run, or from many: one list of words a run."""
+    typed = jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
+    words = np.asarray(jax.random.key_data(keys) if typed else keys)
+    return words.reshape(-1, words.shape[-1]).tolist()
+
+
+def epoch_order(seed: list[int], epoch: int, n: int) -> np.ndarray:
+    """Give the order of the n rows in one epoch: a permutation that depends on seed and epoch alone.
+
+    NumPy draws it on the host, while the device trains: on the device, drawing random numbers and
+    sorting them would take longer than an epoch of a small network.
+    """
+    return np.random.default_rng([*seed, epoch]).permutation(n).astype(np.int32)
+
+
+# ── Streams: batches stacked on the host, ahead of the device ───────────────────────────────────
+
+
+class Stack(NamedTuple):
+    """Consecutive batches of one shape, so that one compiled call works through many.
+
+    Attributes:
+        batches: with one more axis in front, of which the first ``filled`` entries count.
+        filled: how many batches there are.
+        ends_pass: whether the stream was at its end.
+    """
+
+    batches: Batch
+    filled: int
+    ends_pass: bool
+
+
+def stacks(
+    stream: Iterable[Any], *, passes: int | None, steps: int | None, every: int | None, skip: int, check: Any
+) -> Iterator[Stack]:
+    """Stack the batches of a stream, so that no stack reaches over the end of a pass or a multiple of ``every``.
+
+    Args:
+        stream: (x, target) or (x, target, weights) each.
+        passes: how often to go through it, or None to go on until ``steps``.
+        steps: the number of batches, or None for all of ``passes``.
+        every: where stacks must end, or None.
+        skip: how many batches to pass over first.
+        check: called with each batch.
+
+    Raises:
+        InputError: if the stream ends too early, or a batch is not one.
+    """
+    step = 0
+    for number in itertools.count():
+        if number == passes or step == steps:
+            return
+        before = step
+        held: list[Batch] = []
+        source = iter(stream)
+        following = next(source, None)
+        while following is not None and step != steps:
+            batch, following = following, next(source, None)
+            step += 1
+            if step <= skip:
+                continue
+            batch = jax.tree.map(np.asarray, as_batch("fit", batch))
+            check(batch)
+            if held and _shapes(batch) != _shapes(held[0]):
+                yield _stack(held, ends_pass=False)
+                held = []
+            held.append(batch)
+            if len(held) == _capacity(batch) or (every and step % every == 0):
+                yield _stack(held, ends_pass=following is None)
+                held = []
+        if held:
+            yield _stack(held, ends_pass=following is None)
+        if step == before:
+            wanted = f"{steps} steps" if steps else f"{passes} epochs"
+            raise InputError(f"fit: expected batches for {wanted}, got an iterator that was exhausted after {step}.")
+
+
+def _shapes(batch: Batch) -> Any:
+    return jax.tree.structure(batch), [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(batch)]
+
+
+def _capacity(batch: Batch) -> int:
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(batch))
+    return max(1, min(STACKED_BATCHES, STACKED_BYTES // size))
+
+
+def _stack(held: list[Batch], ends_pass: bool) -> Stack:
+    """Stack to full capacity always, so that there is one compiled program, whatever the count."""
+    fill = held[:1] * (_capacity(held[0]) - len(held))
+    return Stack(on_device(jax.tree.map(lambda *leaves: np.stack(leaves), *held, *fill)), len(held), ends_pass)
+
+
+def ahead(items: Iterator[Any], count: int = 2) -> Generator[Any]:
+    """Run an iterator in a thread of its own, at most ``count`` items ahead of whoever takes them."""
+    ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(count)
+    stop, end = threading.Event(), object()
+
+    def put(item: Any, error: BaseException | None) -> bool:
+        while not stop.is_set():
+            with contextlib.suppress(queue.Full):
+                ready.put((item, error), timeout=0.1)
+                return True
+        return False
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not put(item, None):
+                    return
+            put(end, None)
+        except BaseException as error:  # raised again where the item is taken
+            put(end, error)
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    try:
+        while True:
+            item, error = ready.get()
+            if error is not None:
+                raise error
+            if item is end:
+                return
+            yield item
+    finally:
+        stop.set()
+        worker.join()

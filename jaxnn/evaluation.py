@@ -1,0 +1,202 @@
+"""Using a trained network: predictions and scores, in compiled batches."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, PyTree
+
+from jaxnn.batches import Batch, as_batch, check_stream, is_stream, on_device, rows_of
+from jaxnn.checks import InputError, check_finite, check_not_empty, check_positive_int
+from jaxnn.metrics import Metric, find
+from jaxnn.types import Layer, Loss, Params, check_input
+
+ROWS = 1024  # a batch, unless told otherwise
+
+
+def predict(net: Layer, params: Params, x: PyTree, *, batch_size: int = ROWS) -> PyTree:
+    """Run a network in inference mode over any number of rows.
+
+    Args:
+        net: a layer or network.
+        params: its parameters.
+        x: inputs, n rows.
+        batch_size: how many rows to run at once.
+
+    Returns:
+        The outputs, n rows, on the device.
+
+    Raises:
+        InputError: for inputs that do not fit the network or are not finite.
+    """
+    check_rows("predict", net, x, batch_size)
+    return in_batches(functools.partial(_outputs, net, params), x, batch_size, axis=0)
+
+
+def check_rows(who: str, net: Layer, x: PyTree, batch_size: int) -> None:
+    """Check inputs before they are cut into batches."""
+    check_positive_int(who, "batch_size", batch_size)
+    for leaf in jax.tree.leaves(x):
+        if not getattr(leaf, "shape", ()):
+            raise InputError(f"{who}: expected x to be arrays with a first axis of rows, got {leaf!r}.")
+        check_not_empty(who, "x", leaf)
+    check_finite(who, "x", x)
+    check_input(net, x)
+
+
+def in_batches(run: Callable[[PyTree], PyTree], x: PyTree, batch_size: int, axis: int) -> PyTree:
+    """Run the rows of ``x`` a batch at a time; the outputs have the rows along ``axis``."""
+    outputs = []
+    for piece, count in _pieces(x, batch_size):
+        keep = functools.partial(lax.slice_in_dim, start_index=0, limit_index=count, axis=axis)
+        outputs.append(jax.tree.map(keep, run(piece)))
+    return outputs[0] if len(outputs) == 1 else jax.tree.map(lambda *parts: jnp.concatenate(parts, axis), *outputs)
+
+
+def evaluate(
+    net: Layer, loss: Loss, params: Params, data: Any, *, metrics: Any = (), batch_size: int = ROWS
+) -> dict[str, float]:
+    """Score a network, in inference mode, on data of any size.
+
+    Args:
+        net: a layer or network.
+        loss: its objective, which also says what predictions mean.
+        params: the parameters.
+        data: (x, target) or (x, target, weights), or an iterable of such batches.
+        metrics: names ("accuracy", "log_loss", "f1", "roc_auc", "r2": scikit-learn's definitions), or
+            functions ``(target, prediction) -> number``.
+        batch_size: how many rows to run at once.
+
+    Returns:
+        The (weighted) mean "loss" over all rows, and each metric by its name.
+
+    Raises:
+        InputError: for data that do not fit the network or the loss, or a metric that does not fit the loss.
+    """
+    return Scorer("evaluate", net, loss, params, data, metrics, batch_size)(params)
+
+
+class Scorer:
+    """Scores parameters on the same data again and again; the arguments are those of :func:`evaluate`.
+
+    Arrays are checked once and kept on the device; an iterable is gone through each time.
+    """
+
+    def __init__(
+        self, who: str, net: Layer, loss: Loss, params: Params, data: Any, metrics: Any, batch_size: int = ROWS
+    ) -> None:
+        check_positive_int(who, "batch_size", batch_size)
+        self.net, self.loss, self.metrics = net, loss, find(who, metrics, loss)
+        self._who, self._data, self._batch_size = who, data, batch_size
+        if is_stream(data):
+            check_stream(who, data)
+        else:
+            batch = as_batch(who, data)
+            check_targets(who, net, loss, params, batch)
+            self._kept = [on_device(piece) for piece in weighted(batch, batch_size)]
+
+    def __call__(self, params: Params) -> dict[str, float]:
+        """Give "loss" and the metrics."""
+        return results(self.metrics, self.parts(functools.partial(_scores, self.net, self.loss, self._kinds), params))
+
+    def parts(self, scores: Any, params: Params) -> list[Any]:
+        """Give what ``scores(params, batch)`` does for each piece of the data."""
+        pieces = self._pieces(params) if is_stream(self._data) else self._kept
+        parts = jax.device_get([scores(params, piece) for piece in pieces])
+        if not parts:
+            raise InputError(f"{self._who}: expected at least one batch, got none.")
+        return parts
+
+    @property
+    def _kinds(self) -> tuple[Metric, ...]:
+        return tuple(self.metrics.values())
+
+    def _pieces(self, params: Params) -> Iterator[Batch]:
+        for item in self._data:
+            batch = as_batch(self._who, item)
+            check_targets(self._who, self.net, self.loss, params, batch)
+            yield from weighted(batch, self._batch_size)
+
+
+def make_scorer(who: str, net: Layer, loss: Loss, params: Params, validation: Any, metrics: Any) -> Scorer | None:
+    """Make the scorer of a training run, or None where there is nothing to score on."""
+    if validation is None:
+        if metrics:
+            raise InputError(f"{who}: expected validation data for metrics {metrics!r}, got none.")
+        return None
+    return Scorer(who, net, loss, params, validation, metrics)
+
+
+def check_targets(who: str, net: Layer, loss: Loss, params: Params, batch: Batch) -> None:
+    """Check the values of inputs and targets, before they enter a compiled program and cannot be seen."""
+    x, target = jax.tree.map(_spec, (batch.x, batch.target))
+    check_input(net, batch.x)
+    prediction = _outputs.eval_shape(net, params, x)
+    loss.check(prediction, batch.target)
+    _value.eval_shape(loss, prediction, target, jax.tree.map(_spec, batch.weights))
+    weights = batch.weights
+    if weights is not None and not (np.asarray(weights) >= 0).all():
+        raise InputError(f"{who}: expected weights of at least 0, got {np.asarray(weights).min()}.")
+
+
+def weighted(batch: Batch, batch_size: int) -> Iterator[Batch]:
+    """Cut a batch into pieces of one size, the last filled up with rows that weigh nothing."""
+    weights = np.ones(rows_of(batch), np.float32) if batch.weights is None else np.asarray(batch.weights)
+    for piece, count in _pieces((batch.x, batch.target, weights), batch_size):
+        x, target, w = piece
+        yield Batch(x, target, np.where(np.arange(len(w)) < count, w, 0).astype(np.float32))
+
+
+def results(metrics: dict[str, Metric], parts: list[Any]) -> dict[str, float]:
+    """Put the scores of all pieces together."""
+    losses, masses, statistics = zip(*parts, strict=True)
+    mass = np.asarray(masses, np.float64)
+    total = float(np.asarray(losses, np.float64) @ mass / mass.sum()) if mass.sum() > 0 else 0.0
+    columns = zip(*statistics, strict=True)
+    return {"loss": total} | {
+        name: metric.result(list(column)) for (name, metric), column in zip(metrics.items(), columns, strict=True)
+    }
+
+
+def score(net: Layer, loss: Loss, metrics: tuple[Metric, ...], params: Params, batch: Batch) -> Any:
+    """Give the loss of one weighted batch, the weight it was averaged over, and the metrics' statistics."""
+    prediction, _ = net.forward(params, batch.x)
+    value, _ = loss.forward(prediction, batch.target, batch.weights)
+    mass = batch.weights.sum()
+    if (ignored := getattr(loss, "ignore", None)) is not None:
+        spread = batch.weights.reshape(batch.weights.shape + (1,) * (batch.target.ndim - 1))
+        mass = jnp.where(batch.target == ignored, 0, spread).sum()
+    statistics = tuple(metric.measure(loss, prediction, batch.target, batch.weights) for metric in metrics)
+    return value, mass, statistics
+
+
+_scores = jax.jit(score, static_argnums=(0, 1, 2))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _outputs(net: Layer, params: Params, x: PyTree) -> PyTree:
+    return net.forward(params, x)[0]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _value(loss: Loss, prediction: Any, target: Any, weights: Any) -> Array:
+    return loss.forward(prediction, target, weights)[0]
+
+
+def _pieces(tree: PyTree, size: int) -> Iterator[tuple[PyTree, int]]:
+    """Cut rows into pieces of one size, so that one program serves all; the last repeats its last row."""
+    n = len(jax.tree.leaves(tree)[0])
+    if n <= size:
+        yield tree, n
+        return
+    for start in range(0, n, size):
+        rows = np.minimum(np.arange(start, start + size), n - 1)
+        yield jax.tree.map(lambda leaf, rows=rows: leaf[rows], tree), min(size, n - start)
+
+
+def _spec(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype))

@@ -1,0 +1,30 @@
+"""The progress bar: tqdm's, on a terminal or in a notebook, and nowhere else unless asked for."""
+
+import contextlib
+import sys
+from typing import Any
+
+
+def bar(show: bool | None, **options: Any) -> Any:
+    """Make a tqdm bar, to be used in a ``with`` statement.
+
+    Args:
+        show: whether to; None to show it where somebody watches.
+        **options: those of ``tqdm.tqdm``.
+    """
+    watched = sys.stderr.isatty() or "ipykernel" in sys.modules
+    if not (watched if show is None else show):
+        return contextlib.nullcontext(_Silent())
+    from tqdm.auto import tqdm
+
+    return tqdm(**options)
+
+
+class _Silent:
+    """The methods of a bar that are used here, doing nothing."""
+
+    def update(self, _: int) -> None:
+        """Take no notice."""
+
+    def set_postfix(self, **_: Any) -> None:
+        """Take no notice."""

@@ -1,0 +1,321 @@
+"""One step of training as a pure function, and the compiled loops that repeat it.
+
+B rows a batch, n rows in all, S full batches an epoch, E epochs in one call.
+"""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from jaxnn.backprop import Method, run_pass
+from jaxnn.batches import Batch
+from jaxnn.checks import InputError, check_choice, check_key
+from jaxnn.portable import Program, take_apart
+from jaxnn.types import Layer, Loss, Params, join_running, split_running
+
+PRECISIONS = ("bfloat16",)
+
+
+class TrainState(NamedTuple):
+    """Everything that a step of training reads and writes: a pytree.
+
+    Attributes:
+        params: the parameters of the network, running statistics among them.
+        opt_state: the state of the optimizer, for the trained parameters.
+        key: the PRNG key of the run; step number i draws from ``fold_in(key, i)``.
+        step: how many steps were made, an int32 scalar.
+    """
+
+    params: Params
+    opt_state: PyTree
+    key: PRNGKeyArray
+    step: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainStep:
+    """What :func:`train_step` returns: the function ``(state, batch) -> (state, metrics)``."""
+
+    net: Layer
+    loss: Loss
+    optimizer: optax.GradientTransformationExtraArgs
+    method: Method
+    precision: str | None
+
+    def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, dict[str, Array]]:
+        """Make one step.
+
+        Args:
+            state: before it.
+            batch: (x, target) or (x, target, weights).
+
+        Returns:
+            The state after it, and the metrics {"loss": J before the step}.
+        """
+        batch = Batch(*batch)
+        trained, running = split_running(state.params)
+        params, x = join_running(self._cast(trained), running), self._cast(batch.x)
+        key = jax.random.fold_in(state.key, state.step)
+        done = run_pass(self.method, self.net, self.loss, params, x, batch.target, batch.weights, key)
+
+        gradient = jax.tree.map(lambda d, p: d.astype(p.dtype), split_running(done.dparams)[0], trained)
+        updates, opt_state = self.optimizer.update(gradient, state.opt_state, trained, value=done.value, grad=gradient)
+        trained = optax.apply_updates(trained, updates)
+        params = join_running(trained, split_running(done.params)[1])
+        return TrainState(params, opt_state, state.key, state.step + 1), {"loss": done.value}
+
+    def _cast(self, tree: PyTree) -> PyTree:
+        """Compute in the precision asked for; the optimizer always sees the full one."""
+        if self.precision is None:
+            return tree
+        is_floating = lambda leaf: jnp.issubdtype(leaf.dtype, jnp.floating)  # noqa: E731
+        return jax.tree.map(lambda leaf: leaf.astype(self.precision) if is_floating(leaf) else leaf, tree)
+
+
+def train_step(
+    net: Layer,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    *,
+    method: Method = "hand",
+    precision: str | None = None,
+) -> TrainStep:
+    """Make the pure function ``(state, batch) -> (state, metrics)``: for a loop of your own.
+
+    It holds no state, and goes through ``jax.jit``, ``lax.scan`` and ``vmap``; ``fit`` is built on it.
+    The network runs in training mode. The state before the first step is made by :func:`init_state`.
+
+    Args:
+        net: a layer or network.
+        loss: a loss.
+        optimizer: any of optax; it is given the trained parameters alone, without running statistics,
+            and the value and gradient as extra arguments.
+        method: "hand" for the derived backward passes, "auto" for ``jax.grad``.
+        precision: "bfloat16" to run forward and backward passes in it, while parameters, optimizer and
+            running statistics keep theirs; None to compute in the parameters' own.
+
+    Raises:
+        InputError: for what is not a layer, a loss, an optimizer, a method or a precision.
+    """
+    if not isinstance(net, Layer):
+        raise InputError(f"train_step: expected net to be a layer, got {net!r}.")
+    if not isinstance(loss, Loss):
+        raise InputError(f"train_step: expected loss to be a loss, got {loss!r}.")
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise InputError(
+            f"train_step: expected optimizer to be an optax.GradientTransformation, got {type(optimizer).__name__}."
+        )
+    check_choice("train_step", "method", method, ("hand", "auto"))
+    if precision is not None:
+        check_choice("train_step", "precision", precision, PRECISIONS)
+    return TrainStep(net, loss, optax.with_extra_args_support(optimizer), method, precision)
+
+
+def init_state(
+    net: Layer, optimizer: optax.GradientTransformation, x: PyTree, key: PRNGKeyArray, params: Params = None
+) -> TrainState:
+    """Make the state before the first step.
+
+    Args:
+        net: a layer or network.
+        optimizer: any of optax.
+        x: an example batch, or its ShapeDtypeStruct.
+        key: a PRNG key; the parameters are drawn from it, and the run's own key is derived from it.
+        params: parameters to start from, instead of new ones.
+
+    Raises:
+        InputError: if the key is not one, or x does not fit the network.
+    """
+    check_key("init_state", key)
+    init_key, run_key = jax.random.split(key)
+    params = net.init(init_key, x) if params is None else jax.tree.map(jnp.array, params)
+    program, numbers = take_apart(optimizer.init, split_running(params)[0])
+    opt_state = _run_program(program, numbers, split_running(params)[0])
+    return TrainState(params, opt_state, run_key, jnp.zeros((), jnp.int32))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _run_program(program: Program, numbers: Any, *args: Any) -> Any:
+    return program(numbers, *args)
+
+
+# ── The compiled loops ──────────────────────────────────────────────────────────────────────────
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All that a compiled loop depends on apart from arrays: equal plans share one program.
+
+    Attributes:
+        net: the network.
+        loss: its objective.
+        update: the optimizer, its numbers taken out.
+        method: the route of the gradient.
+        precision: that of the passes.
+        stop_early: whether to stop at a loss that is not finite.
+    """
+
+    net: Layer
+    loss: Loss
+    update: Program
+    method: Method
+    precision: str | None
+    stop_early: bool = True
+
+    def step(self, numbers: Any) -> TrainStep:
+        """Give the step, with the optimizer's numbers put back in."""
+
+        def update(gradient: Any, opt_state: Any, params: Any, *, value: Any, **_: Any) -> Any:
+            return self.update(numbers, gradient, opt_state, params, value)
+
+        optimizer = optax.GradientTransformationExtraArgs(lambda _: None, update)
+        return TrainStep(self.net, self.loss, optimizer, self.method, self.precision)
+
+
+def make_plan(step: TrainStep, state: TrainState, stop_early: bool = True) -> tuple[Plan, Any]:
+    """Take a step's optimizer apart: into the plan of its program, and the numbers to run it with."""
+
+    def update(gradient: Any, opt_state: Any, params: Any, value: Any) -> Any:
+        return step.optimizer.update(gradient, opt_state, params, value=value, grad=gradient)
+
+    trained = split_running(state.params)[0]
+    value = jax.ShapeDtypeStruct((), jnp.result_type(jnp.float32, *jax.tree.leaves(trained)))
+    try:
+        program, numbers = take_apart(update, trained, state.opt_state, trained, value)
+    except TypeError as error:
+        raise InputError(f"fit: expected an optimizer that updates from gradient and value, got: {error}") from error
+    return Plan(step.net, step.loss, program, step.method, step.precision, stop_early), numbers
+
+
+class Chunk(NamedTuple):
+    """What a compiled loop gives back.
+
+    Attributes:
+        state: after its steps.
+        losses: one a step, in an array that may be longer than the steps made.
+        steps: how many of its steps were made; fewer than asked for when a loss was not finite.
+        finite: whether all trained parameters are finite.
+    """
+
+    state: TrainState
+    losses: Array
+    steps: Array
+    finite: Array
+
+
+class _Carry(NamedTuple):
+    i: Array  # the next step, counted from the first epoch of the call
+    state: TrainState
+    losses: Array
+    finite: Array  # whether the last loss was
+
+
+def run_rows(
+    plan: Plan, numbers: Any, batch_size: int, state: TrainState, data: Batch, orders: Array, span: Any
+) -> Chunk:
+    """Train through shuffled rows: full batches, then what remains of an epoch as a smaller one.
+
+    Args:
+        plan: what to compile.
+        numbers: those of the optimizer.
+        batch_size: B.
+        state: to start from.
+        data: n rows.
+        orders: the order of the rows in each epoch, (E, n).
+        span: the first step and the one after the last, counted from the first epoch; as arrays, so that
+            one program trains any number of steps.
+    """
+    epochs, n = orders.shape
+    full, rest = divmod(n, batch_size)
+    length = full + bool(rest)
+    flat = orders.reshape(-1)
+    step = plan.step(numbers)
+
+    def train_on(size: int, carry: _Carry) -> _Carry:
+        start = carry.i // length * n + carry.i % length * batch_size
+        rows = lax.dynamic_slice_in_dim(flat, start, size)
+        return _advance(step, carry, jax.tree.map(lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), data))
+
+    def unfinished(carry: _Carry) -> Array:
+        return (carry.i < span[1]) & (carry.finite if plan.stop_early else True)
+
+    def in_full_batches(carry: _Carry) -> Array:
+        return unfinished(carry) & (carry.i % length < full)
+
+    def epoch(carry: _Carry) -> _Carry:
+        carry = lax.while_loop(in_full_batches, functools.partial(train_on, batch_size), carry)
+        return lax.cond(unfinished(carry), functools.partial(train_on, rest), lambda carry: carry, carry)
+
+    carry = _Carry(span[0], state, _no_losses(plan, state, epochs * length), jnp.array(True))
+    if rest:
+        carry = lax.while_loop(unfinished, epoch, carry)
+    else:
+        carry = lax.while_loop(unfinished, functools.partial(train_on, batch_size), carry)
+    return _chunk(carry, span[0])
+
+
+def run_stack(plan: Plan, numbers: Any, state: TrainState, batches: Batch, span: Any) -> Chunk:
+    """Train through batches stacked along a new first axis; the arguments are those of :func:`run_rows`."""
+    step = plan.step(numbers)
+
+    def unfinished(carry: _Carry) -> Array:
+        return (carry.i < span[1]) & (carry.finite if plan.stop_early else True)
+
+    def train_on(carry: _Carry) -> _Carry:
+        batch = jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, carry.i, keepdims=False), batches)
+        return _advance(step, carry, batch)
+
+    count = len(jax.tree.leaves(batches)[0])
+    carry = _Carry(span[0], state, _no_losses(plan, state, count), jnp.array(True))
+    return _chunk(lax.while_loop(unfinished, train_on, carry), span[0])
+
+
+def _advance(step: TrainStep, carry: _Carry, batch: Batch) -> _Carry:
+    state, metrics = step(carry.state, batch)
+    loss = metrics["loss"].astype(carry.losses.dtype)
+    return _Carry(carry.i + 1, state, carry.losses.at[carry.i].set(loss), jnp.isfinite(loss))
+
+
+def _no_losses(plan: Plan, state: TrainState, count: int) -> Array:
+    return jnp.zeros(count, jnp.result_type(jnp.float32, *jax.tree.leaves(split_running(state.params)[0])))
+
+
+def _chunk(carry: _Carry, start: Array) -> Chunk:
+    leaves = jax.tree.leaves(split_running(carry.state.params)[0])
+    finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all() if leaves else jnp.array(True)
+    return Chunk(carry.state, carry.losses, carry.i - start, finite)
+
+
+def run_members(plan: Plan, numbers: Any, batch_size: int, group: int, data: Batch, each: Any, span: Any) -> Chunk:
+    """Train M networks on the same rows, ``group`` of them side by side, and group after group.
+
+    Args:
+        plan: what to compile; it does not stop early.
+        numbers: those of the optimizer.
+        batch_size: B.
+        group: 1 for one member after another, M for all at once.
+        data: n rows, shared.
+        each: the states, the weights of the rows (M, n) or None, and their orders (M, E, n).
+        span: the first step and the one after the last.
+    """
+
+    def member(one: Any) -> Chunk:
+        state, weights, orders = one
+        mine = data if weights is None else data._replace(weights=weights)
+        return run_rows(plan, numbers, batch_size, state, mine, orders, span)
+
+    return lax.map(member, each) if group == 1 else lax.map(member, each, batch_size=group)
+
+
+# compiled once for a plan and the shapes of its arrays
+train_rows = jax.jit(run_rows, static_argnums=(0, 2))
+train_stack = jax.jit(run_stack, static_argnums=0)
+train_members = jax.jit(run_members, static_argnums=(0, 2, 3))
+train_rows_in_place = jax.jit(run_rows, static_argnums=(0, 2), donate_argnums=3)
+train_stack_in_place = jax.jit(run_stack, static_argnums=0, donate_argnums=2)
