@@ -26,9 +26,9 @@ from jaxnn.checks import InputError, check_choice, check_finite
 from jaxnn.evaluation import ROWS, Scorer, check_rows, check_targets, in_batches, make_scorer, results, score
 from jaxnn.loop import Callback, Loop
 from jaxnn.metrics import probabilities
-from jaxnn.portable import Program, take_apart
+from jaxnn.portable import Program
 from jaxnn.sources import Members
-from jaxnn.step import Plan, TrainState, make_plan, train_step
+from jaxnn.step import Plan, TrainState, make_plan, take_apart_init, train_step
 from jaxnn.train import Fit, check_batch_size, check_counts, describe_run, losing_nothing
 from jaxnn.types import Layer, Loss, Params, join_running, split_running
 
@@ -210,7 +210,7 @@ def _initial(
     example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.result_type(leaf.dtype)), x)
     leaves, structure = jax.tree.flatten(example)
     params, run_keys = _draw(net, tuple(leaves), structure, keys, scale)
-    program, numbers = take_apart(optimizer.init, split_running(jax.tree.map(lambda leaf: leaf[0], params))[0])
+    program, numbers = take_apart_init(optimizer, split_running(jax.tree.map(lambda leaf: leaf[0], params))[0])
     opt_state = _init_optimizers(program, numbers, split_running(params)[0])
     for name, values in hyperparameters.items():
         places = optax.tree_utils.tree_get_all_with_path(opt_state, name)

@@ -44,7 +44,7 @@ class TrainStep:
 
     net: Layer
     loss: Loss
-    optimizer: optax.GradientTransformationExtraArgs
+    optimizer: optax.GradientTransformation
     method: Method
     precision: str | None
 
@@ -65,7 +65,8 @@ class TrainStep:
         done = run_pass(self.method, self.net, self.loss, params, x, batch.target, batch.weights, key)
 
         gradient = jax.tree.map(lambda d, p: d.astype(p.dtype), split_running(done.dparams)[0], trained)
-        updates, opt_state = self.optimizer.update(gradient, state.opt_state, trained, value=done.value, grad=gradient)
+        update = optax.with_extra_args_support(self.optimizer).update
+        updates, opt_state = update(gradient, state.opt_state, trained, value=done.value, grad=gradient)
         trained = optax.apply_updates(trained, updates)
         params = join_running(trained, split_running(done.params)[1])
         return TrainState(params, opt_state, state.key, state.step + 1), {"loss": done.value}
@@ -114,7 +115,7 @@ def train_step(
     check_choice("train_step", "method", method, ("hand", "auto"))
     if precision is not None:
         check_choice("train_step", "precision", precision, PRECISIONS)
-    return TrainStep(net, loss, optax.with_extra_args_support(optimizer), method, precision)
+    return TrainStep(net, loss, optimizer, method, precision)
 
 
 def init_state(
@@ -135,8 +136,9 @@ def init_state(
     check_key("init_state", key)
     init_key, run_key = jax.random.split(key)
     params = net.init(init_key, x) if params is None else jax.tree.map(jnp.array, params)
-    program, numbers = take_apart(optimizer.init, split_running(params)[0])
-    opt_state = _run_program(program, numbers, split_running(params)[0])
+    trained = split_running(params)[0]
+    program, numbers = take_apart_init(optimizer, trained)
+    opt_state = _run_program(program, numbers, trained)
     return TrainState(params, opt_state, run_key, jnp.zeros((), jnp.int32))
 
 
@@ -180,17 +182,39 @@ class Plan:
 
 def make_plan(step: TrainStep, state: TrainState, stop_early: bool = True) -> tuple[Plan, Any]:
     """Take a step's optimizer apart: into the plan of its program, and the numbers to run it with."""
-
-    def update(gradient: Any, opt_state: Any, params: Any, value: Any) -> Any:
-        return step.optimizer.update(gradient, opt_state, params, value=value, grad=gradient)
-
-    trained = split_running(state.params)[0]
-    value = jax.ShapeDtypeStruct((), jnp.result_type(jnp.float32, *jax.tree.leaves(trained)))
+    trained, opt_state = split_running(state.params)[0], state.opt_state
     try:
-        program, numbers = take_apart(update, trained, state.opt_state, trained, value)
+        program, numbers = _take_apart_update(step.optimizer, *_specs((trained, opt_state)))
     except TypeError as error:
         raise InputError(f"fit: expected an optimizer that updates from gradient and value, got: {error}") from error
     return Plan(step.net, step.loss, program, step.method, step.precision, stop_early), numbers
+
+
+def take_apart_init(optimizer: optax.GradientTransformation, trained: Params) -> tuple[Program, Any]:
+    """Take apart how the optimizer makes its first state."""
+    return _take_apart_init(optimizer, *_specs(trained))
+
+
+def _specs(tree: PyTree) -> tuple[Any, Any]:
+    """Give what a trace depends on, as something that hashes."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
+
+
+@functools.lru_cache(maxsize=64)
+def _take_apart_init(optimizer: optax.GradientTransformation, structure: Any, leaves: Any) -> tuple[Program, Any]:
+    return take_apart(optimizer.init, jax.tree.unflatten(structure, leaves))
+
+
+@functools.lru_cache(maxsize=64)
+def _take_apart_update(optimizer: optax.GradientTransformation, structure: Any, leaves: Any) -> tuple[Program, Any]:
+    def update(gradient: Any, opt_state: Any, params: Any, value: Any) -> Any:
+        update = optax.with_extra_args_support(optimizer).update
+        return update(gradient, opt_state, params, value=value, grad=gradient)
+
+    trained, opt_state = jax.tree.unflatten(structure, leaves)
+    value = jax.ShapeDtypeStruct((), jnp.result_type(jnp.float32, *jax.tree.leaves(trained)))
+    return take_apart(update, trained, opt_state, trained, value)
 
 
 class Chunk(NamedTuple):

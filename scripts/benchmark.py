@@ -1,237 +1,67 @@
 """Measure the library against what it is compared with, as ratios within one run.
 
-    python scripts/benchmark.py lecture | backward [--json FILE]
+    python scripts/benchmark.py SUITE [--only NAME] [--json FILE]
 
 Each suite takes the contestants in turn (A B A B ...), waits for every result, quotes the median
 with its spread, and tells compilation apart. With --json the figures, versions and device are
-written to a file.
+written to a file. The peers come with the extra ``bench``; one that is not installed is left out.
 """
 
 import argparse
+import importlib
+import importlib.metadata
 import json
 import platform
-import statistics
-import time
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-import jaxnn as nn
-from jaxnn import data
-
-
-def in_turn(contestants, rounds):
-    """Run each contestant once a round; give each one's seconds, a list a name."""
-    seconds = {name: [] for name in contestants}
-    for _ in range(rounds):
-        for name, run in contestants.items():
-            start = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-def table(seconds, per=1, unit="s", scale=1.0):
-    """Print the median and the spread of each contestant."""
-    width = max(map(len, seconds))
-    for name, values in seconds.items():
-        low, mid, high = (f(values) * scale / per for f in (min, statistics.median, max))
-        print(f"{name:<{width}}  {mid:10.4g} {unit}   ({low:.4g} to {high:.4g})")
-
-
-# ── lecture: the neuron's descent to its threshold, in float64 ──────────────────────────────────
-
-
-def numpy_descent(x, y, step_size=0.1, threshold=5e-5):
-    """The lecture's own loop."""
-    theta, previous, iterations = np.zeros(x.shape[1]), np.ones(x.shape[1]), 0
-    while np.linalg.norm(theta - previous) > threshold:
-        previous = theta
-        prediction = 1 / (1 + np.exp(-x.dot(theta)))
-        theta = previous + step_size * np.mean((y - prediction) * x.T, axis=1)
-        iterations += 1
-    return theta, iterations
-
-
-def lecture():
-    """The lecture's NumPy loop against ours."""
-    with jax.enable_x64(True):
-        return lecture_in_float64()
-
-
-def lecture_in_float64():
-    """Take the loops in turn."""
-    iris = data.iris_setosa()
-    x, y = data.with_ones(iris.x), iris.y
-    results = {}
-
-    def numpy_loop():
-        results["numpy"] = numpy_descent(x, y)
-
-    def ours():
-        run = nn.logistic_descent(x, y)
-        results["jaxnn"] = np.asarray(run.params.theta), run.iterations
-
-    def ours_compiling():
-        jax.clear_caches()
-        ours()
-
-    ours()  # so that the first round does not also start JAX
-    contestants = {"numpy": numpy_loop, "jaxnn, with compilation": ours_compiling, "jaxnn": ours}
-    seconds = in_turn(contestants, rounds=5)
-    (theta, iterations), (reference, expected) = results["jaxnn"], results["numpy"]
-    assert iterations == expected, (iterations, expected)
-    difference = float(np.abs(theta - reference).max())
-    assert difference <= 1e-9, difference
-
-    print(f"{iterations} iterations, theta within {difference:.1e} of NumPy's; microseconds an iteration:")
-    table(seconds, per=iterations, unit="µs", scale=1e6)
-    median = {name: statistics.median(values) for name, values in seconds.items()}
-    return {
-        "iterations": iterations,
-        "theta_difference": difference,
-        "seconds": seconds,
-        "ratio": median["numpy"] / median["jaxnn"],
-        "ratio_with_compile": median["numpy"] / median["jaxnn, with compilation"],
-    }
-
-
-# ── backward: the hand-derived gradient against jax.grad of the same forward ────────────────────
-
-
-def normal(*shape):
-    """Draw float32 inputs."""
-    return jnp.asarray(np.random.default_rng(0).standard_normal(shape), jnp.float32)
-
-
-def tokens(*shape):
-    """Draw token ids below 100."""
-    return jnp.asarray(np.random.default_rng(0).integers(0, 100, shape))
-
-
-IMAGES, ROWS, SERIES = normal(16, 32, 32, 16), normal(256, 1024), normal(32, 64, 128)
-ACTIVATIONS = [
-    nn.Step(), nn.Sigmoid(), nn.HardSigmoid(), nn.Tanh(), nn.ReLU(), nn.LeakyReLU(), nn.ELU(), nn.SELU(), nn.Softplus(),
-    nn.SiLU(), nn.Mish(), nn.GELU(), nn.GELU(form="tanh"), nn.Softmax(), nn.LogSoftmax(),
-]  # fmt: skip
-BACKWARD = {
-    **{repr(layer): (layer, ROWS, None) for layer in ACTIVATIONS},
-    "Dense": (nn.Dense(512), ROWS, None),
-    "Conv1D": (nn.Conv1D(64, 5), SERIES, None),
-    "Conv2D": (nn.Conv2D(32, 3), IMAGES, None),
-    "Conv2D strided": (nn.Conv2D(32, 3, stride=2), IMAGES, None),
-    "Conv2D depthwise": (nn.Conv2D(16, 3, groups=16), IMAGES, None),
-    "ConvTranspose1D": (nn.ConvTranspose1D(64, 4, stride=2), SERIES, None),
-    "ConvTranspose2D": (nn.ConvTranspose2D(16, 4, stride=2), IMAGES, None),
-    "MaxPool": (nn.MaxPool(2), IMAGES, None),
-    "MaxPool overlapping": (nn.MaxPool(3, stride=2, padding="SAME"), IMAGES, None),
-    "AveragePool": (nn.AveragePool(2), IMAGES, None),
-    "GlobalAveragePool": (nn.GlobalAveragePool(), IMAGES, None),
-    "LayerNorm": (nn.LayerNorm(), ROWS, None),
-    "RMSNorm": (nn.RMSNorm(), ROWS, None),
-    "GroupNorm": (nn.GroupNorm(4), IMAGES, None),
-    "BatchNorm": (nn.BatchNorm(), IMAGES, jax.random.key(0)),
-    "Dropout": (nn.Dropout(0.5), ROWS, jax.random.key(0)),
-    "Embedding": (nn.Embedding(100, 128), tokens(32, 64), None),
-    "RNN": (nn.RNN(128), SERIES, None),
-    "LSTM": (nn.LSTM(128), SERIES, None),
-    "GRU": (nn.GRU(128), SERIES, None),
-    "MultiHeadAttention": (nn.MultiHeadAttention(4), normal(8, 128, 128), None),
-    "MultiHeadAttention causal rotary": (nn.MultiHeadAttention(4, causal=True, rotary=True), normal(8, 128, 128), None),
-    "MultiHeadAttention in blocks": (nn.MultiHeadAttention(4, causal=True, block=64), normal(8, 256, 128), None),
-    "Residual": (nn.Residual(nn.chain(nn.Dense(1024), nn.Tanh())), ROWS, None),
-    "Parallel": (nn.Parallel((nn.GRU(64), nn.GRU(64, reverse=True))), SERIES, None),
-    "Repeat": (nn.Repeat(nn.chain(nn.Dense(1024), nn.Tanh()), 4), ROWS, None),
-    "mlp": (nn.mlp(512, 512, 10), ROWS, None),
-    "lenet": (nn.lenet(10), normal(64, 28, 28, 1), None),
-    "resnet": (nn.resnet(10, features=(8, 16), blocks=1), normal(16, 16, 16, 3), jax.random.key(0)),
-    "transformer_encoder": (nn.transformer_encoder(100, 10), tokens(16, 64), None),
-    "transformer_decoder": (nn.transformer_decoder(100), tokens(16, 64), None),
-    "recurrent_classifier": (nn.recurrent_classifier(100, 10), tokens(16, 64), None),
+SUITES = {
+    "lecture": "the neuron's descent: NumPy's loop and the compiled one",
+    "backward": "each hand-derived gradient and jax.grad of the same forward",
+    "minibatch": "an epoch of three networks: scikit-learn, Keras, equinox, nnx, PyTorch, a JAX scan",
+    "population": "256 networks at once: solo runs and scikit-learn",
+    "startup": "import, and from the start of the process to a trained classifier",
+    "compile": "the first step of 24 blocks and of 2",
 }
+PACKAGES = ("jax", "jaxlib", "numpy", "optax", "scikit-learn", "keras", "equinox", "flax", "torch")
 
 
-def by_hand(net, params, x, key, dy):
-    """Forward, then the hand-derived backward."""
-    _, cache = net.forward(params, x, key)
-    return net.backward(params, cache, dy)
-
-
-def by_jax(net, params, x, key, dy):
-    """JAX's reverse mode over the same forward."""
-    if jnp.issubdtype(x.dtype, jnp.floating):
-        return jax.vjp(lambda params, x: net.forward(params, x, key)[0], params, x)[1](dy)
-    return jax.vjp(lambda params: net.forward(params, x, key)[0], params)[1](dy)
-
-
-def measure_backward(net, x, key):
-    """Run both compiled gradients of one layer in turn."""
-    params = net.init(jax.random.key(0), x)
-    dy = normal(*nn.output_shape(net, params, x).shape)
-    programs = {
-        route.__name__: jax.jit(route, static_argnums=0).lower(net, params, x, key, dy).compile()
-        for route in (by_hand, by_jax)
-    }
-
-    def runner(program, times):
-        def run():
-            for _ in range(times):
-                jax.block_until_ready(program(params, x, key, dy))
-
-        return run
-
-    once = min(in_turn({"by_jax": runner(programs["by_jax"], 1)}, rounds=5)["by_jax"])
-    times = max(1, int(2e-3 / once))  # calls a sample, so that each lasts some milliseconds
-    runs = {name: runner(program, times) for name, program in programs.items()}
-    seconds = in_turn(runs, rounds=max(20, min(150, int(0.6 / (once * times)))))
-    median = {name: statistics.median(values) / times for name, values in seconds.items()}
-    memory = {name: program.memory_analysis().temp_size_in_bytes for name, program in programs.items()}
+def environment():
+    """Say what was measured with."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    device = jax.devices()[0]
     return {
-        "time_ratio": median["by_hand"] / median["by_jax"],
-        "memory_ratio": memory["by_hand"] / memory["by_jax"] if memory["by_jax"] else 1.0 + memory["by_hand"],
-        "microseconds": {name: value * 1e6 for name, value in median.items()},
-        "temporary_bytes": memory,
+        **versions,
+        "python": platform.python_version(),
+        "device": f"{device.platform} {device.device_kind}",
+        "machine": platform.machine(),
     }
-
-
-def backward(only=""):
-    """Run time in turn, and temporary memory, of the hand-derived gradients against jax.grad."""
-    figures = {}
-    print(f"{'layer':<34}  {'by hand, µs':>12}  {'jax.grad, µs':>12}  {'time ratio':>10}  {'memory ratio':>12}")
-    for name, case in BACKWARD.items():
-        if only in name:
-            row = figures[name] = measure_backward(*case)
-            times = "  ".join(f"{value:12.0f}" for value in row["microseconds"].values())
-            print(f"{name:<34}  {times}  {row['time_ratio']:10.2f}  {row['memory_ratio']:12.2f}", flush=True)
-    return figures
-
-
-SUITES = {"lecture": lecture, "backward": backward}
 
 
 def main():
     """Run one suite, print its table, and write its figures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("suite", choices=SUITES, help="what to measure")
-    parser.add_argument("--only", default="", metavar="NAME", help="backward: only the layers whose name has NAME")
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    lines = [f"  {name:<12}{about}" for name, about in SUITES.items()]
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        epilog="suites:\n" + "\n".join(lines),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("suite", choices=SUITES, metavar="SUITE", help="one of the suites below")
+    parser.add_argument("--only", default="", metavar="NAME", help="only the cases whose name has NAME")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
     arguments = parser.parse_args()
 
-    figures = SUITES[arguments.suite](**({"only": arguments.only} if arguments.only else {}))
-    for name, value in figures.items():
-        if name.startswith("ratio"):
-            print(f"{name}: {value:.2f}")
+    suite = importlib.import_module(f"suites.{arguments.suite}")
+    figures = suite.run(only=arguments.only)
     if arguments.json:
-        environment = {
-            "jax": jax.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-            "device": str(jax.devices()[0].device_kind),
-            "machine": platform.machine(),
-        }
-        arguments.json.write_text(json.dumps({arguments.suite: figures, "environment": environment}, indent=2) + "\n")
+        results = {arguments.suite: figures, "environment": environment()}
+        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ FLOORS = [
     ["population"],
     ["data"],
     ["plots.display"],
-    ["plots.activation", "plots.curves", "plots.data", "plots.diagram"],
+    ["plots.activation", "plots.curves", "plots.data", "plots.diagram", "plots.training"],
     ["plots.worked"],
     ["plots"],
     [""],

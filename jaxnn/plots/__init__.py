@@ -8,6 +8,7 @@ from jaxnn.plots.activation import ActivationDisplay
 from jaxnn.plots.curves import CurvesDisplay
 from jaxnn.plots.data import BoundaryDisplay, ScatterDisplay
 from jaxnn.plots.diagram import NetworkDisplay
+from jaxnn.plots.training import HistoryDisplay, PopulationDisplay, history, population
 from jaxnn.plots.worked import BackpropDisplay
 
 __all__ = [
@@ -15,6 +16,10 @@ __all__ = [
     "BackpropDisplay",
     "BoundaryDisplay",
     "CurvesDisplay",
+    "HistoryDisplay",
     "NetworkDisplay",
+    "PopulationDisplay",
     "ScatterDisplay",
+    "history",
+    "population",
 ]
