@@ -7,6 +7,7 @@ document that says what they belong to, with the SHA-256 of each array's bytes. 
 
 import hashlib
 import itertools
+import json
 import os
 import warnings
 from collections.abc import Mapping
@@ -67,6 +68,7 @@ class Checkpoints:
             path: {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "sha256": _digest(leaf)}
             for path, leaf in arrays.items()
         }
+        document: dict[str, Any] = {"about": dict(about), "arrays": entries, "score": score}
         args = self._orbax.args
         self._manager.save(
             step,
@@ -75,7 +77,7 @@ class Checkpoints:
                 arrays=args.StandardSave(
                     {path: leaf for path, leaf in arrays.items() if leaf.size} or {"": np.zeros(1)}
                 ),
-                about=args.JsonSave({"about": dict(about), "arrays": entries}),
+                about=args.JsonSave({**document, "sha256": _text_digest(document)}),
             ),
             metrics=None if score is None else {"score": score},
             force=True,
@@ -108,8 +110,9 @@ class Checkpoints:
 
     def best(self) -> int | None:
         """Give the step of the checkpoint with the lowest score, or None where none has one."""
-        scores = {step: self._manager.metrics(step) for step in self.steps()}
-        scored = {step: metrics["score"] for step, metrics in scores.items() if metrics}
+        args = self._orbax.args.Composite(about=self._orbax.args.JsonRestore())
+        scores = {step: self._manager.restore(step, args=args).about["score"] for step in self.steps()}
+        scored = {step: score for step, score in scores.items() if score is not None}
         return min(scored, key=lambda step: scored[step]) if scored else None
 
     def read(self, step: int) -> "Checkpoint":
@@ -120,14 +123,16 @@ class Checkpoints:
         """
         args = self._orbax.args
         read = self._manager.restore(step, args=args.Composite(arrays=args.StandardRestore(), about=args.JsonRestore()))
-        arrays = {}
-        for path, entry in read.about["arrays"].items():
+        arrays, document = {}, dict(read.about)
+        if document.pop("sha256") != _text_digest(document):
+            raise ValueError("its description is not what was written")
+        for path, entry in document["arrays"].items():
             stored = read.arrays.get(path)
             array = np.zeros(entry["shape"], jnp.dtype(entry["dtype"])) if stored is None else np.asarray(stored)
             if _digest(array) != entry["sha256"]:
                 raise ValueError(f"the bytes of {path} are not those that were written")
             arrays[path] = array
-        return Checkpoint(step, arrays, read.about["about"])
+        return Checkpoint(step, arrays, document["about"])
 
     def _open(self) -> Any:
         policies = self._orbax.checkpoint_managers
@@ -195,6 +200,10 @@ def _like(stored: np.ndarray, leaf: Any) -> Any:
     if _is_key(leaf):
         return jax.random.wrap_key_data(jnp.asarray(stored), impl=jax.random.key_impl(leaf))
     return jnp.asarray(stored)
+
+
+def _text_digest(document: Any) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(array: np.ndarray) -> str:

@@ -3,8 +3,8 @@
 import dataclasses
 import math
 import sys
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -151,7 +151,11 @@ class Loop:
         self._source, self._total, self._every = source, total, every
         if self._early_stopping and self._early_stopping.is_over(self.history):
             self.stopped = "early stopping"
-        with closing(source), bar(show, total=self._total, initial=self.position, unit="step", desc="fit") as shown:
+        with (
+            closing(source),
+            self._written(),
+            bar(show, total=self._total, initial=self.position, unit="step", desc="fit") as shown,
+        ):
             while not self.stopped and self.position != self._total:
                 done = self._source.advance(self.state, self.position, self._horizon())
                 if done is None:
@@ -159,11 +163,9 @@ class Loop:
                 self._take(done)
                 shown.update(len(done.losses))
                 shown.set_postfix(refresh=False, loss=f"{np.mean(done.losses[-1]):.4g}")
-        self.stopped = self.stopped or "completed"
-        if self._checkpoints:
-            if self._saved != self.position:
+            self.stopped = self.stopped or "completed"
+            if self._checkpoints and self._saved != self.position:
                 self._save(self._checkpoints)
-            self._checkpoints.wait()
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Give the history as arrays by name: one entry a record, and "step_loss" one a step."""
@@ -270,6 +272,19 @@ class Loop:
             self.best = found.restore("best", self.state.params)
         self.stopped = "callback" if found.group("run")["stopped_by_callback"] else ""
         self.position = self._recorded = self._saved = found.step
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        """Leave only when the last checkpoint is written, be it because of an error."""
+        try:
+            yield
+        except BaseException:
+            with suppress(Exception):  # the first error is the one to tell
+                if self._checkpoints:
+                    self._checkpoints.wait()
+            raise
+        if self._checkpoints:
+            self._checkpoints.wait()
 
     def _save(self, checkpoints: Checkpoints) -> None:
         tree = {"state": self.state, "history": self.arrays(), "best": self.best}

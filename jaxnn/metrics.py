@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array
 
 from jaxnn.checks import InputError
@@ -139,7 +140,8 @@ class F1:
         """Count, for each class, the hits, and the predictions and labels together."""
         labels = _classes_of(loss, target)
         counted = _counted(loss, labels, weights)[..., None]
-        shown = jnp.arange(prediction.shape[-1]) if isinstance(loss, SoftmaxCrossEntropy) else jnp.ones(1, int)
+        several = isinstance(loss, SoftmaxCrossEntropy)
+        shown = lax.expand_dims(jnp.arange(prediction.shape[-1]) if several else jnp.ones(1, int), range(labels.ndim))
         predicted, true = classes(loss, prediction)[..., None] == shown, labels[..., None] == shown
         over = tuple(range(labels.ndim))
         hits, seen = predicted & true, predicted.astype(counted.dtype) + true
@@ -158,9 +160,9 @@ class R2:
         """Give the batch's weight, its mean, and the squares around the mean and around the predictions."""
         y = target.reshape(len(target), -1).astype(prediction.dtype)
         w = weights[:, None].astype(prediction.dtype)
-        mean = (w * y).sum(0) / jnp.maximum(w.sum(), 1e-30)
-        squares, errors = (w * (y - mean) ** 2).sum(0), (w * (y - prediction.reshape(y.shape)) ** 2).sum(0)
-        return w.sum(), mean, squares, errors
+        mean = (w * y).sum(axis=0, keepdims=True) / jnp.maximum(w.sum(), 1e-30)
+        squares, errors = (w * (y - mean) ** 2).sum(axis=0), (w * (y - prediction.reshape(y.shape)) ** 2).sum(axis=0)
+        return w.sum(), mean[0], squares, errors
 
     def result(self, parts: list[Any]) -> float:
         """Put the batches' squares together around the mean of all (Chan, Golub and LeVeque, 1983)."""

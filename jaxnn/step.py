@@ -58,7 +58,7 @@ class TrainStep:
         Returns:
             The state after it, and the metrics {"loss": J before the step}.
         """
-        batch = Batch(*batch)
+        batch = jax.tree.map(jnp.asarray, Batch(*batch))
         trained, running = split_running(state.params)
         params, x = join_running(self._cast(trained), running), self._cast(batch.x)
         key = jax.random.fold_in(state.key, state.step)
