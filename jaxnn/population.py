@@ -176,7 +176,7 @@ def fit_population(
     one = jax.tree.map(lambda leaf: leaf[0], states)
     check_targets("fit_population", net, loss, one.params, data)
     scorer = make_scorer("fit_population", net, loss, one.params, validation, metrics)
-    plan, numbers = make_plan(step, one, stop_early=False)
+    plan, numbers = make_plan(step, one)
     group = _choose(strategy, plan, numbers, batch_size, data, weights, states)
     loop = Loop(
         states,

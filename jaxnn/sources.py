@@ -34,7 +34,7 @@ class Advance(NamedTuple):
     Attributes:
         state: after it.
         losses: one a step made.
-        whole: whether it did all it was asked for, and all is finite.
+        whole: whether all its losses, and the parameters after it, are finite.
         replay: gives the state after only so many of its steps, computed again.
         ends_epoch: whether the data were at their end.
     """
@@ -99,9 +99,9 @@ class Rows:
         began = time.perf_counter()
         chunk = self._call(state, orders, np.array([start, start + end - position], np.int32))
         self._draw_ahead(last - 1, 2 * last - first)  # while the device computes
-        steps = int(np.max(chunk.steps))
+        steps = end - position
+        losses = np.moveaxis(np.asarray(chunk.losses), -1, 0)[start : start + steps]  # waits for the device
         self._pace.measured(steps, time.perf_counter() - began)
-        losses = np.moveaxis(np.asarray(chunk.losses), -1, 0)[start : start + steps]
 
         def replay(made: int) -> TrainState:
             return self._call(state, orders, np.array([start, start + made], np.int32)).state
@@ -151,7 +151,7 @@ class Members(Rows):
     """The same arrays for M networks at once, each of which goes through them in orders of its own.
 
     Args:
-        plan: the compiled loop's; it does not stop early.
+        plan: the compiled loop's.
         numbers: the optimizer's.
         data: n rows, shared.
         weights: how much each row counts for each member, (M, n), or None.
@@ -232,14 +232,14 @@ class Stream:
 
         began = time.perf_counter()
         chunk = run(train_stack if self._keep else train_stack_in_place, to)
-        steps, finite = int(chunk.steps), bool(chunk.finite)
+        steps = to - made
+        losses = np.asarray(chunk.losses)[made:to]  # waits for the device
         self._pace.measured(steps, time.perf_counter() - began)
-        self._made = made + steps
+        self._made = to
         size = jax.tree.leaves(stack.batches.x)[0].shape[1]
         self._rows = np.concatenate([self._rows, np.full(steps, size)])
-        losses = np.asarray(chunk.losses)[made : made + steps]
         replay = (lambda count: run(train_stack, made + count).state) if self._keep else None
-        whole = finite and bool(np.isfinite(losses).all())
+        whole = bool(chunk.finite) and bool(np.isfinite(losses).all())
         return Advance(chunk.state, losses, whole, replay, stack.ends_pass and self._made == stack.filled)
 
     def close(self) -> None:

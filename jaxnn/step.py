@@ -160,7 +160,6 @@ class Plan:
         update: the optimizer, its numbers taken out.
         method: the route of the gradient.
         precision: that of the passes.
-        stop_early: whether to stop at a loss that is not finite.
     """
 
     net: Layer
@@ -168,7 +167,6 @@ class Plan:
     update: Program
     method: Method
     precision: str | None
-    stop_early: bool = True
 
     def step(self, numbers: Any) -> TrainStep:
         """Give the step, with the optimizer's numbers put back in."""
@@ -180,14 +178,14 @@ class Plan:
         return TrainStep(self.net, self.loss, optimizer, self.method, self.precision)
 
 
-def make_plan(step: TrainStep, state: TrainState, stop_early: bool = True) -> tuple[Plan, Any]:
+def make_plan(step: TrainStep, state: TrainState) -> tuple[Plan, Any]:
     """Take a step's optimizer apart: into the plan of its program, and the numbers to run it with."""
     trained, opt_state = split_running(state.params)[0], state.opt_state
     try:
         program, numbers = _take_apart_update(step.optimizer, *_specs((trained, opt_state)))
     except TypeError as error:
         raise InputError(f"fit: expected an optimizer that updates from gradient and value, got: {error}") from error
-    return Plan(step.net, step.loss, program, step.method, step.precision, stop_early), numbers
+    return Plan(step.net, step.loss, program, step.method, step.precision), numbers
 
 
 def take_apart_init(optimizer: optax.GradientTransformation, trained: Params) -> tuple[Program, Any]:
@@ -223,21 +221,17 @@ class Chunk(NamedTuple):
     Attributes:
         state: after its steps.
         losses: one a step, in an array that may be longer than the steps made.
-        steps: how many of its steps were made; fewer than asked for when a loss was not finite.
         finite: whether all trained parameters are finite.
     """
 
     state: TrainState
     losses: Array
-    steps: Array
     finite: Array
 
 
 class _Carry(NamedTuple):
-    i: Array  # the next step, counted from the first epoch of the call
     state: TrainState
     losses: Array
-    finite: Array  # whether the last loss was
 
 
 def run_rows(
@@ -260,67 +254,63 @@ def run_rows(
     length = full + bool(rest)
     flat = orders.reshape(-1)
     step = plan.step(numbers)
+    carry = _Carry(state, _no_losses(state, epochs * length))
 
-    def train_on(size: int, carry: _Carry) -> _Carry:
-        start = carry.i // length * n + carry.i % length * batch_size
+    def train_on(size: int, start: Array, i: Array, carry: _Carry) -> _Carry:
         rows = lax.dynamic_slice_in_dim(flat, start, size)
-        return _advance(step, carry, jax.tree.map(lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), data))
+        return _advance(step, carry, i, jax.tree.map(lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), data))
 
-    def unfinished(carry: _Carry) -> Array:
-        return (carry.i < span[1]) & (carry.finite if plan.stop_early else True)
+    if not rest:
+        loop = lax.fori_loop(span[0], span[1], lambda i, carry: train_on(batch_size, i * batch_size, i, carry), carry)
+        return _chunk(loop)
 
-    def in_full_batches(carry: _Carry) -> Array:
-        return unfinished(carry) & (carry.i % length < full)
+    def epoch(e: Array, carry: _Carry) -> _Carry:
+        first, start = e * length, e * n
+        begin, end, last = jnp.maximum(span[0], first), jnp.minimum(span[1], first + full), first + full
 
-    def epoch(carry: _Carry) -> _Carry:
-        carry = lax.while_loop(in_full_batches, functools.partial(train_on, batch_size), carry)
-        return lax.cond(unfinished(carry), functools.partial(train_on, rest), lambda carry: carry, carry)
+        def in_full(i: Array, carry: _Carry) -> _Carry:
+            return train_on(batch_size, start + (i - first) * batch_size, i, carry)
 
-    carry = _Carry(span[0], state, _no_losses(plan, state, epochs * length), jnp.array(True))
-    if rest:
-        carry = lax.while_loop(unfinished, epoch, carry)
-    else:
-        carry = lax.while_loop(unfinished, functools.partial(train_on, batch_size), carry)
-    return _chunk(carry, span[0])
+        carry = lax.fori_loop(begin, end, in_full, carry)
+        remains = functools.partial(train_on, rest, start + full * batch_size, last)
+        return lax.cond((span[0] <= last) & (last < span[1]), remains, lambda carry: carry, carry)
+
+    return _chunk(lax.fori_loop(span[0] // length, (span[1] - 1) // length + 1, epoch, carry))
 
 
 def run_stack(plan: Plan, numbers: Any, state: TrainState, batches: Batch, span: Any) -> Chunk:
     """Train through batches stacked along a new first axis; the arguments are those of :func:`run_rows`."""
     step = plan.step(numbers)
 
-    def unfinished(carry: _Carry) -> Array:
-        return (carry.i < span[1]) & (carry.finite if plan.stop_early else True)
-
-    def train_on(carry: _Carry) -> _Carry:
-        batch = jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, carry.i, keepdims=False), batches)
-        return _advance(step, carry, batch)
+    def train_on(i: Array, carry: _Carry) -> _Carry:
+        batch = jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, i, keepdims=False), batches)
+        return _advance(step, carry, i, batch)
 
     count = len(jax.tree.leaves(batches)[0])
-    carry = _Carry(span[0], state, _no_losses(plan, state, count), jnp.array(True))
-    return _chunk(lax.while_loop(unfinished, train_on, carry), span[0])
+    return _chunk(lax.fori_loop(span[0], span[1], train_on, _Carry(state, _no_losses(state, count))))
 
 
-def _advance(step: TrainStep, carry: _Carry, batch: Batch) -> _Carry:
+def _advance(step: TrainStep, carry: _Carry, i: Array, batch: Batch) -> _Carry:
     state, metrics = step(carry.state, batch)
     loss = metrics["loss"].astype(carry.losses.dtype)
-    return _Carry(carry.i + 1, state, carry.losses.at[carry.i].set(loss), jnp.isfinite(loss))
+    return _Carry(state, carry.losses.at[i].set(loss, mode="promise_in_bounds"))
 
 
-def _no_losses(plan: Plan, state: TrainState, count: int) -> Array:
+def _no_losses(state: TrainState, count: int) -> Array:
     return jnp.zeros(count, jnp.result_type(jnp.float32, *jax.tree.leaves(split_running(state.params)[0])))
 
 
-def _chunk(carry: _Carry, start: Array) -> Chunk:
+def _chunk(carry: _Carry) -> Chunk:
     leaves = jax.tree.leaves(split_running(carry.state.params)[0])
     finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all() if leaves else jnp.array(True)
-    return Chunk(carry.state, carry.losses, carry.i - start, finite)
+    return Chunk(carry.state, carry.losses, finite)
 
 
 def run_members(plan: Plan, numbers: Any, batch_size: int, group: int, data: Batch, each: Any, span: Any) -> Chunk:
     """Train M networks on the same rows, ``group`` of them side by side, and group after group.
 
     Args:
-        plan: what to compile; it does not stop early.
+        plan: what to compile.
         numbers: those of the optimizer.
         batch_size: B.
         group: 1 for one member after another, M for all at once.

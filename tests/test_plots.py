@@ -96,3 +96,41 @@ def test_the_worked_example_shows_every_number():
         "1.26e-06",
     }
     assert shown <= texts
+
+
+def trained(steps=40):
+    """Make a history by a formula: the picture must not depend on how fast a machine converges."""
+    step = np.arange(1, steps + 1) * 45
+    loss, validation = 2.3 * np.exp(-step / 300) + 0.02, 2.3 * np.exp(-step / 280) + 0.07
+    history = {"step": step, "loss": loss, "validation_loss": validation, "validation_accuracy": 1 - validation / 3}
+    return nn.Fit(NET, nn.BinaryCrossEntropy(), PARAMS, None, history | {"step_loss": loss}, "completed")
+
+
+@compared
+def test_history():
+    display = plots.history(trained())
+    assert [ax.get_ylabel() for ax in display.figure_.axes] == ["loss", "on validation data"]
+    return display.figure_
+
+
+def test_history_without_validation_is_one_panel():
+    fit = trained()
+    fit.history.pop("validation_loss"), fit.history.pop("validation_accuracy")
+    _, ax = plt.subplots()
+    display = plots.history(fit, axes=ax)
+    assert display.ax_ is ax
+    assert len(plots.history(fit).figure_.axes) == 1
+
+
+@compared
+def test_population():
+    step, rng = np.arange(1, 31) * 45, np.random.default_rng(0)
+    rates = rng.uniform(100, 500, 40)
+    loss = 2.3 * np.exp(-step[:, None] / rates) + rng.uniform(0.02, 0.1, 40)
+    failed = np.where(np.arange(40) % 20 == 3, 70, 0)
+    loss[:, failed > 0] = np.nan
+    history = {"step": step, "loss": loss, "step_loss": loss}
+    many = nn.Population(NET, nn.BinaryCrossEntropy(), None, history, failed, 40, "completed")
+    display = plots.population(many)
+    assert display.ax_.get_title() == "40 members, 2 failed"
+    return display.figure_

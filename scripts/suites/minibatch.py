@@ -24,7 +24,7 @@ def pixels():
 
 CASES = {  # sizes, data, batch size, epochs a run, rounds
     "digits": ((64, 32, 10), digits, 32, 100, 5),
-    "mnist_small": ((784, 128, 10), pixels, 32, 2, 9),
+    "mnist_small": ((784, 128, 10), pixels, 32, 3, 7),
     "mnist_large": ((784, 512, 512, 10), pixels, 128, 2, 7),
 }
 

@@ -1,0 +1,113 @@
+"""scripts/train.py and the suites of scripts/benchmark.py, run as a user runs them."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxnn as nn
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+TRAIN = [sys.executable, str(SCRIPTS / "train.py")]
+
+
+def train(tmp_path, task, *options, expect=0):
+    command = [*TRAIN, task, "--out", str(tmp_path), "--json", str(tmp_path / "results.json"), *map(str, options)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == expect, run.stderr
+    results = json.loads((tmp_path / "results.json").read_text()) if expect == 0 else None
+    return results, run.stdout, run.stderr
+
+
+def test_digits_with_nothing_else(tmp_path):
+    results, shown, errors = train(tmp_path, "digits-mlp", "--epochs", 15)
+    assert results["task"] == "digits-mlp"
+    assert results["metrics"]["accuracy"] > 0.96
+    assert results["seconds"] > 0
+    assert len(results["history"]["validation_accuracy"]) == 15
+    assert "[0]  Dense(features=256" in shown.replace("    ", "  ")
+    assert "is, told as" in shown
+    assert (tmp_path / "digits-mlp.png").stat().st_size > 10_000
+    assert errors == ""  # no bar where nobody watches
+
+
+@pytest.mark.parametrize(("task", "metric", "least"), [("iris", "accuracy", 0.9), ("diabetes", "r2", 0.35)])
+def test_the_same_seed_gives_the_same_parameters(task, metric, least, tmp_path):
+    first, _, _ = train(tmp_path, task)
+    again, _, _ = train(tmp_path, task)
+    other, _, _ = train(tmp_path, task, "--seed", 1, "--method", "auto")
+    assert first["metrics"][metric] > least
+    assert other["metrics"][metric] > least
+    assert first["params_sha256"] == again["params_sha256"] != other["params_sha256"]
+    assert first["history"] == again["history"]
+
+
+def test_killed_and_started_again_with_the_same_command(tmp_path):
+    options = ("--epochs", 12, "--export", tmp_path / "model.safetensors")
+    whole, _, _ = train(tmp_path, "moons", *options)
+    folder = tmp_path / "checkpoints"
+    command = [*TRAIN, "moons", *map(str, options), "--checkpoint", str(folder), "--out", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (folder / "66").exists():  # the third of twelve
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    resumed, _, _ = train(tmp_path, "moons", *options, "--checkpoint", folder)
+    assert resumed["params_sha256"] == whole["params_sha256"]
+    assert resumed["history"] == whole["history"]
+    net, params = nn.load_model(tmp_path / "model.safetensors")
+    assert nn.predict(net, params, jnp.ones((3, 2), jnp.float32)).shape == (3, 1)
+
+
+@pytest.mark.slow
+def test_a_language_model_learns_to_write(tmp_path):
+    results, shown, _ = train(tmp_path, "text-gru", "--epochs", 1)
+    assert results["metrics"]["bits_per_character"] < 2.6
+    written = shown.split("bits/character")[1].partition("\n\n")[2].partition("\nfigure")[0]
+    assert written.startswith("The ")
+    assert len(written.strip()) > 200
+
+
+def test_mnist_from_a_file_and_without_a_network(tmp_path):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (200, 28, 28)).astype(np.uint8), np.arange(200) % 10
+    file = tmp_path / "mnist.npz"
+    np.savez(file, x_train=images, y_train=labels, x_test=images[:50], y_test=labels[:50])
+    results, _, _ = train(tmp_path, "mnist", "--data", file, "--epochs", 2)
+    assert len(results["history"]["loss"]) == 2
+    _, _, errors = train(tmp_path, "mnist", "--data", tmp_path / "nothing.npz", expect=1)
+    assert errors.startswith("error: mnist: expected an .npz file with x_train")
+
+
+def test_help_names_every_task():
+    shown = subprocess.run([*TRAIN, "--help"], capture_output=True, text=True, check=True).stdout
+    for task in ("iris", "moons", "digits-mlp", "digits-cnn", "diabetes", "text-gru", "text-transformer", "mnist"):
+        assert f"  {task} " in shown
+
+
+def test_the_benchmark_trains_the_same_network_in_each_way(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    from suites import measure, peers
+
+    rng = np.random.default_rng(0)
+    x, y = rng.random((70, 6), dtype=np.float32), rng.integers(0, 3, 70)
+    contestants = {make.__name__: make((6, 5, 3), x, y, 32) for make in (peers.ours, peers.raw_jax, peers.sklearn)}
+    seconds = measure.in_turn({name: lambda run=run: run(2) for name, run in contestants.items()}, rounds=3)
+    assert [len(values) for values in seconds.values()] == [3, 3, 3]
+    ratios = measure.against({"ours": [1.0, 2.0, 4.0], "other": [3.0, 4.0, 8.0]})
+    assert ratios == {"ratio_to_other": 2.0}
+
+
+def test_compiling_is_counted(tmp_path):
+    command = [sys.executable, SCRIPTS / "benchmark.py", "compile", "--json", tmp_path / "figures.json"]
+    subprocess.run(command, check=True, capture_output=True)
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["compile"]["compiled_again"] == 0
+    assert figures["compile"]["compiled_first"] > 0
+    assert figures["environment"]["jax"]
