@@ -162,7 +162,9 @@ class Loop:
                     break
                 self._take(done)
                 shown.update(len(done.losses))
-                shown.set_postfix(refresh=False, loss=f"{np.mean(done.losses[-1]):.4g}")
+                shown.set_postfix(refresh=False, loss=f"{_mean_of_finite(done.losses[-1]):.4g}")
+            if self._recorded != self.position:  # the end did not fall on a record
+                self._record(self.position)
             self.stopped = self.stopped or "completed"
             if self._checkpoints and self._saved != self.position:
                 self._save(self._checkpoints)
@@ -195,8 +197,6 @@ class Loop:
             due = list(range(first, self.position + 1, self._every))
         else:
             due = [self.position] if done.ends_epoch else []
-        if self.position == self._total and self.position not in due:
-            due.append(self.position)
         for step in due:
             self._record(step)
 
@@ -293,3 +293,8 @@ class Loop:
         score = None if score is None else float(np.mean(score))
         checkpoints.save(self.position, tree, self._about, score)
         self._saved = self.position
+
+
+def _mean_of_finite(values: np.ndarray) -> float:
+    finite = np.ravel(values)[np.isfinite(np.ravel(values))]
+    return float(finite.mean()) if len(finite) else math.nan

@@ -23,12 +23,14 @@ from jaxnn.backprop import Method
 from jaxnn.batches import Batch, as_batch, is_stream, rows_of
 from jaxnn.checkpoint import Checkpoints
 from jaxnn.checks import InputError, check_choice, check_finite
+from jaxnn.compiled import Plan, make_plan
 from jaxnn.evaluation import ROWS, Scorer, check_rows, check_targets, in_batches, make_scorer, results, score
 from jaxnn.loop import Callback, Loop
 from jaxnn.metrics import probabilities
+from jaxnn.optimizers import take_apart_init
 from jaxnn.portable import Program
 from jaxnn.sources import Members
-from jaxnn.step import Plan, TrainState, make_plan, take_apart_init, train_step
+from jaxnn.step import TrainState, train_step
 from jaxnn.train import Fit, check_batch_size, check_counts, describe_run, losing_nothing
 from jaxnn.types import Layer, Loss, Params, join_running, split_running
 

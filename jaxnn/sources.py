@@ -13,16 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn.batches import Batch, Stack, ahead, epoch_order, on_device, rows_of, shuffle_seeds
-from jaxnn.step import (
+from jaxnn.compiled import (
     Chunk,
     Plan,
-    TrainState,
     train_members,
     train_rows,
     train_rows_in_place,
     train_stack,
     train_stack_in_place,
 )
+from jaxnn.step import TrainState
 
 SECONDS = 0.5  # how long one compiled call should last
 STEPS = 1024  # how many steps' worth of epochs a call may take at once

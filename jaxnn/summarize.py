@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from jaxtyping import PyTree
 
@@ -160,7 +159,7 @@ def _flops(equation: JaxprEqn) -> int:
         times = settings["length"] if name == "scan" else 1
         costs = [count_flops(part) for part in inner]
         return times * (max(costs) if name == "cond" else sum(costs))
-    if name in FREE or output is None or not np.issubdtype(getattr(output, "dtype", int), np.inexact):
+    if name in FREE or output is None or not jnp.issubdtype(getattr(output, "dtype", int), jnp.inexact):
         return 0
     if name.startswith(("reduce_", "cum", "arg")):
         return math.prod(_shape(equation.invars[0]))

@@ -20,10 +20,11 @@ from jaxnn.backprop import Method
 from jaxnn.batches import Batch, as_batch, check_stream, is_stream, rows_of, stacks
 from jaxnn.checkpoint import Checkpoints
 from jaxnn.checks import InputError, check_positive_int
+from jaxnn.compiled import Plan, make_plan
 from jaxnn.evaluation import ROWS, Scorer, check_targets, evaluate, make_scorer, predict
 from jaxnn.loop import Callback, EarlyStopping, Loop, NotFiniteError
 from jaxnn.sources import Rows, Stream
-from jaxnn.step import Plan, TrainState, init_state, make_plan, train_step
+from jaxnn.step import TrainState, init_state, train_step
 from jaxnn.types import Layer, Loss, Params, to_json
 
 STREAM_EVERY = 100  # steps between two records of a stream that is not counted in epochs

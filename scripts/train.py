@@ -299,7 +299,13 @@ def main():
     task = SETTINGS[arguments.task].build(arguments)
     print(nn.summary(task.net, task.train[0][: arguments.batch_size]))
     began = time.perf_counter()
-    fit = train(task, arguments)
+    try:
+        fit = train(task, arguments)
+    except (nn.TrainingError, nn.TrainingInterrupted) as stopped:
+        if arguments.export:
+            nn.save_model(arguments.export, task.net, stopped.result.params)
+            print(f"model, as far as it was trained: {arguments.export}")
+        sys.exit(f"error: {stopped}")
     seconds = time.perf_counter() - began
     report(arguments.task, task, fit, seconds)
     draw(arguments.task, task, fit, arguments.out)

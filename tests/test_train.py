@@ -152,6 +152,15 @@ def test_a_stream_is_trained_on_like_the_same_rows():
         assert np.array_equal(rows.history[name], stream.history[name])
 
 
+def test_records_may_come_at_any_distance():
+    stream = fit(data=Batches(), batch_size=None, epochs=2, every=3)
+    assert stream.history["step"].tolist() == [3, 6, 9, 10]
+    assert np.average(stream.history["loss"], weights=[24, 21, 24, 5]) == pytest.approx(
+        np.average(stream.history["step_loss"], weights=[8, 8, 8, 8, 5] * 2)
+    )
+    assert fit(epochs=2, every=4).history["step"].tolist() == [4, 8, 10]
+
+
 def test_a_stream_of_single_pass_in_steps(tmp_path):
     np.save(tmp_path / "x.npy", X)
     memory_mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
