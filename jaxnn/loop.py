@@ -156,13 +156,8 @@ class Loop:
             self._written(),
             bar(show, total=self._total, initial=self.position, unit="step", desc="fit") as shown,
         ):
-            while not self.stopped and self.position != self._total:
-                done = self._source.advance(self.state, self.position, self._horizon())
-                if done is None:
-                    break
-                self._take(done)
-                shown.update(len(done.losses))
-                shown.set_postfix(refresh=False, loss=f"{_mean_of_finite(done.losses[-1]):.4g}")
+            while not self.stopped and self.position != self._total and self._go_on(shown):
+                pass
             if self._recorded != self.position:  # the end did not fall on a record
                 self._record(self.position)
             self.stopped = self.stopped or "completed"
@@ -176,6 +171,16 @@ class Loop:
         return columns | {"step_loss": np.concatenate(self.losses) if self.losses else np.zeros(0)}
 
     # ── Between two calls ───────────────────────────────────────────────────────────────────────
+
+    def _go_on(self, shown: Any) -> bool:
+        """Make one compiled call, or say that the data are at their end. The state before it is let go of here."""
+        done = self._source.advance(self.state, self.position, self._horizon())
+        if done is None:
+            return False
+        self._take(done)
+        shown.update(len(done.losses))
+        shown.set_postfix(refresh=False, loss=f"{_mean_of_finite(done.losses[-1]):.4g}")
+        return True
 
     def _horizon(self) -> int:
         """Give the next step at which something has to be done here."""

@@ -8,8 +8,24 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
+from jaxnn.checks import InputError
 from jaxnn.portable import Program, take_apart
 from jaxnn.types import Params
+
+
+def as_transformation(who: str, optimizer: Any) -> optax.GradientTransformation:
+    """Give an optimizer of optax as the pair of functions that it is.
+
+    Raises:
+        InputError: if it is none.
+    """
+    if isinstance(optimizer, optax.MultiSteps):
+        optimizer = optimizer.gradient_transformation()
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise InputError(
+            f"{who}: expected optimizer to be an optax.GradientTransformation, got {type(optimizer).__name__}."
+        )
+    return optimizer
 
 
 def first_state(optimizer: optax.GradientTransformation, trained: Params) -> PyTree:

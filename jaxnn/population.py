@@ -174,7 +174,7 @@ def fit_population(
         for name, values in (hyperparameters or {}).items()
     }
     scale = None if initial_scale is None else _per_member("initial_scale", initial_scale, (members,))
-    states = _initial(net, optimizer, data.x, keys, scale, hyperparameters)
+    states = _initial(net, step.optimizer, data.x, keys, scale, hyperparameters)
     one = jax.tree.map(lambda leaf: leaf[0], states)
     check_targets("fit_population", net, loss, one.params, data)
     scorer = make_scorer("fit_population", net, loss, one.params, validation, metrics)

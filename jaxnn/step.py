@@ -11,7 +11,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from jaxnn.backprop import Method, run_pass
 from jaxnn.batches import Batch
 from jaxnn.checks import InputError, check_choice, check_key
-from jaxnn.optimizers import first_state
+from jaxnn.optimizers import as_transformation, first_state
 from jaxnn.types import Layer, Loss, Params, join_running, split_running
 
 PRECISIONS = ("bfloat16",)
@@ -90,7 +90,7 @@ def train_step(
     Args:
         net: a layer or network.
         loss: a loss.
-        optimizer: any of optax; it is given the trained parameters alone, without running statistics,
+        optimizer: any of optax, MultiSteps too; it is given the trained parameters alone, without running statistics,
             and the value and gradient as extra arguments.
         method: "hand" for the derived backward passes, "auto" for ``jax.grad``.
         precision: "bfloat16" to run forward and backward passes in it, while parameters, optimizer and
@@ -103,14 +103,10 @@ def train_step(
         raise InputError(f"train_step: expected net to be a layer, got {net!r}.")
     if not isinstance(loss, Loss):
         raise InputError(f"train_step: expected loss to be a loss, got {loss!r}.")
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise InputError(
-            f"train_step: expected optimizer to be an optax.GradientTransformation, got {type(optimizer).__name__}."
-        )
     check_choice("train_step", "method", method, ("hand", "auto"))
     if precision is not None:
         check_choice("train_step", "precision", precision, PRECISIONS)
-    return TrainStep(net, loss, optimizer, method, precision)
+    return TrainStep(net, loss, as_transformation("train_step", optimizer), method, precision)
 
 
 def init_state(
@@ -129,6 +125,7 @@ def init_state(
         InputError: if the key is not one, or x does not fit the network.
     """
     check_key("init_state", key)
+    optimizer = as_transformation("init_state", optimizer)
     init_key, run_key = jax.random.split(key)
     params = net.init(init_key, x) if params is None else jax.tree.map(jnp.array, params)
     trained = split_running(params)[0]

@@ -152,7 +152,7 @@ def fit(
     else:
         first = data = as_batch("fit", data)
         size = check_batch_size("fit", batch_size, rows_of(data))
-    state = _initial(net, optimizer, first.x, key, params, state)
+    state = _initial(net, step.optimizer, first.x, key, params, state)
     check_targets("fit", net, loss, state.params, first)
     scorer = make_scorer("fit", net, loss, state.params, validation, metrics)
     _check_monitor(early_stopping, scorer)

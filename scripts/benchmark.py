@@ -22,6 +22,7 @@ SUITES = {
     "minibatch": "an epoch of three networks: scikit-learn, Keras, equinox, nnx, PyTorch, a JAX scan",
     "population": "256 networks at once: solo runs and scikit-learn",
     "startup": "import, and from the start of the process to a trained classifier",
+    "tasks": "what others reach on the tasks of scripts/train.py",
     "compile": "the first step of 24 blocks and of 2",
 }
 PACKAGES = ("jax", "jaxlib", "numpy", "optax", "scikit-learn", "keras", "equinox", "flax", "torch")

@@ -248,7 +248,7 @@ OPTIMIZERS = {
     "schedule and clipping": optax.chain(
         optax.clip_by_global_norm(0.1), optax.sgd(optax.exponential_decay(0.1, 5, 0.9), momentum=0.9)
     ),
-    "accumulation": optax.MultiSteps(optax.adam(1e-2), 3).gradient_transformation(),
+    "accumulation": optax.MultiSteps(optax.adam(1e-2), 3),
     "average of the updates": optax.chain(optax.adam(1e-2), optax.ema(0.9)),
     "masked decay": optax.adamw(1e-2, mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params)),
     "reduce on plateau": optax.chain(optax.adam(1e-2), optax.contrib.reduce_on_plateau(patience=1)),
