@@ -145,6 +145,15 @@ class Checkpoints:
         return self._orbax.CheckpointManager(self.directory, options=options)
 
 
+def as_checkpoints(who: str, given: Any) -> Checkpoints | None:
+    """Give the checkpoints that a caller named: as they are, or by their folder."""
+    if given is None or isinstance(given, Checkpoints):
+        return given
+    if not isinstance(given, str | os.PathLike):
+        raise InputError(f"{who}: expected checkpoint to be a folder or Checkpoints, got {type(given).__name__}.")
+    return Checkpoints(given)
+
+
 class Checkpoint(NamedTuple):
     """What was read: the step, arrays by path, and what they belong to."""
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnn.batches import shuffle_seeds
 from jaxnn.checkpoint import Checkpoints
 from jaxnn.checks import InputError, check_choice, check_positive_int
 from jaxnn.progress import bar
@@ -266,7 +267,13 @@ class Loop:
         if found is None:
             return
         found.check({name: value for name, value in self._about.items() if name not in ("optimizer", "jax")})
-        self.state = found.restore("state", self.state)
+        state = found.restore("state", self.state)
+        fresh, stored = (shuffle_seeds(each.key) for each in (self.state, state))
+        if fresh != stored:
+            raise InputError(
+                f"checkpoint {found.step}: belongs to another run: expected one of key data {fresh[0]}, got {stored[0]}."
+            )
+        self.state = state
         if found.about["jax"] == self._about["jax"]:  # another version may write the same formula in another way
             found.check(self._about)
         history = found.group("history")

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import os
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +22,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from jaxnn.backprop import Method
 from jaxnn.batches import Batch, as_batch, is_stream, rows_of
-from jaxnn.checkpoint import Checkpoints
+from jaxnn.checkpoint import Checkpoints, as_checkpoints
 from jaxnn.checks import InputError, check_choice, check_finite
 from jaxnn.compiled import Plan, make_plan
 from jaxnn.evaluation import ROWS, Scorer, check_rows, check_targets, in_batches, make_scorer, results, score
@@ -114,7 +115,7 @@ def fit_population(
     metrics: Any = (),
     every: int | None = None,
     callbacks: tuple[Callback, ...] = (),
-    checkpoint: Checkpoints | str | None = None,
+    checkpoint: Checkpoints | str | os.PathLike | None = None,
     method: Method = "hand",
     precision: str | None = None,
     shuffle: bool = True,
@@ -184,7 +185,7 @@ def fit_population(
         states,
         score=scorer and functools.partial(_score_members, scorer, group),
         callbacks=tuple(callbacks),
-        checkpoints=Checkpoints(checkpoint) if isinstance(checkpoint, str) else checkpoint,
+        checkpoints=as_checkpoints("fit_population", checkpoint),
         about=describe_run(plan, rows_of(data), batch_size)
         | {"members": members, "hyperparameters": {name: v.tolist() for name, v in hyperparameters.items()}},
     )

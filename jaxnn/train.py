@@ -7,18 +7,20 @@ happens between the calls is in :mod:`jaxnn.loop`.
 import dataclasses
 import itertools
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxnn.backprop import Method
 from jaxnn.batches import Batch, as_batch, check_stream, is_stream, rows_of, stacks
-from jaxnn.checkpoint import Checkpoints
+from jaxnn.checkpoint import Checkpoints, as_checkpoints
 from jaxnn.checks import InputError, check_positive_int
 from jaxnn.compiled import Plan, make_plan
 from jaxnn.evaluation import ROWS, Scorer, check_targets, evaluate, make_scorer, predict
@@ -93,7 +95,7 @@ def fit(
     every: int | None = None,
     callbacks: tuple[Callback, ...] = (),
     early_stopping: EarlyStopping | None = None,
-    checkpoint: Checkpoints | str | None = None,
+    checkpoint: Checkpoints | str | os.PathLike | None = None,
     method: Method = "hand",
     precision: str | None = None,
     shuffle: bool = True,
@@ -157,15 +159,15 @@ def fit(
     scorer = make_scorer("fit", net, loss, state.params, validation, metrics)
     _check_monitor(early_stopping, scorer)
     plan, numbers = make_plan(step, state)
-    if isinstance(checkpoint, str):
-        checkpoint = Checkpoints(checkpoint)
+    if not keep_last_good:
+        state = jax.tree.map(jnp.copy, state)  # the caller's own is not to be donated
 
     loop = Loop(
         state,
         score=scorer,
         callbacks=tuple(callbacks),
         early_stopping=early_stopping,
-        checkpoints=checkpoint,
+        checkpoints=as_checkpoints("fit", checkpoint),
         about=describe_run(plan, None if streamed else rows_of(data), batch_size),
     )
     loop.resume()

@@ -65,6 +65,12 @@ def test_resume_gives_the_same_bits(tmp_path):
     assert_same_run(fit(), done)
 
 
+def test_keys_of_the_older_kind_resume_too(tmp_path):
+    key = jax.random.PRNGKey(0)
+    interrupted(tmp_path, key=key)
+    assert_same_run(fit(key=key), fit(key=key, checkpoint=tmp_path))
+
+
 def test_more_epochs_go_on_from_the_end(tmp_path):
     fit(epochs=2, checkpoint=str(tmp_path))
     assert_same_run(fit(), fit(checkpoint=str(tmp_path)))
