@@ -271,7 +271,7 @@ class Loop:
         fresh, stored = (shuffle_seeds(each.key) for each in (self.state, state))
         if fresh != stored:
             raise InputError(
-                f"checkpoint {found.step}: belongs to another run: expected one of key data {fresh[0]}, got {stored[0]}."
+                f"checkpoint {found.step}: belongs to another run: expected key data {fresh[0]}, got {stored[0]}."
             )
         self.state = state
         if found.about["jax"] == self._about["jax"]:  # another version may write the same formula in another way

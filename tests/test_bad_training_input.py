@@ -248,7 +248,7 @@ def test_a_checkpoint_of_something_else(tmp_path):
     refuses(r"expected loss.smoothing to be 0.1, got 0.0.", NET, nn.SoftmaxCrossEntropy(0.1), ADAM, (X, Y))
     refuses(r"expected data.batch_size to be 5, got 4.", batch_size=5)
     refuses(r"expected nothing at \['state'\].opt_state\[0\].count, got an array.", NET, LOSS, optax.sgd(0.1), (X, Y))
-    refuses(r"another run: expected one of key data \[\d+, \d+\], got", key=jax.random.key(1))
+    refuses(r"another run: expected key data \[\d+, \d+\], got", key=jax.random.key(1))
     refuses(r"expected optimizer", NET, LOSS, optax.adamw(1e-2), (X, Y))
     assert len(fit(checkpoint=where, epochs=3).history["loss"]) == 3  # and nothing was lost
     assert Checkpoints(where).steps() == (3, 6, 9)
