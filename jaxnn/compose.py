@@ -14,6 +14,7 @@ from jax import lax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from jaxnn.checks import InputError, check_choice, check_like, check_positive_int, check_shape, inside
+from jaxnn.formulas import Formulas
 from jaxnn.types import Layer, Params, Static, advance, check_input, layer
 
 
@@ -96,6 +97,7 @@ class Residual:
     """
 
     body: Layer
+    formulas = Formulas("y = x + f1", "dx = dy + df1")  # of a combinator: f1 is what its first child gives
 
     def __post_init__(self) -> None:
         _check_layers(self, "body", (self.body,))
@@ -196,6 +198,23 @@ class Parallel:
     def advance(self, params: tuple[Params, ...], cache: Any) -> tuple[Params, ...]:
         """Move on the running statistics of each branch."""
         return tuple(advance(*parts) for parts in zip(self.branches, params, cache[0], strict=True))
+
+    def formulas(self, x: PyTree, cache: Any) -> Formulas:
+        """State how outputs are joined: f1 is that of the first branch, dy1 what it is handed back, df1 its dx."""
+        widths = cache[1].value
+        numbers = range(1, len(widths) + 1)
+        dx = "" if jnp.issubdtype(jax.tree.leaves(x)[0].dtype, jnp.integer) else "dx = "
+        dx += " + ".join(f"df{i}" for i in numbers) if dx else ""
+        if self.join == "add":
+            return Formulas("y = " + " + ".join(f"f{i}" for i in numbers), dx)
+        starts = [sum(widths[:i]) for i in range(len(widths))]
+        parts = [f"f{i}[n, o - {start}]" for i, start in zip(numbers, starts, strict=True)]
+        tests = [f" if o < {start} else " for start in starts[1:]]
+        y = "".join(part + test for part, test in zip(parts, [*tests, ""], strict=True))
+        back = [
+            f"dy{i}[n, o:{width}] = dy[n, o + {start}]" for i, width, start in zip(numbers, widths, starts, strict=True)
+        ]
+        return Formulas(f"y[n, o] = {y}", "\n".join([*back, dx]))
 
 
 @layer

@@ -25,6 +25,7 @@ from jaxnn.checks import (
     check_shape,
 )
 from jaxnn.descent import Descent, gradient_descent
+from jaxnn.formulas import Formulas
 from jaxnn.layers import Sigmoid
 from jaxnn.types import AnyArray, Layer, layer
 
@@ -44,6 +45,10 @@ class Neuron:
     """
 
     activation: Layer = Sigmoid()
+    formulas = Formulas(
+        "x1[n] = sum(x[n, i] * theta[i] for i in I)\ny = f1",
+        "dtheta[i] = sum(x[n, i] * df1[n] for n in B)\ndx[n, i] = df1[n] * theta[i]",
+    )
 
     def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> NeuronParams:
         """Draw standard normal weights for inputs of shape (B, I)."""

@@ -6,17 +6,15 @@ from jaxnn.layers.activations import (
     SELU,
     HardSigmoid,
     LeakyReLU,
-    LogSoftmax,
     Mish,
     ReLU,
     Sigmoid,
     SiLU,
-    Softmax,
     Softplus,
     Step,
     Tanh,
 )
-from jaxnn.layers.attention import AttentionInput, AttentionParams, MultiHeadAttention, SinusoidalPositions
+from jaxnn.layers.attention import AttentionInput, AttentionParams, MultiHeadAttention
 from jaxnn.layers.convolution import Conv1D, Conv2D, ConvParams, ConvTranspose1D, ConvTranspose2D
 from jaxnn.layers.dense import Dense, DenseParams
 from jaxnn.layers.dropout import Dropout
@@ -32,8 +30,11 @@ from jaxnn.layers.normalization import (
     RMSNormParams,
 )
 from jaxnn.layers.pooling import AveragePool, GlobalAveragePool, MaxPool
-from jaxnn.layers.recurrent import GRU, LSTM, RNN, GRUParams, LSTMState, RecurrentParams, Sequences
+from jaxnn.layers.positions import SinusoidalPositions
+from jaxnn.layers.recurrence import GRUParams, LSTMState, RecurrentParams, Sequences
+from jaxnn.layers.recurrent import GRU, LSTM, RNN
 from jaxnn.layers.reshape import Flatten, Reshape
+from jaxnn.layers.softmax import LogSoftmax, Softmax
 
 __all__ = [
     "ELU",

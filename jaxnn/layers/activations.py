@@ -17,30 +17,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxnn.checks import check_choice, check_floating, check_like, check_no_params, check_shape
-from jaxnn.numerics import wide
+from jaxnn.checks import check_choice, check_shape
+from jaxnn.formulas import Formulas
+from jaxnn.layers.activation import Activation
 from jaxnn.types import Static, layer
 
 
-class Elementwise:
-    """What all activations share: no parameters, and the checks of input and gradient."""
-
-    kinks: ClassVar[str] = ""
-
-    def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> tuple[()]:
-        """Give no parameters: ``()``."""
-        return ()
-
-    def _check_forward(self, params: tuple[()], x: Array) -> None:
-        check_no_params(self, params)
-        check_floating(self, "x", x)
-
-    def _check_backward(self, dy: Array, like: Array) -> None:
-        check_like(self, "dy", dy, like, "the output")
-
-
 @layer
-class Step(Elementwise):
+class Step(Activation):
     """The Heaviside step, the Perceptron's activation (Rosenblatt, 1958): 1 where x > 0, else 0.
 
     Its derivative is 0 everywhere that it exists, so **no gradient passes**: a network with a Step
@@ -49,6 +33,7 @@ class Step(Elementwise):
     """
 
     kinks: ClassVar[str] = "x = 0"
+    formulas = Formulas("y = 1 if x > 0 else 0", "dx = 0 * dy")
 
     def forward(
         self, params: tuple[()], x: Float[Array, "*n"], key: PRNGKeyArray | None = None
@@ -66,11 +51,13 @@ class Step(Elementwise):
 
 
 @layer
-class Sigmoid(Elementwise):
+class Sigmoid(Activation):
     r"""The logistic function, σ(x) = 1 / (1 + exp(-x)), with σ' = σ (1 - σ).
 
     Computed without overflow for inputs of any size: σ(±1000) is 1 and 0.
     """
+
+    formulas = Formulas("y = σ(x)", "dx = y * (1 - y) * dy")
 
     def forward(
         self, params: tuple[()], x: Float[Array, "*n"], key: PRNGKeyArray | None = None
@@ -88,8 +75,10 @@ class Sigmoid(Elementwise):
 
 
 @layer
-class Tanh(Elementwise):
+class Tanh(Activation):
     """The hyperbolic tangent, with tanh' = 1 - tanh²."""
+
+    formulas = Formulas("y = tanh(x)", "dx = (1 - y**2) * dy")
 
     def forward(
         self, params: tuple[()], x: Float[Array, "*n"], key: PRNGKeyArray | None = None
@@ -107,7 +96,7 @@ class Tanh(Elementwise):
 
 
 @layer
-class ReLU(Elementwise):
+class ReLU(Activation):
     """The rectified linear unit, max(0, x) (Nair and Hinton, 2010).
 
     At the kink, x = 0, the derivative is taken as 0: the convention of ``jax.nn.relu`` and of
@@ -116,6 +105,7 @@ class ReLU(Elementwise):
     """
 
     kinks: ClassVar[str] = "x = 0"
+    formulas = Formulas("y = x if x > 0 else 0", "dx = dy if y > 0 else 0")
 
     def forward(
         self, params: tuple[()], x: Float[Array, "*n"], key: PRNGKeyArray | None = None
@@ -133,13 +123,14 @@ class ReLU(Elementwise):
 
 
 @layer
-class HardSigmoid(Elementwise):
+class HardSigmoid(Activation):
     """The piecewise linear sigmoid: 0 below -3, 1 above 3, x/6 + 1/2 between (Howard et al., 2019).
 
     At both kinks the derivative is taken as 0, as ``jax.nn.hard_sigmoid`` and PyTorch do.
     """
 
     kinks: ClassVar[str] = "x = ±3"
+    formulas = Formulas("y = max(0, min(1, x / 6 + 1 / 2))", "dx = dy / 6 if abs(x) < 3 else 0")
 
     def forward(
         self, params: tuple[()], x: Float[Array, "*n"], key: PRNGKeyArray | None = None
@@ -157,7 +148,7 @@ class HardSigmoid(Elementwise):
 
 
 @layer
-class LeakyReLU(Elementwise):
+class LeakyReLU(Activation):
     """x where it is positive, slope · x elsewhere (Maas et al., 2013). At 0 the derivative is ``slope``, as in PyTorch.
 
     Args:
@@ -166,6 +157,7 @@ class LeakyReLU(Elementwise):
 
     slope: float = 0.01
     kinks: ClassVar[str] = "x = 0"
+    formulas = Formulas("y = x if x > 0 else slope * x", "dx = dy if x > 0 else slope * dy")
 
     def forward(
         self, params: tuple[()], x: Float[Array, "*n"], key: PRNGKeyArray | None = None
@@ -182,7 +174,7 @@ class LeakyReLU(Elementwise):
 
 
 @layer
-class ELU(Elementwise):
+class ELU(Activation):
     """The exponential linear unit: x where it is positive, α (exp(x) - 1) elsewhere (Clevert et al., 2016).
 
     Args:
@@ -191,6 +183,7 @@ class ELU(Elementwise):
 
     alpha: float = 1.0
     kinks: ClassVar[str] = "x = 0, unless α = 1"
+    formulas = Formulas("y = x if x > 0 else alpha * expm1(x)", "dx = dy if x > 0 else alpha * exp(x) * dy")
 
     def forward(
         self, params: tuple[()], x: Float[Array, "*n"], key: PRNGKeyArray | None = None
@@ -208,12 +201,15 @@ class ELU(Elementwise):
 
 
 @layer
-class SELU(Elementwise):
+class SELU(Activation):
     """The self-normalising ELU: λ ELU(x), with λ and α that keep mean 0 and variance 1 (Klambauer et al., 2017)."""
 
     kinks: ClassVar[str] = "x = 0"
     ALPHA: ClassVar[float] = 1.6732632423543772
     LAMBDA: ClassVar[float] = 1.0507009873554805
+    formulas = Formulas(
+        "y = LAMBDA * (x if x > 0 else ALPHA * expm1(x))", "dx = LAMBDA * (dy if x > 0 else ALPHA * exp(x) * dy)"
+    )
 
     def forward(
         self, params: tuple[()], x: Float[Array, "*n"], key: PRNGKeyArray | None = None
@@ -231,8 +227,10 @@ class SELU(Elementwise):
 
 
 @layer
-class Softplus(Elementwise):
+class Softplus(Activation):
     """The smooth ReLU, log(1 + exp(x)), whose derivative is the sigmoid (Dugas et al., 2001)."""
+
+    formulas = Formulas("y = max(x, 0) + log1p(exp(-abs(x)))", "dx = σ(x) * dy")
 
     def forward(
         self, params: tuple[()], x: Float[Array, "*n"], key: PRNGKeyArray | None = None
@@ -249,8 +247,10 @@ class Softplus(Elementwise):
 
 
 @layer
-class SiLU(Elementwise):
+class SiLU(Activation):
     """The sigmoid linear unit or swish, x σ(x) (Elfwing et al., 2018; Ramachandran et al., 2017)."""
+
+    formulas = Formulas("y = x * σ(x)", "dx = σ(x) * (1 + x * (1 - σ(x))) * dy")
 
     def forward(
         self, params: tuple[()], x: Float[Array, "*n"], key: PRNGKeyArray | None = None
@@ -268,8 +268,13 @@ class SiLU(Elementwise):
 
 
 @layer
-class Mish(Elementwise):
+class Mish(Activation):
     """x tanh(softplus(x)) (Misra, 2019)."""
+
+    formulas = Formulas(
+        "t = tanh(max(x, 0) + log1p(exp(-abs(x))))\ny = x * t",
+        "dx = (t + x * (1 - t**2) * σ(x)) * dy",
+    )
 
     def forward(
         self, params: tuple[()], x: Float[Array, "*n"], key: PRNGKeyArray | None = None
@@ -287,7 +292,7 @@ class Mish(Elementwise):
 
 
 @layer
-class GELU(Elementwise):
+class GELU(Activation):
     """The Gaussian error linear unit, x Φ(x), with Φ the normal distribution (Hendrycks and Gimpel, 2016).
 
     Args:
@@ -300,6 +305,15 @@ class GELU(Elementwise):
 
     def __post_init__(self) -> None:
         check_choice("GELU", "form", self.form, ("exact", "tanh"))
+
+    def formulas(self, x: Any, cache: Any) -> Formulas:
+        """State what each form computes."""
+        if self.form == "exact":
+            return Formulas("y = x * Φ(x)", "dx = (Φ(x) + x * φ(x)) * dy")
+        return Formulas(
+            "t = tanh(SCALE * (x + CUBIC * x**3))\ny = x * (1 + t) / 2",
+            "dx = ((1 + t) / 2 + x * (1 - t**2) / 2 * SCALE * (1 + 3 * CUBIC * x**2)) * dy",
+        )
 
     def forward(
         self, params: tuple[()], x: Float[Array, "*n"], key: PRNGKeyArray | None = None
@@ -330,53 +344,3 @@ class GELU(Elementwise):
 
     def _tanh(self, x: Array) -> Array:
         return jnp.tanh(self.SCALE * (x + self.CUBIC * x * x * x))
-
-
-@layer
-class Softmax(Elementwise):
-    """Probabilities from logits along the last axis: y_i = exp(x_i) / Σ_j exp(x_j) (Bridle, 1990).
-
-    Not elementwise: ∂y_i/∂x_j = y_i (δ_ij - y_j). In front of a cross-entropy use the loss on logits instead.
-    """
-
-    def forward(
-        self, params: tuple[()], x: Float[Array, "*n"], key: PRNGKeyArray | None = None
-    ) -> tuple[Float[Array, "*n"], Any]:
-        """Return the softmax of each row."""
-        self._check_forward(params, x)
-        e, total = _exponentials(x)
-        return (e / total).astype(x.dtype), (e, total)  # rather than y: no second matrix is then needed to go back
-
-    def backward(self, params: tuple[()], cache: Any, dy: Float[Array, "*n"]) -> tuple[tuple[()], Float[Array, "*n"]]:
-        """Return y (dy - Σ_j y_j dy_j), the product of dy with diag(y) - y yᵀ, which is never formed."""
-        e, total = cache
-        self._check_backward(dy, e)
-        g = wide(dy)
-        mean = (e * g).sum(axis=-1, keepdims=True) / total  # Σ_j y_j dy_j, with y = e / total
-        return (), (e * ((g - mean) / total)).astype(dy.dtype)
-
-
-@layer
-class LogSoftmax(Elementwise):
-    """Log-probabilities from logits along the last axis: y_i = x_i - log Σ_j exp(x_j)."""
-
-    def forward(
-        self, params: tuple[()], x: Float[Array, "*n"], key: PRNGKeyArray | None = None
-    ) -> tuple[Float[Array, "*n"], Any]:
-        """Return the log-softmax of each row."""
-        self._check_forward(params, x)
-        e, total = _exponentials(x)
-        return jax.nn.log_softmax(wide(x), axis=-1).astype(x.dtype), (e, total)  # their quotient is the softmax
-
-    def backward(self, params: tuple[()], cache: Any, dy: Float[Array, "*n"]) -> tuple[tuple[()], Float[Array, "*n"]]:
-        """Return dy - softmax(x) Σ_j dy_j."""
-        e, total = cache
-        self._check_backward(dy, e)
-        g = wide(dy)
-        return (), (g - e * (g.sum(axis=-1, keepdims=True) / total)).astype(dy.dtype)
-
-
-def _exponentials(x: Array) -> tuple[Array, Array]:
-    """Give exp(x - max x) along the last axis, and its sum, which is at least 1."""
-    e = jnp.exp(wide(x) - jax.lax.stop_gradient(wide(x).max(axis=-1, keepdims=True)))
-    return e, e.sum(axis=-1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Attention, and the positions that it would not know of by itself.
+"""Attention.
 
 B batch, T queries, S keys, C channels, N heads, D = C/N channels of a head.
 
@@ -23,13 +23,13 @@ from jaxnn.checks import (
     InputError,
     check_floating,
     check_lengths,
-    check_no_params,
     check_params,
-    check_positive,
     check_positive_int,
     check_shape,
 )
+from jaxnn.formulas import Formulas
 from jaxnn.layers.initializers import Initializer, check_initializer, initialize
+from jaxnn.layers.positions import angles, rotate
 from jaxnn.numerics import along_last, rows, wide
 from jaxnn.types import Static, layer
 
@@ -220,6 +220,22 @@ class MultiHeadAttention:
             masks.append(jnp.broadcast_to(real[:, None, None], (len(real), 1, queries, keys)))
         return functools.reduce(jnp.logical_and, masks) if masks else None
 
+    def formulas(self, x: Any, cache: Any) -> Formulas:
+        """State the projections of each head h, the scores of each query t and key s, and the way back."""
+        given = x if isinstance(x, AttentionInput) else AttentionInput(x)
+        context = given.x if given.context is None else given.context
+        size = given.x.shape[-1] // self.heads
+        allowed = self._allowed(given, given.x.shape[1], context.shape[1])
+        names: dict[str, Any] = {}
+        if allowed is not None:
+            whole = (given.x.shape[0], self.heads, given.x.shape[1], context.shape[1])
+            names["allowed"] = np.broadcast_to(allowed, whole)
+        if self.rotary:
+            names |= {f.__name__: f(angles(max(given.x.shape[1], context.shape[1]), size)) for f in (np.cos, np.sin)}
+        source = "x" if given.context is None else "context"
+        forward, backward = _formulas(self.heads, size, source, self.bias, self.rotary, allowed is not None)
+        return Formulas(forward, backward, names)
+
 
 # ── Scaled dot-product attention, whole and in blocks ───────────────────────────────────────────
 
@@ -307,56 +323,60 @@ def _affine(x: Array, w: Array, b: Array | None) -> Array:
     return x @ w if b is None else x @ w + along_last(b, x.ndim)
 
 
-# ── Positions ───────────────────────────────────────────────────────────────────────────────────
+# ── Formulas: n sample, h head, t query, s key, d channel of a head, c or j channel of all ──────
 
 
-def angles(time: int, channels: int, period: float = 10000.0) -> np.ndarray:
-    """Give the angle of each position and pair of channels, t / period^(2i/channels), (T, channels/2)."""
-    return np.arange(time)[:, None] / period ** (np.arange(0, channels, 2) / channels)
-
-
-def rotate(x: Float[Array, "B N T D"], back: bool = False) -> Float[Array, "B N T D"]:
-    """Turn each pair of channels (i, i + D/2) by the angle of its position, or back by it."""
-    theta = angles(x.shape[2], x.shape[3])
-    cos, sin = (jnp.asarray(f(theta), x.dtype)[None, None] for f in (np.cos, np.sin))
-    a, b = jnp.split(x, 2, axis=-1)
-    sin = -sin if back else sin
-    return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)
-
-
-@layer
-class SinusoidalPositions:
-    """Add sines and cosines of the position to (B, T, C), so that order can be seen (Vaswani et al., 2017).
-
-    Channel 2i holds sin(t / period^(2i/C)), channel 2i + 1 the cosine.
-
-    Args:
-        period: the longest wavelength, over 2π.
-    """
-
-    period: float = 10000.0
-
-    def __post_init__(self) -> None:
-        check_positive("SinusoidalPositions", "period", self.period)
-
-    def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> tuple[()]:
-        """Give no parameters: ``()``."""
-        return ()
-
-    def forward(
-        self, params: tuple[()], x: Float[Array, "B T C"], key: PRNGKeyArray | None = None
-    ) -> tuple[Float[Array, "B T C"], Static[tuple[int, ...]]]:
-        """Return x plus the positions."""
-        check_no_params(self, params)
-        check_floating(self, "x", x)
-        check_shape(self, "x", x, ("B", "T", "C"))
-        theta = angles(x.shape[1], x.shape[2] + x.shape[2] % 2, self.period)
-        waves = np.stack([np.sin(theta), np.cos(theta)], axis=-1).reshape(x.shape[1], -1)[:, : x.shape[2]]
-        return x + jnp.asarray(waves, x.dtype)[None], Static(x.shape)  # only for the check of dy
-
-    def backward(
-        self, params: tuple[()], cache: Static[tuple[int, ...]], dy: Float[Array, "B T C"]
-    ) -> tuple[tuple[()], Float[Array, "B T C"]]:
-        """Return dy: what is added does not depend on x."""
-        check_shape(self, "dy", dy, cache.value)
-        return (), dy
+def _formulas(heads: int, size: int, source: str, bias: bool, rotary: bool, masked: bool) -> tuple[str, str]:
+    forward, backward, half = [], [], size // 2
+    place, back = f"h * {size} + d", f"j // {size}, t, j % {size}"
+    for name, of in (("q", "x"), ("k", source), ("v", source)):
+        raw = f"{name}raw" if rotary and name != "v" else name
+        b = f" + b{name}[{place}]" if bias else ""
+        forward.append(f"{raw}[n, h:{heads}, t, d:{size}] = sum({of}[n, t, c] * w{name}[c, {place}] for c in C){b}")
+        if raw != name:
+            turn = f"{raw}[n, h, t, d] * cos[t, d] - {raw}[n, h, t, d + {half}] * sin[t, d] if d < {half} else "
+            turn += f"{raw}[n, h, t, d - {half}] * sin[t, d - {half}] + {raw}[n, h, t, d] * cos[t, d - {half}]"
+            forward.append(f"{name}[n, h, t, d] = {turn}")
+    forward.append(f"score[n, h, t, s] = sum(q[n, h, t, d] * k[n, h, s, d] for d in D) / sqrt({size})")
+    if masked:
+        forward += [
+            "m[n, h, t] = max(score[n, h, t, s] if allowed[n, h, t, s] else -1e300 for s in S)",
+            "e[n, h, t, s] = exp(score[n, h, t, s] - m[n, h, t]) if allowed[n, h, t, s] else 0",
+            "total[n, h, t] = sum(e[n, h, t, s] for s in S)",
+            "p[n, h, t, s] = e[n, h, t, s] / total[n, h, t] if total[n, h, t] > 0 else 0",
+        ]
+    else:
+        forward.append("p[n, h, t, s] = exp(score[n, h, t, s]) / sum(exp(score[n, h, t, j]) for j in S)")
+    forward += [
+        "o[n, h, t, d] = sum(p[n, h, t, s] * v[n, h, s, d] for s in S)",
+        f"y[n, t, c] = sum(o[n, {back}] * wo[j, c] for j in J)" + (" + bo[c]" if bias else ""),
+    ]
+    backward += [
+        f"do[n, h:{heads}, t, d:{size}] = sum(dy[n, t, c] * wo[{place}, c] for c in C)",
+        "dv[n, h, s, d] = sum(p[n, h, t, s] * do[n, h, t, d] for t in T)",
+        "dp[n, h, t, s] = sum(do[n, h, t, d] * v[n, h, s, d] for d in D)",
+        "dscore[n, h, t, s] = p[n, h, t, s] * (dp[n, h, t, s] - sum(p[n, h, t, j] * dp[n, h, t, j] for j in S))",
+        f"dq[n, h, t, d] = sum(dscore[n, h, t, s] * k[n, h, s, d] for s in S) / sqrt({size})",
+        f"dk[n, h, s, d] = sum(dscore[n, h, t, s] * q[n, h, t, d] for t in T) / sqrt({size})",
+        f"dwo[j, c] = sum(o[n, {back}] * dy[n, t, c] for n in B for t in T)",
+    ]
+    for name, of in (("q", "x"), ("k", source), ("v", source)):
+        raw = f"d{name}"
+        if rotary and name != "v":
+            raw = f"d{name}raw"
+            turn = f"d{name}[n, h, t, d] * cos[t, d] + d{name}[n, h, t, d + {half}] * sin[t, d] if d < {half} else "
+            turn += f"d{name}[n, h, t, d] * cos[t, d - {half}] - d{name}[n, h, t, d - {half}] * sin[t, d - {half}]"
+            backward.append(f"{raw}[n, h, t, d] = {turn}")
+        backward.append(f"dw{name}[c, j] = sum({of}[n, t, c] * {raw}[n, {back}] for n in B for t in T)")
+        if bias:
+            backward.append(f"db{name}[j] = sum({raw}[n, {back}] for n in B for t in T)")
+    if bias:
+        backward.append("dbo[c] = sum(dy[n, t, c] for n in B for t in T)")
+    raw = "raw" if rotary else ""
+    from_q = f"sum(dq{raw}[n, {back}] * wq[c, j] for j in J)"
+    from_kv = f"sum(dk{raw}[n, {back}] * wk[c, j] + dv[n, {back}] * wv[c, j] for j in J)"
+    if source == "x":
+        backward.append(f"dx[n, t, c] = {from_q} + {from_kv}")
+    else:
+        backward += [f"dx[n, t, c] = {from_q}", f"dcontext[n, t, c] = {from_kv}"]
+    return "\n".join(forward), "\n".join(backward)

@@ -2,14 +2,8 @@
 
 B batch, H and W height and width (or T time), C input channels, O output channels, g groups.
 
-Three functions carry all four layers, because a convolution is linear in its input and in its kernel,
-and both of its derivatives are convolutions too::
-
-    y  = conv(x, w)                slide w over x
-    dx = conv_input(dy, w)         slide the flipped, transposed w over the spread-out dy
-    dw = conv_kernel(x, dy)        slide the spread-out dy over x, the batch as the channel summed over
-
-A transposed convolution is ``conv_input`` used forward, so its backward is made of the other two.
+The three functions of ``convolve`` carry all four layers. A transposed convolution is ``conv_input`` used
+forward, so its backward is made of the other two.
 """
 
 import dataclasses
@@ -21,13 +15,14 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxnn.checks import InputError, check_floating, check_params, check_positive_int, check_shape
+from jaxnn.formulas import Formulas
+from jaxnn.layers.convolve import Geometry, Pairs, conv, conv_input, conv_kernel
 from jaxnn.layers.initializers import Initializer, check_initializer, initialize
 from jaxnn.numerics import along_last
 from jaxnn.types import layer
 
 Sizes = int | tuple[int, ...]
 Padding = str | int | tuple[tuple[int, int], ...]
-Pairs = tuple[tuple[int, int], ...]
 
 
 class ConvParams(NamedTuple):
@@ -37,90 +32,7 @@ class ConvParams(NamedTuple):
     b: Float[Array, "O"] | None
 
 
-class Geometry(NamedTuple):
-    """How a kernel moves over an image: plain numbers, one entry an axis of space."""
-
-    stride: tuple[int, ...]
-    padding: Pairs
-    dilation: tuple[int, ...]
-    groups: int
-
-
-# ── The three convolutions ──────────────────────────────────────────────────────────────────────
-
-
-def conv(x: Float[Array, "B *S C"], w: Float[Array, "*k C_g O"], at: Geometry) -> Float[Array, "B *R O"]:
-    """Return y[b, r, o] = Σ_{k, c} x[b, r · stride + k · dilation - padding, c] w[k, c, o]."""
-    space = "HW"[: len(at.stride)]
-    return lax.conv_general_dilated(
-        x,
-        w,
-        window_strides=at.stride,
-        padding=at.padding,
-        rhs_dilation=at.dilation,
-        dimension_numbers=(f"N{space}C", f"{space}IO", f"N{space}C"),
-        feature_group_count=at.groups,
-    )
-
-
-def conv_input(
-    dy: Float[Array, "B *R O"], w: Float[Array, "*k C_g O"], at: Geometry, size: tuple[int, ...]
-) -> Float[Array, "B *S C"]:
-    """Return dx of ``conv``, for x with ``size`` points along each axis of space.
-
-    Where x[s] met w[k] to give y[r], that is s = r · stride + k · dilation - padding, dy[r] now meets
-    w[k] to give dx[s]: dy is spread out by the stride, and w is flipped, with its channels exchanged.
-    """
-    space = "HW"[: len(at.stride)]
-    kernel = w.shape[:-2]
-    padding = []
-    for n, k, r, s, d, (low, _) in zip(size, kernel, dy.shape[1:-1], at.stride, at.dilation, at.padding, strict=True):
-        reach, spread = d * (k - 1) + 1, (r - 1) * s + 1
-        before = reach - 1 - low
-        padding.append((before, n + reach - 1 - spread - before))
-    # (k, C/g, g·O/g) -> (k, O/g, g·C/g): within each group, inputs and outputs change places
-    outputs = w.shape[-1] // at.groups
-    grouped = w.reshape(*w.shape[:-1], at.groups, outputs)
-    exchanged = jnp.swapaxes(grouped, -3, -1).reshape(*kernel, outputs, at.groups * w.shape[-2])
-    return lax.conv_general_dilated(
-        dy,
-        jnp.flip(exchanged, range(len(kernel))),
-        window_strides=(1,) * len(kernel),
-        padding=padding,
-        lhs_dilation=at.stride,
-        rhs_dilation=at.dilation,
-        dimension_numbers=(f"N{space}C", f"{space}IO", f"N{space}C"),
-        feature_group_count=at.groups,
-    )
-
-
-def conv_kernel(
-    x: Float[Array, "B *S C"], dy: Float[Array, "B *R O"], at: Geometry, kernel: tuple[int, ...]
-) -> Float[Array, "*k C_g O"]:
-    """Return dw of ``conv``: x and dy slid over one another, summed over the batch.
-
-    Stride and dilation change places: dy is spread out by the stride, and the steps from one entry of
-    the kernel to the next are those of the dilation.
-    """
-    space = "HW"[: len(at.stride)]
-    padding = []
-    for n, k, r, s, d, (low, _) in zip(
-        x.shape[1:-1], kernel, dy.shape[1:-1], at.stride, at.dilation, at.padding, strict=True
-    ):
-        reach, spread = d * (k - 1) + 1, (r - 1) * s + 1
-        padding.append((low, spread - n + reach - 1 - low))
-    return lax.conv_general_dilated(
-        x,
-        dy,
-        window_strides=at.dilation,
-        padding=padding,
-        rhs_dilation=at.stride,
-        dimension_numbers=(f"C{space}N", f"I{space}O", f"{space}NC"),  # the batch takes the place of the channels
-        batch_group_count=at.groups,
-    )
-
-
-# ── The layers ──────────────────────────────────────────────────────────────────────────────────
+# ── What they share ─────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -237,6 +149,21 @@ class _Forward(_Convolution):
         dx = conv_input(dy, w, at, x.shape[1:-1])
         return ConvParams(dw, db), dx
 
+    def formulas(self, x: Array, cache: Any) -> Formulas:
+        """State the three convolutions of this geometry."""
+        at = self._geometry(x.shape[1:-1])
+        slide, back = _slides(at, self._sizes("kernel_size"))
+        channel = _channel("c", "o", x.shape[-1], self.features, self.groups)
+        own = _channel("c", "o", x.shape[-1], self.features, self.groups, back=True)
+        r, k, p = (", ".join(letters[: self.rank]) for letters in ("rs", "kl", "pq"))
+        over_r, over_k = (" ".join(f"for {i} in S" for i in letters[: self.rank]) for letters in ("rs", "kl"))
+        forward = f"y[n, {r}, o] = sum(x[n, {slide}, {channel}] * w[{k}, c, o] {over_k} for c in C)"
+        backward = (
+            f"dw[{k}, c, o] = sum(x[n, {slide}, {channel}] * dy[n, {r}, o] for n in B {over_r})\n"
+            f"dx[n, {p}, c] = sum(dy[n, {r}, o] * w[{back}, {own}, o] {over_r} for o in O)"
+        )
+        return _with_bias(self.bias, forward, backward, f"db[o] = sum(dy[n, {r}, o] for n in B {over_r})")
+
 
 class _Transposed(_Convolution):
     """A convolution's derivative by its input, used as a layer: it enlarges where that one shrinks."""
@@ -271,6 +198,23 @@ class _Transposed(_Convolution):
         dx = conv(dy, w, at)
         return ConvParams(dw, db), dx
 
+    def formulas(self, x: Array, cache: Any) -> Formulas:
+        """State the three convolutions of this geometry, input and output exchanged."""
+        at = self._geometry(self._output_size(x.shape[1:-1]))
+        slide, back = _slides(at, self._sizes("kernel_size"))
+        channel = _channel("o", "c", self.features, x.shape[-1], self.groups)
+        own = _channel("o", "c", self.features, x.shape[-1], self.groups, back=True)
+        r, k, p = (", ".join(letters[: self.rank]) for letters in ("rs", "kl", "pq"))
+        over_r, over_k, over_p = (
+            " ".join(f"for {i} in S" for i in letters[: self.rank]) for letters in ("rs", "kl", "pq")
+        )
+        forward = f"y[n, {p}, o] = sum(x[n, {r}, c] * w[{back}, {own}, c] {over_r} for c in C)"
+        backward = (
+            f"dw[{k}, o, c] = sum(dy[n, {slide}, {channel}] * x[n, {r}, c] for n in B {over_r})\n"
+            f"dx[n, {r}, c] = sum(dy[n, {slide}, {channel}] * w[{k}, o, c] {over_k} for o in O)"
+        )
+        return _with_bias(self.bias, forward, backward, f"db[o] = sum(dy[n, {p}, o] for n in B {over_p})")
+
     def _output_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
         stride, dilation, kernel = (self._sizes(name) for name in ("stride", "dilation", "kernel_size"))
         if self.padding == "SAME":
@@ -283,6 +227,45 @@ class _Transposed(_Convolution):
         if min(output) < 1:
             raise InputError(f"{self}: expected padding that leaves an output, got one of size {output}.")
         return output
+
+
+# ── Their formulas ──────────────────────────────────────────────────────────────────────────────
+
+
+def _slides(at: Geometry, kernel: tuple[int, ...]) -> tuple[str, str]:
+    """Write where output r (s) meets kernel entry k (l) in the image, and which k takes r to p (q)."""
+    slides, backs = [], []
+    for r, k, p, stride, dilation, (low, _) in zip("rs", "kl", "pq", at.stride, at.dilation, at.padding, strict=False):
+        moved = _plus(_times(r, stride), _times(k, dilation), -low)
+        slides.append(moved)
+        offset = _plus(p, f"-{_times(r, stride)}", low)
+        # between two steps of a dilated kernel there is no entry: -1 is outside of it
+        backs.append(offset if dilation == 1 else f"({offset}) // {dilation} if ({offset}) % {dilation} == 0 else -1")
+    return ", ".join(slides), ", ".join(backs)
+
+
+def _channel(c: str, o: str, channels: int, features: int, groups: int, back: bool = False) -> str:
+    """Write which input channel of all is c of the group that output o belongs to, or the reverse."""
+    if groups == 1:
+        return c
+    return f"{c} {'-' if back else '+'} {o} // {features // groups} * {channels // groups}"
+
+
+def _times(letter: str, factor: int) -> str:
+    return letter if factor == 1 else f"{factor} * {letter}"
+
+
+def _plus(first: str, second: str, number: int) -> str:
+    joined = f"{first} - {second[1:]}" if second.startswith("-") else f"{first} + {second}"
+    return joined if number == 0 else f"{joined} {'+' if number > 0 else '-'} {abs(number)}"
+
+
+def _with_bias(bias: bool, forward: str, backward: str, db: str) -> Formulas:
+    dw, dx = backward.splitlines()
+    return Formulas(f"{forward} + b[o]", f"{dw}\n{db}\n{dx}") if bias else Formulas(forward, backward)
+
+
+# ── The four layers ─────────────────────────────────────────────────────────────────────────────
 
 
 @layer

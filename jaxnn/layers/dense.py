@@ -1,12 +1,13 @@
 """The fully connected layer.   B batch, I input features, O output features."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxnn.checks import InputError, check_floating, check_params, check_positive_int, check_shape
+from jaxnn.formulas import Formulas
 from jaxnn.layers.initializers import Initializer, check_initializer, initialize
 from jaxnn.numerics import along_last, rows
 from jaxnn.types import layer
@@ -67,6 +68,15 @@ class Dense:
         db = None if b is None else rows(dy).sum(axis=0)
         dx = dy @ w.T
         return DenseParams(dw, db), dx
+
+    def formulas(self, x: Array, cache: Any) -> Formulas:
+        """State the product, and where there is one the bias."""
+        product = "y[n, o] = sum(x[n, i] * w[i, o] for i in I)"
+        dw = "dw[i, o] = sum(x[n, i] * dy[n, o] for n in B)"
+        dx = "dx[n, i] = sum(dy[n, o] * w[i, o] for o in O)"
+        if not self.bias:
+            return Formulas(product, f"{dw}\n{dx}")
+        return Formulas(f"{product} + b[o]", f"{dw}\ndb[o] = sum(dy[n, o] for n in B)\n{dx}")
 
     def _check(self, params: DenseParams, x: Array) -> None:
         check_params(self, params, DenseParams)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxnn.checks import InputError, check_floating, check_no_params, check_shape
+from jaxnn.formulas import Formulas
 from jaxnn.types import Static, layer
 
 
@@ -52,3 +53,9 @@ class Dropout:
             return (), dy
         check_shape(self, "dy", dy, cache.shape)
         return (), jnp.where(cache, dy / (1 - self.rate), 0)
+
+    def formulas(self, x: Array, cache: Any) -> Formulas:
+        """State what was dropped, which is ``kept`` = 0."""
+        if isinstance(cache, Static):
+            return Formulas("y = x", "dx = dy")
+        return Formulas("y = kept * x / (1 - rate)", "dx = kept * dy / (1 - rate)", {"kept": cache})

@@ -15,6 +15,7 @@ from jaxnn.checks import (
     inside,
     is_concrete,
 )
+from jaxnn.formulas import Formulas
 from jaxnn.layers.initializers import Initializer, check_initializer, initialize
 from jaxnn.numerics import rows
 from jaxnn.types import Layer, Params, advance, layer
@@ -42,6 +43,8 @@ class Embedding:
     vocabulary: int
     features: int
     w_init: Initializer = ("normal", 1.0)
+
+    formulas = Formulas("y[n, f] = w[x[n], f]", "dw[v, f] = sum(dy[n, f] if x[n] == v else 0 for n in B)")
 
     def __post_init__(self) -> None:
         check_positive_int("Embedding", "vocabulary", self.vocabulary)
@@ -100,6 +103,12 @@ class TiedEmbedding:
     features: int
     body: Layer
     w_init: Initializer = ("normal", 0.02)
+
+    formulas = Formulas(
+        "x1[n, t, f] = w[x[n, t], f]\ny[n, t, v] = sum(f1[n, t, f] * w[v, f] for f in F)",
+        "dy1[n, t, f] = sum(dy[n, t, v] * w[v, f] for v in V)\n"
+        "dw[v, f] = sum(dy[n, t, v] * f1[n, t, f] + (df1[n, t, f] if x[n, t] == v else 0) for n in B for t in T)",
+    )
 
     def __post_init__(self) -> None:
         check_positive_int("TiedEmbedding", "vocabulary", self.vocabulary)

@@ -21,6 +21,7 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxnn.checks import InputError, check_floating, check_params, check_positive, check_positive_int, check_shape
+from jaxnn.formulas import Formulas
 from jaxnn.numerics import along_last, wide
 from jaxnn.types import Running, Static, layer
 
@@ -54,6 +55,9 @@ def _check(who: Any, params: Any, kind: type, x: Array) -> None:
 
 def _sum_to_channels(x: Array, dtype: Any) -> Array:
     return x.sum(axis=range(x.ndim - 1)).astype(dtype)
+
+
+_AFFINE_BACKWARD = "dscale[c] = sum(dy[n, c] * xhat[n, c] for n in B)\ndbias[c] = sum(dy[n, c] for n in B)"
 
 
 @layer
@@ -96,6 +100,21 @@ class LayerNorm:
         dx = normalized_backward(g * along_last(wide(params.scale), x.ndim), xhat, rstd, -1)
         dscale, dbias = _sum_to_channels(g * xhat, x.dtype), _sum_to_channels(g, x.dtype)
         return NormParams(dscale, dbias), dx.astype(x.dtype)
+
+    def formulas(self, x: Array, cache: Any) -> Formulas:
+        """State mean μ and variance v of a sample, and both paths through them."""
+        size = x.shape[-1]
+        return Formulas(
+            f"μ[n] = sum(x[n, c] for c in C) / {size}\n"
+            f"v[n] = sum((x[n, c] - μ[n])**2 for c in C) / {size}\n"
+            "xhat[n, c] = (x[n, c] - μ[n]) / sqrt(v[n] + epsilon)\n"
+            "y[n, c] = scale[c] * xhat[n, c] + bias[c]",
+            "dxhat[n, c] = scale[c] * dy[n, c]\n"
+            f"m1[n] = sum(dxhat[n, j] for j in C) / {size}\n"
+            f"m2[n] = sum(dxhat[n, j] * xhat[n, j] for j in C) / {size}\n"
+            "dx[n, c] = (dxhat[n, c] - m1[n] - xhat[n, c] * m2[n]) / sqrt(v[n] + epsilon)\n"
+            f"{_AFFINE_BACKWARD}",
+        )
 
 
 class RMSNormParams(NamedTuple):
@@ -146,6 +165,19 @@ class RMSNorm:
         dx = rrms * (dxhat - through_square)
         return RMSNormParams(dscale), dx.astype(x.dtype)
 
+    def formulas(self, x: Array, cache: Any) -> Formulas:
+        """State the mean square m of a sample, and the path through it."""
+        size = x.shape[-1]
+        return Formulas(
+            f"m[n] = sum(x[n, c] ** 2 for c in C) / {size}\n"
+            "xhat[n, c] = x[n, c] / sqrt(m[n] + epsilon)\n"
+            "y[n, c] = scale[c] * xhat[n, c]",
+            "dxhat[n, c] = scale[c] * dy[n, c]\n"
+            f"m2[n] = sum(dxhat[n, j] * xhat[n, j] for j in C) / {size}\n"
+            "dx[n, c] = (dxhat[n, c] - xhat[n, c] * m2[n]) / sqrt(m[n] + epsilon)\n"
+            "dscale[c] = sum(dy[n, c] * xhat[n, c] for n in B)",
+        )
+
 
 @layer
 class GroupNorm:
@@ -193,6 +225,26 @@ class GroupNorm:
         dx = normalized_backward(dxhat, xhat, rstd, (1, 3)).reshape(x.shape)
         dscale, dbias = _sum_to_channels(g * xhat.reshape(x.shape), x.dtype), _sum_to_channels(g, x.dtype)
         return NormParams(dscale, dbias), dx.astype(x.dtype)
+
+    def formulas(self, x: Array, cache: Any) -> Formulas:
+        """State mean μ and variance v of a group, and both paths through them."""
+        _, space, groups, width = self._grouped(x)
+        p, q = (", ".join(f"{letter}{k}" for k in range(x.ndim - 2)) for letter in "pq")
+        over = " ".join(f"for q{k} in S" for k in range(x.ndim - 2)) + f" for j in range({width})"
+        g, size = f"c // {width}", space * width
+        return Formulas(
+            f"μ[n, g:{groups}] = sum(x[n, {q}, g * {width} + j] {over}) / {size}\n"
+            f"v[n, g] = sum((x[n, {q}, g * {width} + j] - μ[n, g])**2 {over}) / {size}\n"
+            f"xhat[n, {p}, c] = (x[n, {p}, c] - μ[n, {g}]) / sqrt(v[n, {g}] + epsilon)\n"
+            f"y[n, {p}, c] = scale[c] * xhat[n, {p}, c] + bias[c]",
+            f"dxhat[n, {p}, c] = scale[c] * dy[n, {p}, c]\n"
+            f"m1[n, g:{groups}] = sum(dxhat[n, {q}, g * {width} + j] {over}) / {size}\n"
+            f"m2[n, g:{groups}] = "
+            f"sum(dxhat[n, {q}, g * {width} + j] * xhat[n, {q}, g * {width} + j] {over}) / {size}\n"
+            f"dx[n, {p}, c] = "
+            f"(dxhat[n, {p}, c] - m1[n, {g}] - xhat[n, {p}, c] * m2[n, {g}]) / sqrt(v[n, {g}] + epsilon)\n"
+            f"{_AFFINE_BACKWARD}",
+        )
 
     def _grouped(self, x: Any) -> tuple[int, int, int, int]:
         """Give the shape (B, space, groups, channels of a group)."""
@@ -272,6 +324,25 @@ class BatchNorm:
         dx = normalized_backward(dxhat, xhat, rstd, range(x.ndim - 1)) if training.value else dxhat * rstd
         dscale, dbias = _sum_to_channels(g * xhat, x.dtype), _sum_to_channels(g, x.dtype)
         return BatchNormParams(dscale, dbias, jax.tree.map(jnp.zeros_like, params.moments)), dx.astype(x.dtype)
+
+    def formulas(self, x: Array, cache: Any) -> Formulas:
+        """State mean μ and variance v of a channel, with both paths through them, or the running ones."""
+        size = x.size // x.shape[-1]
+        moments = f"μ[c] = sum(x[n, c] for n in B) / {size}\nv[c] = sum((x[n, c] - μ[c])**2 for n in B) / {size}"
+        normalise = "xhat[n, c] = (x[n, c] - μ[c]) / sqrt(v[c] + epsilon)\ny[n, c] = scale[c] * xhat[n, c] + bias[c]"
+        back = (
+            f"dxhat[n, c] = scale[c] * dy[n, c]\n{_AFFINE_BACKWARD}\n"
+            "dmoments_mean[c] = 0 * moments_mean[c]\ndmoments_variance[c] = 0 * moments_variance[c]\n"
+        )
+        if not cache[3].value:
+            running = "μ[c] = moments_mean[c]\nv[c] = moments_variance[c]"
+            return Formulas(f"{running}\n{normalise}", f"{back}dx[n, c] = dxhat[n, c] / sqrt(v[c] + epsilon)")
+        return Formulas(
+            f"{moments}\n{normalise}",
+            f"{back}m1[c] = sum(dxhat[n, c] for n in B) / {size}\n"
+            f"m2[c] = sum(dxhat[n, c] * xhat[n, c] for n in B) / {size}\n"
+            "dx[n, c] = (dxhat[n, c] - m1[c] - xhat[n, c] * m2[c]) / sqrt(v[c] + epsilon)",
+        )
 
     def advance(self, params: BatchNormParams, cache: Any) -> BatchNormParams:
         """Move the estimates towards the batch's moments; the variance by its unbiased estimate."""

@@ -17,6 +17,7 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxnn.checks import InputError, check_floating, check_no_params, check_positive_int, check_shape
+from jaxnn.formulas import Formulas
 from jaxnn.numerics import wide
 from jaxnn.types import Static, layer
 
@@ -90,6 +91,23 @@ def crop(padded: Array, padding: list[tuple[int, int]], size: tuple[int, ...]) -
     return lax.slice(padded, (0, *start, 0), (len(padded), *stop, padded.shape[-1]))
 
 
+class _Windows:
+    """How formulas speak of windows: output r sees entry k of its window at p, letter by letter along the axes."""
+
+    def __init__(self, window: Any, stride: Any, padding: Any, size: Any) -> None:
+        rank = len(window)
+        self.r, self.k, self.p = "rs"[:rank], "kl"[:rank], "pq"[:rank]
+        seen = [f"{r} * {s} + {k} - {low}" for r, k, s, (low, _) in zip(self.r, self.k, stride, padding, strict=True)]
+        self.slide = ", ".join(seen)
+        self.real = " and ".join(f"0 <= {at} < {n}" for at, n in zip(seen, size, strict=True))
+        self.back = [
+            f"{p} - {r} * {s} + {low}" for p, r, s, (low, _) in zip(self.p, self.r, stride, padding, strict=True)
+        ]
+        self.within = " and ".join(f"0 <= {back} < {n}" for back, n in zip(self.back, window, strict=True))
+        self.over_k = " ".join(f"for {k} in range({n})" for k, n in zip(self.k, window, strict=True))
+        self.over_r = " ".join(f"for {r} in R" for r in self.r)
+
+
 @layer
 class MaxPool(_Windowed):
     """The largest entry of each window. Where several are equal, the first in row-major order gets the derivative.
@@ -129,6 +147,19 @@ class MaxPool(_Windowed):
             waiting = waiting & ~wins
             dx = dx + put_back(jnp.where(wins, dy, 0), place, stride, padded.shape[1:-1])
         return (), crop(dx, padding, x.shape[1:-1])
+
+    def formulas(self, x: Array, cache: Any) -> Formulas:
+        """State the maximum, the place of the first entry that is it, and which entry so gets dy."""
+        window, stride, padding = self._window(x)
+        at = _Windows(window, stride, padding, x.shape[1:-1])
+        number = " + ".join(f"{k} * {math.prod(window[i + 1 :])}" for i, k in enumerate(at.k))
+        reached = " + ".join(f"({back}) * {math.prod(window[i + 1 :])}" for i, back in enumerate(at.back))
+        r, p, k = ", ".join(at.r), ", ".join(at.p), at.over_k
+        backward = (
+            f"first[n, {r}, c] = min({number} if {at.real} and x[n, {at.slide}, c] == y[n, {r}, c] else 1e9 {k})\n"
+            f"dx[n, {p}, c] = sum(dy[n, {r}, c] if {at.within} and first[n, {r}, c] == {reached} else 0 {at.over_r})"
+        )
+        return Formulas(f"y[n, {r}, c] = max(x[n, {at.slide}, c] if {at.real} else -1e300 {k})", backward)
 
 
 @layer
@@ -178,6 +209,17 @@ class AveragePool(_Windowed):
         )
         return (), dx.astype(dy.dtype)
 
+    def formulas(self, x: Array, cache: Any) -> Formulas:
+        """State the mean over the entries of a window that are not padding, ``count`` of them."""
+        window, stride, padding = self._window(x)
+        at = _Windows(window, stride, padding, x.shape[1:-1])
+        r, p = ", ".join(at.r), ", ".join(at.p)
+        return Formulas(
+            f"y[n, {r}, c] = sum(x[n, {at.slide}, c] {at.over_k}) / count[{r}]",
+            f"dx[n, {p}, c] = sum(dy[n, {r}, c] / count[{r}] if {at.within} else 0 {at.over_r})",
+            {"count": self._count(x)[0, ..., 0]},
+        )
+
     def _count(self, x: Any) -> Array:
         """Count the real entries of each window."""
         ones = jnp.ones((1, *x.shape[1:-1], 1), wide(jnp.zeros((), x.dtype)).dtype)
@@ -211,3 +253,10 @@ class GlobalAveragePool:
         check_shape(self, "dy", dy, (shape[0], shape[-1]))
         share = jnp.expand_dims(dy / math.prod(shape[1:-1]), range(1, len(shape) - 1))
         return (), jnp.broadcast_to(share, shape)
+
+    def formulas(self, x: Array, cache: Any) -> Formulas:
+        """State the mean."""
+        space = [f"p{k}" for k in range(x.ndim - 2)]
+        at, n = ", ".join(space), math.prod(x.shape[1:-1])
+        over = " ".join(f"for {p} in S" for p in space)
+        return Formulas(f"y[n, c] = sum(x[n, {at}, c] {over}) / {n}", f"dx[n, {at}, c] = dy[n, c] / {n}")

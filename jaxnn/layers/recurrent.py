@@ -1,226 +1,21 @@
-"""Recurrent layers, and backpropagation through time by hand.
+"""Recurrent layers: one step of each, forward and back. The walk through time is in ``recurrence``.
 
-B batch, T time, I input features, H hidden features (``features``), G gates.
-
-All three walk the same way. Forward, the inputs' share of every pre-activation is one product for all
-times, ``x wx + b``, and a scan adds ``h wh`` step by step. Backward, a scan in the opposite direction
-carries dJ/dh (and dJ/dc) from each step to the one before and gives dz, the derivative at the
-pre-activations, for every time; the derivatives of the weights are then one product each::
-
-    dwx = xᵀ dz        dwh = h_previousᵀ dz        db = Σ dz        dx = dz wxᵀ
-
-Autodiff of the scan would add up dwh step by step.
-
-Padded sequences: where t is not below the sample's length, the state is carried over unchanged and the
-output is 0. A reversed layer so starts at each sample's own last step.
+B batch, T time, I input features, H hidden features (``features``).
 """
 
-import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax import lax
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array
 
-from jaxnn.checks import (
-    check_choice,
-    check_floating,
-    check_lengths,
-    check_params,
-    check_positive_int,
-    check_shape,
-)
-from jaxnn.layers.initializers import Initializer, check_initializer, initialize
+from jaxnn.layers.recurrence import GRUParams, LSTMState, Recurrent, RecurrentParams
 from jaxnn.numerics import rows
-from jaxnn.types import Static, layer
-
-
-class Sequences(NamedTuple):
-    """What a recurrent layer may take in the place of a plain array.
-
-    Attributes:
-        x: inputs (B, T, I).
-        lengths: how many steps of each sample are real, (B,) integers, or None for all T.
-        state: the initial state, like the layer's final one, or None for zeros.
-    """
-
-    x: Float[Array, "B T I"]
-    lengths: Int[Array, "B"] | None = None
-    state: PyTree = None
-
-
-class RecurrentParams(NamedTuple):
-    """Weights of the input ``wx`` (I, G·H) and of the state ``wh`` (H, G·H), and bias ``b`` (G·H,)."""
-
-    wx: Float[Array, "I GH"]
-    wh: Float[Array, "H GH"]
-    b: Float[Array, "GH"]
-
-
-class GRUParams(NamedTuple):
-    """As :class:`RecurrentParams`, and ``bh`` (H,), the bias of the candidate inside the reset gate."""
-
-    wx: Float[Array, "I GH"]
-    wh: Float[Array, "H GH"]
-    b: Float[Array, "GH"]
-    bh: Float[Array, "H"]
-
-
-class LSTMState(NamedTuple):
-    """The output ``h`` and the cell ``c``, each (B, H)."""
-
-    h: Float[Array, "B H"]
-    c: Float[Array, "B H"]
-
-
-class _Form(NamedTuple):
-    """How the input came, so that its gradient can go back in the same form."""
-
-    sequences: bool
-    state: bool
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class _Recurrent:
-    """What the three layers share: the walk through time, forward and back.
-
-    A layer adds ``_step``, one step forward from the inputs' share of the pre-activations, and
-    ``_step_backward``, its derivative.
-    """
-
-    gates: ClassVar[int]
-    params_type: ClassVar[type]
-    features: int
-    output: str = "sequence"
-    reverse: bool = False
-    return_state: bool = False
-    w_init: Initializer = "glorot_uniform"
-    wh_init: Initializer = "orthogonal"
-
-    def __post_init__(self) -> None:
-        name = type(self).__name__
-        check_positive_int(name, "features", self.features)
-        check_choice(name, "output", self.output, ("sequence", "last"))
-        check_initializer(name, "w_init", self.w_init)
-        check_initializer(name, "wh_init", self.wh_init)
-
-    def check_input(self, x: Any) -> None:
-        """Check that no length exceeds the sequence."""
-        if isinstance(x, Sequences) and x.lengths is not None:
-            check_lengths(self, x.lengths, *x.x.shape[:2])
-
-    def init(self, key: PRNGKeyArray, x: Any) -> Any:
-        """Draw the weights for inputs (B, T, I), in the dtype of ``x``; biases start at 0."""
-        x = x.x if isinstance(x, Sequences) else x
-        check_floating(self, "x", x)
-        check_shape(self, "x", x, ("B", "T", "I"))
-        key_x, *keys_h = jax.random.split(key, 1 + self.gates)
-        wx = initialize(self.w_init, key_x, (x.shape[-1], self.gates * self.features), x.dtype)
-        square = (self.features, self.features)
-        wh = jnp.concatenate([initialize(self.wh_init, k, square, x.dtype) for k in keys_h], axis=1)
-        return self._params(wx, wh)
-
-    def forward(self, params: Any, x: Any, key: PRNGKeyArray | None = None) -> tuple[Any, Any]:
-        """Walk through time.
-
-        Args:
-            params: the weights.
-            x: inputs (B, T, I), or :class:`Sequences` with lengths or an initial state.
-            key: not used.
-
-        Returns:
-            The outputs (B, T, H) or the last one (B, H), with ``return_state`` a pair of that and the
-            final state; and the cache.
-        """
-        sequences = x if isinstance(x, Sequences) else Sequences(x)
-        self._check(params, sequences)
-        start = self._zero_state(sequences.x) if sequences.state is None else sequences.state
-        real = _real_steps(sequences)
-        zx = _time_first(sequences.x @ params.wx + jnp.expand_dims(params.b, (0, 1)))  # for all times at once
-
-        def step(state: Any, inputs: tuple[Array, Array | None]) -> tuple[Any, Any]:
-            after, kept = self._step(params, state, inputs[0])
-            after = _where(inputs[1], after, state)
-            return after, (after, kept)
-
-        final, (states, kept) = lax.scan(step, start, (zx, real), reverse=self.reverse)
-        h = _h(states)
-        y = _time_first(h if real is None else jnp.where(real, h, 0)) if self.output == "sequence" else _h(final)
-        form = _Form(isinstance(x, Sequences), sequences.state is not None)
-        # states: what each step started from; kept: its gates; real: which steps counted
-        return (y, final) if self.return_state else y, (sequences.x, start, states, kept, real, Static(form))
-
-    def backward(self, params: Any, cache: Any, dy: Any) -> tuple[Any, Any]:
-        """Walk back through time, then give the weights their derivatives, a product each."""
-        x, start, states, kept, real, form = cache
-        dy, dfinal = dy if self.return_state else (dy, jax.tree.map(jnp.zeros_like, start))
-        batch, time, _ = x.shape
-        check_shape(self, "dy", dy, (batch, self.features) if self.output == "last" else (batch, time, self.features))
-        before = jax.tree.map(self._shifted, start, states)
-        if self.output == "last":
-            dfinal, dy_by_time = _add_h(dfinal, dy), None
-        else:
-            dy_by_time = _time_first(dy) if real is None else jnp.where(real, _time_first(dy), 0)
-
-        def step(dafter: Any, at: Any) -> tuple[Any, Array]:
-            before, after, kept, real, dy = at
-            dafter = dafter if dy is None else _add_h(dafter, dy)
-            dz, dbefore = self._step_backward(params, before, after, kept, dafter)
-            if real is not None:  # a step that did not count let the state pass
-                dz, dbefore = jnp.where(real, dz, 0), _where(real, dbefore, dafter)
-            return dbefore, dz
-
-        steps = (before, states, kept, real, dy_by_time)
-        dstart, dz = lax.scan(step, dfinal, steps, reverse=not self.reverse)
-        dzx = _time_first(dz)
-        dx = dzx @ params.wx.T
-        dparams = self._weights_backward(x, _h(before), kept, dzx, dz)
-        if not form.value.sequences:
-            return dparams, dx
-        return dparams, Sequences(dx, None, dstart if form.value.state else None)
-
-    def _shifted(self, start: Array, states: Array) -> Array:
-        """Give the state before each step: that after the step before, in the layer's direction."""
-        start = jnp.expand_dims(start, 0)
-        return jnp.concatenate([states[1:], start] if self.reverse else [start, states[:-1]])
-
-    def _check(self, params: Any, sequences: Sequences) -> None:
-        x, lengths, state = sequences
-        check_params(self, params, self.params_type)
-        gates = self.gates * self.features
-        check_shape(self, "wh", params.wh, (self.features, gates))
-        check_shape(self, "x", x, ("B", "T", params.wx.shape[0]))
-        check_floating(self, "x", x, like=params.wx)
-        if lengths is not None:
-            check_lengths(self, lengths, *x.shape[:2])
-        if state is not None:
-            for leaf, like in zip(jax.tree.leaves(state), jax.tree.leaves(self._zero_state(x)), strict=True):
-                check_shape(self, "the initial state", leaf, like.shape)
-                check_floating(self, "the initial state", leaf, like=params.wx)
-
-    def _params(self, wx: Array, wh: Array) -> Any:
-        return RecurrentParams(wx, wh, jnp.zeros(wx.shape[1], wx.dtype))
-
-    def _zero_state(self, x: Array) -> Any:
-        return jnp.zeros((x.shape[0], self.features), x.dtype)
-
-    def _step(self, params: Any, state: Any, zx: Array) -> tuple[Any, Any]:
-        raise NotImplementedError
-
-    def _step_backward(self, params: Any, before: Any, after: Any, kept: Any, dafter: Any) -> tuple[Array, Any]:
-        raise NotImplementedError
-
-    def _weights_backward(self, x: Array, h_before: Array, kept: Any, dzx: Array, dz: Array) -> Any:
-        """Give dwx = xᵀ dz, dwh = h_previousᵀ dz and db = Σ dz, over batch and time."""
-        return RecurrentParams(rows(x).T @ rows(dzx), rows(h_before).T @ rows(dz), rows(dz).sum(axis=0))
-
-
-# ── The layers ──────────────────────────────────────────────────────────────────────────────────
+from jaxnn.types import layer
 
 
 @layer
-class RNN(_Recurrent):
+class RNN(Recurrent):
     """The simple recurrent network: h = tanh(x wx + h_previous wh + b) (Elman, 1990).
 
     Args:
@@ -245,9 +40,17 @@ class RNN(_Recurrent):
         dz = (1 - h) * (1 + h) * dh
         return dz, dz @ params.wh.T
 
+    def _forward_formulas(self, t: int, before: dict[str, str], masked: bool) -> list[str]:
+        z = f"sum(x[n, {t}, i] * wx[i, j] for i in I) + sum({before['h']}[n, m] * wh[m, j] for m in H) + b[j]"
+        return [f"z{t}[n, j] = {z}", self._keep(f"h{t}", f"tanh(z{t}[n, j])", before["h"], t, masked)]
+
+    def _step_back_formulas(self, t: int, before: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+        lines = [f"dz{t}[n, j] = (1 - h{t}[n, j]**2) * dh{t}[n, j]"]
+        return lines, {"h": f"sum(dz{t}[n, k] * wh[j, k] for k in K)"}
+
 
 @layer
-class LSTM(_Recurrent):
+class LSTM(Recurrent):
     """Long short-term memory (Hochreiter and Schmidhuber, 1997), with the forget gate of Gers et al. (2000).
 
     With z = x wx + h_previous wh + b parted into four::
@@ -270,6 +73,7 @@ class LSTM(_Recurrent):
     forget_bias: float = 1.0
     gates: ClassVar[int] = 4
     params_type: ClassVar[type] = RecurrentParams
+    states: ClassVar[tuple[str, ...]] = ("h", "c")
 
     def _params(self, wx: Array, wh: Array) -> RecurrentParams:
         b = jnp.zeros(wx.shape[1], wx.dtype).at[self.features : 2 * self.features].set(self.forget_bias)
@@ -296,9 +100,41 @@ class LSTM(_Recurrent):
         dz = jnp.concatenate([di * i * (1 - i), df * f * (1 - f), dg * (1 - g) * (1 + g), do * o * (1 - o)], axis=-1)
         return dz, LSTMState(dz @ params.wh.T, dc * f)
 
+    def _forward_formulas(self, t: int, before: dict[str, str], masked: bool) -> list[str]:
+        size = self.features
+        z = f"sum(x[n, {t}, i] * wx[i, k] for i in I) + sum({before['h']}[n, m] * wh[m, k] for m in H) + b[k]"
+        c = f"f{t}[n, j] * {before['c']}[n, j] + i{t}[n, j] * g{t}[n, j]"
+        return [
+            f"z{t}[n, k] = {z}",
+            f"i{t}[n, j:{size}] = σ(z{t}[n, j])",
+            f"f{t}[n, j:{size}] = σ(z{t}[n, {size} + j])",
+            f"g{t}[n, j:{size}] = tanh(z{t}[n, {2 * size} + j])",
+            f"o{t}[n, j:{size}] = σ(z{t}[n, {3 * size} + j])",
+            self._keep(f"c{t}", c, before["c"], t, masked),
+            self._keep(f"h{t}", f"o{t}[n, j] * tanh(c{t}[n, j])", before["h"], t, masked),
+        ]
+
+    def _step_back_formulas(self, t: int, before: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+        size, h, c = self.features, f"dh{t}[n, j]", f"dcell{t}[n, j]"
+        slopes = {"i": "@ * (1 - @)", "f": "@ * (1 - @)", "g": "(1 - @**2)", "o": "@ * (1 - @)"}
+        gates = [
+            f"d{gate}{t}[n, k - {i * size}] * {slope}".replace("@", f"{gate}{t}[n, k - {i * size}]")
+            for i, (gate, slope) in enumerate(slopes.items())
+        ]
+        by_gate = " else ".join([*(f"{gate} if k < {(i + 1) * size}" for i, gate in enumerate(gates[:3])), gates[3]])
+        lines = [
+            f"dcell{t}[n, j:{size}] = dc{t}[n, j] + {h} * o{t}[n, j] * (1 - tanh(c{t}[n, j])**2)",
+            f"di{t}[n, j:{size}] = {c} * g{t}[n, j]",
+            f"df{t}[n, j:{size}] = {c} * {before['c']}[n, j]",
+            f"dg{t}[n, j:{size}] = {c} * i{t}[n, j]",
+            f"do{t}[n, j:{size}] = {h} * tanh(c{t}[n, j])",
+            f"dz{t}[n, k:{4 * size}] = ({by_gate})",
+        ]
+        return lines, {"h": f"sum(dz{t}[n, k] * wh[j, k] for k in K)", "c": f"{c} * f{t}[n, j]"}
+
 
 @layer
-class GRU(_Recurrent):
+class GRU(Recurrent):
     """The gated recurrent unit (Cho et al., 2014), in the form of cuDNN and PyTorch, the reset after the product.
 
     With zx = x wx + b and zh = h_previous wh, each parted into three::
@@ -352,29 +188,34 @@ class GRU(_Recurrent):
         dwx, dwh = rows(x).T @ rows(dzx), rows(h_before).T @ rows(dzh)
         return GRUParams(dwx, dwh, rows(dz).sum(axis=0), rows(dzh)[:, 2 * self.features :].sum(axis=0))
 
+    _state_dz: ClassVar[str] = "dzh"
 
-# ── Small helpers ───────────────────────────────────────────────────────────────────────────────
+    def _forward_formulas(self, t: int, before: dict[str, str], masked: bool) -> list[str]:
+        size, x, h = self.features, f"zx{t}", f"zh{t}"
+        mix = f"(1 - u{t}[n, j]) * g{t}[n, j] + u{t}[n, j] * {before['h']}[n, j]"
+        return [
+            f"{x}[n, k] = sum(x[n, {t}, i] * wx[i, k] for i in I) + b[k]",
+            f"{h}[n, k] = sum({before['h']}[n, m] * wh[m, k] for m in H)",
+            f"r{t}[n, j:{size}] = σ({x}[n, j] + {h}[n, j])",
+            f"u{t}[n, j:{size}] = σ({x}[n, {size} + j] + {h}[n, {size} + j])",
+            f"m{t}[n, j:{size}] = {h}[n, {2 * size} + j] + bh[j]",
+            f"g{t}[n, j:{size}] = tanh({x}[n, {2 * size} + j] + r{t}[n, j] * m{t}[n, j])",
+            self._keep(f"h{t}", mix, before["h"], t, masked),
+        ]
 
+    def _step_back_formulas(self, t: int, before: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+        size, h = self.features, f"dh{t}[n, j]"
+        r, u = f"r{t}[n, k]", f"u{t}[n, k - {size}]"
+        by_gate = f"dr{t}[n, k] * {r} * (1 - {r}) if k < {size} else du{t}[n, k - {size}] * {u} * (1 - {u})"
+        lines = [
+            f"dg{t}[n, j:{size}] = {h} * (1 - u{t}[n, j]) * (1 - g{t}[n, j]**2)",
+            f"du{t}[n, j:{size}] = {h} * ({before['h']}[n, j] - g{t}[n, j])",
+            f"dr{t}[n, j:{size}] = dg{t}[n, j] * m{t}[n, j]",
+            f"dz{t}[n, k:{3 * size}] = ({by_gate} if k < {2 * size} else dg{t}[n, k - {2 * size}])",
+            f"dzh{t}[n, k:{3 * size}] = dz{t}[n, k] if k < {2 * size} else dz{t}[n, k] * r{t}[n, k - {2 * size}]",
+        ]
+        return lines, {"h": f"{h} * u{t}[n, j] + sum(dzh{t}[n, k] * wh[j, k] for k in K)"}
 
-def _time_first(x: Array) -> Array:  # and back
-    return jnp.swapaxes(x, 0, 1)
-
-
-def _real_steps(sequences: Sequences) -> Array | None:
-    """Say for each time and sample whether the step is real, (T, B, 1), or None when all are."""
-    if sequences.lengths is None:
-        return None
-    time = jnp.arange(sequences.x.shape[1])
-    return jnp.expand_dims(jnp.expand_dims(time, 1) < jnp.expand_dims(sequences.lengths, 0), -1)
-
-
-def _where(real: Array | None, after: Any, before: Any) -> Any:
-    return after if real is None else jax.tree.map(lambda a, b: jnp.where(real, a, b), after, before)
-
-
-def _h(state: Any) -> Array:
-    return state.h if isinstance(state, LSTMState) else state
-
-
-def _add_h(state: Any, dh: Array) -> Any:
-    return state._replace(h=state.h + dh) if isinstance(state, LSTMState) else state + dh
+    def _weight_formulas(self, walk: Any) -> list[str]:
+        candidate = " + ".join(f"sum(dzh{t}[n, {2 * self.features} + j] for n in B)" for t, *_ in walk)
+        return [*super()._weight_formulas(walk), f"dbh[j] = {candidate}"]

@@ -1,11 +1,13 @@
 """Layers that only move numbers: their backward moves them back.   B batch."""
 
 import math
+from typing import Any
 
 import jax
 from jaxtyping import Array, Num, PRNGKeyArray
 
 from jaxnn.checks import InputError, check_no_params, check_shape
+from jaxnn.formulas import Formulas
 from jaxnn.types import Static, layer
 
 
@@ -30,6 +32,10 @@ class Flatten:
         """Return dy in the shape of x."""
         check_shape(self, "dy", dy, (cache.value[0], math.prod(cache.value[1:])))
         return (), dy.reshape(cache.value)
+
+    def formulas(self, x: Array, cache: Any) -> Formulas:
+        """State which number goes where."""
+        return _moves(x.shape[1:], (math.prod(x.shape[1:]),))
 
 
 @layer
@@ -65,3 +71,30 @@ class Reshape:
         """Return dy in the shape of x."""
         check_shape(self, "dy", dy, (cache.value[0], *self.shape))
         return (), dy.reshape(cache.value)
+
+    def formulas(self, x: Array, cache: Any) -> Formulas:
+        """State which number goes where."""
+        return _moves(x.shape[1:], self.shape)
+
+
+def _moves(before: tuple[int, ...], after: tuple[int, ...]) -> Formulas:
+    """State a change of shape: an entry keeps its place in row-major order."""
+    return Formulas(_move("y", "x", after, before), _move("dx", "dy", before, after))
+
+
+def _move(left: str, right: str, shape: tuple[int, ...], source: tuple[int, ...]) -> str:
+    letters = [f"i{k}" for k in range(len(shape))]
+    strides = [math.prod(shape[k + 1 :]) for k in range(len(shape))]
+    place = " + ".join(i if s == 1 else f"{i} * {s}" for i, s in zip(letters, strides, strict=True)) or "0"
+    steps = [math.prod(source[k + 1 :]) for k in range(len(source))]
+    place = f"({place})" if len(letters) > 1 else place
+    at = [_digit(place, step, size, first=i == 0) for i, (step, size) in enumerate(zip(steps, source, strict=True))]
+    return f"{left}[{', '.join(['n', *letters])}] = {right}[{', '.join(['n', *at])}]"
+
+
+def _digit(place: str, step: int, size: int, first: bool) -> str:
+    """Write one index of a place in row-major order."""
+    if size == 1:
+        return "0"
+    index = place if step == 1 else f"{place} // {step}"
+    return index if first else f"{index} % {size}"

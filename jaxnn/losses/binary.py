@@ -11,8 +11,10 @@ from jaxnn.checks import (
     InputError,
     is_concrete,
 )
+from jaxnn.formulas import Formulas
 from jaxnn.losses.mean import (
     check_binary,
+    mean_formulas,
     mean_of,
     share_of,
     smallest,
@@ -59,6 +61,14 @@ class BinaryCrossEntropy:
         dq = -share / jnp.maximum(q, smallest(q))
         return jnp.where(target == 1, dq, -dq).astype(prediction.dtype)
 
+    def formulas(self, prediction: Array, target: AnyArray) -> Formulas:
+        """State the mean and its slope, for a prediction y and a target t."""
+        return mean_formulas(
+            "-log(y[n]) if t[n] == 1 else -log(1 - y[n])",
+            "-1 / guard(y[n]) if t[n] == 1 else 1 / guard(1 - y[n])",
+            prediction.shape,
+        )
+
 
 @loss
 class SigmoidBinaryCrossEntropy:
@@ -89,6 +99,14 @@ class SigmoidBinaryCrossEntropy:
         dm = share * jax.nn.sigmoid(jnp.where(target == 1, -z, z))
         return jnp.where(target == 1, -dm, dm).astype(prediction.dtype)
 
+    def formulas(self, prediction: Array, target: AnyArray) -> Formulas:
+        """State the mean and its slope, for a prediction y and a target t."""
+        return mean_formulas(
+            "max(y[n], 0) - t[n] * y[n] + log1p(exp(-abs(y[n])))",
+            "σ(y[n]) - t[n]",
+            prediction.shape,
+        )
+
 
 @loss
 class Hinge:
@@ -118,6 +136,14 @@ class Hinge:
         violated = target * wide(prediction) < 1
         return (share * jnp.where(violated, -target, 0)).astype(prediction.dtype)
 
+    def formulas(self, prediction: Array, target: AnyArray) -> Formulas:
+        """State the mean and its slope, for a prediction y and a target t."""
+        return mean_formulas(
+            "max(0, 1 - t[n] * y[n])",
+            "-t[n] if t[n] * y[n] < 1 else 0",
+            prediction.shape,
+        )
+
 
 @loss
 class PerceptronCriterion:
@@ -146,3 +172,11 @@ class PerceptronCriterion:
         prediction, target, share = cache
         missed = target * wide(prediction) < 0
         return (share * jnp.where(missed, -target, 0)).astype(prediction.dtype)
+
+    def formulas(self, prediction: Array, target: AnyArray) -> Formulas:
+        """State the mean and its slope, for a prediction y and a target t."""
+        return mean_formulas(
+            "max(0, -t[n] * y[n])",
+            "-t[n] if t[n] * y[n] < 0 else 0",
+            prediction.shape,
+        )

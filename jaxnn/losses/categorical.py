@@ -8,10 +8,12 @@ import numpy as np
 from jaxtyping import Array, Float, Num
 
 from jaxnn.checks import InputError, check_floating, check_like, check_not_empty, check_shape, is_concrete
+from jaxnn.formulas import Formulas
 from jaxnn.losses.mean import (
     as_numbers,
     check_distribution,
     is_integer,
+    mean_formulas,
     mean_of,
     over_entries,
     share_of,
@@ -91,6 +93,26 @@ class SoftmaxCrossEntropy:
         dz = jnp.exp(z - log_sum[..., None]) - t
         return (over_entries(share) * dz).astype(prediction.dtype)
 
+    def formulas(self, prediction: Array, target: AnyArray) -> Formulas:
+        """State the mean and its slope, for a prediction y and a target t."""
+        classes = prediction.shape[-1]
+        if is_integer(target):
+            hit, label = "y[n, t[n]]", "(1 if t[n] == k else 0)"
+        else:
+            hit, label = "sum(t[n, k] * y[n, k] for k in K)", "t[n, k]"
+        if self.smoothing:
+            hit = f"{1 - self.smoothing} * {hit} - {self.smoothing} / {classes} * sum(y[n, k] for k in K)"
+            label = f"{1 - self.smoothing} * {label} - {self.smoothing} / {classes}"
+        cost = f"log(sum(exp(y[n, k]) for k in K)) - {hit}"
+        slope = f"exp(y[n, k]) / sum(exp(y[n, j]) for j in K) - {label}"
+        if self.ignore is None or not is_integer(target):
+            return mean_formulas(cost, slope, prediction.shape[:-1], entry="n, k")
+        counted = jnp.asarray(target) != self.ignore
+        share = counted / jnp.maximum(counted.sum(), 1)
+        return Formulas(
+            f"J = sum(share[n] * ({cost}) for n in B)", f"dy[n, k] = share[n] * ({slope})", {"share": share}
+        )
+
 
 @loss
 class KLDivergence:
@@ -125,3 +147,12 @@ class KLDivergence:
         """Return share · (-t)."""
         t, share, dtype = cache
         return (over_entries(share) * -t).astype(dtype.value)
+
+    def formulas(self, prediction: Array, target: AnyArray) -> Formulas:
+        """State the mean and its slope, for a prediction y and a target t."""
+        return mean_formulas(
+            "sum(t[n, k] * (log(t[n, k]) - y[n, k]) if t[n, k] > 0 else 0 for k in K)",
+            "-t[n, k]",
+            prediction.shape[:-1],
+            entry="n, k",
+        )

@@ -16,6 +16,7 @@ from jaxnn.checks import (
     check_shape,
     is_concrete,
 )
+from jaxnn.formulas import Formulas
 from jaxnn.numerics import wide
 
 
@@ -88,3 +89,10 @@ def mean_of(share: Any, cost: Array) -> Array:
 def smallest(x: Array) -> float:
     """Give the smallest normal number of an array's dtype."""
     return float(jnp.finfo(x.dtype).tiny)
+
+
+def mean_formulas(cost: str, slope: str, positions: tuple[int, ...], entry: str = "n") -> Formulas:
+    """State J, the mean of a cost over all positions n, and dy, its slope."""
+    count = math.prod(positions)
+    mean = "" if count == 1 else f" / {count}"
+    return Formulas(f"J = sum({cost} for n in B){mean}", f"dy[{entry}] = {f'({slope}){mean}' if mean else slope}")

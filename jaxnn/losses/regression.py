@@ -8,9 +8,11 @@ from jaxtyping import Array, Float, Num
 from jaxnn.checks import (
     check_positive,
 )
+from jaxnn.formulas import Formulas
 from jaxnn.losses.mean import (
     as_numbers,
     check_regression,
+    mean_formulas,
     mean_of,
     share_of,
 )
@@ -40,6 +42,14 @@ class MeanSquaredError:
         prediction, target, share = cache
         return (share * 2 * (wide(prediction) - as_numbers(target, prediction))).astype(prediction.dtype)
 
+    def formulas(self, prediction: Array, target: AnyArray) -> Formulas:
+        """State the mean and its slope, for a prediction y and a target t."""
+        return mean_formulas(
+            "(y[n] - t[n])**2",
+            "2 * (y[n] - t[n])",
+            prediction.shape,
+        )
+
 
 @loss
 class MeanAbsoluteError:
@@ -64,6 +74,14 @@ class MeanAbsoluteError:
         """Return share · sign(prediction - target)."""
         prediction, target, share = cache
         return (share * jnp.sign(wide(prediction) - as_numbers(target, prediction))).astype(prediction.dtype)
+
+    def formulas(self, prediction: Array, target: AnyArray) -> Formulas:
+        """State the mean and its slope, for a prediction y and a target t."""
+        return mean_formulas(
+            "abs(y[n] - t[n])",
+            "sign(y[n] - t[n])",
+            prediction.shape,
+        )
 
 
 @loss
@@ -98,3 +116,12 @@ class Huber:
         prediction, target, share = cache
         error = wide(prediction) - as_numbers(target, prediction)
         return (share * jnp.clip(error, -self.delta, self.delta)).astype(prediction.dtype)
+
+    def formulas(self, prediction: Array, target: AnyArray) -> Formulas:
+        """State the mean and its slope, for a prediction y and a target t."""
+        return mean_formulas(
+            f"(y[n] - t[n])**2 / 2 if abs(y[n] - t[n]) <= {self.delta} "
+            f"else {self.delta} * (abs(y[n] - t[n]) - {self.delta} / 2)",
+            f"max(-{self.delta}, min({self.delta}, y[n] - t[n]))",
+            prediction.shape,
+        )

@@ -1,52 +1,16 @@
 """The network as a graph: a column of neurons a layer, an edge a weight."""
 
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from matplotlib.axes import Axes
 from matplotlib.patches import Circle
 
 from jaxnn.checks import InputError
-from jaxnn.compose import Sequential, chain
-from jaxnn.layers import Dense
-from jaxnn.layers.activations import Elementwise
+from jaxnn.columns import Column, columns_of
 from jaxnn.plots.display import VALUE, WEIGHT, Display
 from jaxnn.types import Layer
 
 RADIUS = 0.28  # of a neuron, in units of the distance between neighbours
-
-
-class Column(NamedTuple):
-    """One layer of neurons.
-
-    Attributes:
-        size: how many there are.
-        activation: the name of the function they apply, "" for inputs and linear neurons.
-        dense: the index of the Dense layer that feeds them, None for the inputs.
-        last: the index of the last layer that acts on them, whose output they show, None for inputs.
-    """
-
-    size: int
-    activation: str
-    dense: int | None
-    last: int | None
-
-
-def columns_of(net: Layer, inputs: int) -> list[Column]:
-    """Read a multilayer perceptron as columns of neurons.
-
-    Raises:
-        InputError: if ``net`` is not made of Dense layers and activations.
-    """
-    layers = net.layers if isinstance(net, Sequential) else chain(net).layers
-    columns = [Column(inputs, "", None, None)]
-    for i, child in enumerate(layers):
-        if isinstance(child, Dense):
-            columns.append(Column(child.features, "", i, i))
-        elif columns[-1].dense is not None and isinstance(child, Elementwise):
-            columns[-1] = columns[-1]._replace(activation=type(child).__name__, last=i)
-        else:
-            raise InputError(f"A diagram expects a network of Dense layers and activations, got {child!r} at [{i}].")
-    return columns
 
 
 def positions(size: int, spacing: float = 1.0) -> list[float]:

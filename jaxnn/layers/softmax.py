@@ -1,0 +1,72 @@
+"""Probabilities from logits, along the last axis.   K classes."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxnn.formulas import Formulas
+from jaxnn.layers.activation import Activation
+from jaxnn.numerics import wide
+from jaxnn.types import layer
+
+
+@layer
+class Softmax(Activation):
+    """Probabilities from logits along the last axis: y_i = exp(x_i) / Σ_j exp(x_j) (Bridle, 1990).
+
+    Not elementwise: ∂y_i/∂x_j = y_i (δ_ij - y_j). In front of a cross-entropy use the loss on logits instead.
+    """
+
+    formulas = Formulas(
+        "y[n, i] = exp(x[n, i]) / sum(exp(x[n, j]) for j in K)",
+        "dx[n, i] = y[n, i] * (dy[n, i] - sum(y[n, j] * dy[n, j] for j in K))",
+    )
+
+    def forward(
+        self, params: tuple[()], x: Float[Array, "*n"], key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "*n"], Any]:
+        """Return the softmax of each row."""
+        self._check_forward(params, x)
+        e, total = _exponentials(x)
+        return (e / total).astype(x.dtype), (e, total)  # rather than y: no second matrix is then needed to go back
+
+    def backward(self, params: tuple[()], cache: Any, dy: Float[Array, "*n"]) -> tuple[tuple[()], Float[Array, "*n"]]:
+        """Return y (dy - Σ_j y_j dy_j), the product of dy with diag(y) - y yᵀ, which is never formed."""
+        e, total = cache
+        self._check_backward(dy, e)
+        g = wide(dy)
+        mean = (e * g).sum(axis=-1, keepdims=True) / total  # Σ_j y_j dy_j, with y = e / total
+        return (), (e * ((g - mean) / total)).astype(dy.dtype)
+
+
+@layer
+class LogSoftmax(Activation):
+    """Log-probabilities from logits along the last axis: y_i = x_i - log Σ_j exp(x_j)."""
+
+    formulas = Formulas(
+        "y[n, i] = x[n, i] - log(sum(exp(x[n, j]) for j in K))",
+        "dx[n, i] = dy[n, i] - exp(y[n, i]) * sum(dy[n, j] for j in K)",
+    )
+
+    def forward(
+        self, params: tuple[()], x: Float[Array, "*n"], key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "*n"], Any]:
+        """Return the log-softmax of each row."""
+        self._check_forward(params, x)
+        e, total = _exponentials(x)
+        return jax.nn.log_softmax(wide(x), axis=-1).astype(x.dtype), (e, total)  # their quotient is the softmax
+
+    def backward(self, params: tuple[()], cache: Any, dy: Float[Array, "*n"]) -> tuple[tuple[()], Float[Array, "*n"]]:
+        """Return dy - softmax(x) Σ_j dy_j."""
+        e, total = cache
+        self._check_backward(dy, e)
+        g = wide(dy)
+        return (), (g - e * (g.sum(axis=-1, keepdims=True) / total)).astype(dy.dtype)
+
+
+def _exponentials(x: Array) -> tuple[Array, Array]:
+    """Give exp(x - max x) along the last axis, and its sum, which is at least 1."""
+    e = jnp.exp(wide(x) - jax.lax.stop_gradient(wide(x).max(axis=-1, keepdims=True)))
+    return e, e.sum(axis=-1, keepdims=True)
