@@ -20,6 +20,7 @@ import jaxlib.version
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
+from jaxnn import notebook
 from jaxnn.differences import Comparison, compare
 from jaxnn.problem import Floats, Problem, WrongForm, cast, relative_errors, state_problem
 from jaxnn.types import AnyArray, Layer, Loss
@@ -84,13 +85,25 @@ class Certificate:
         width = max(len("leaf"), *(len(row.leaf) for row in self.rows))
         lines = [self.name, f"{'leaf':<{width}}  gradient  vs jax.vjp  vs differences  verdict"]
         for row in self.rows:
-            verdict = ("passed" if row.norm else "passed: 0 everywhere") if row.passed else "FAILED"
             errors = f"{row.vs_autodiff:11.1e}  {row.vs_differences:14.1e}"
-            lines.append(f"{row.leaf:<{width}}  {row.norm:8.2g} {errors}  {verdict}")
+            lines.append(f"{row.leaf:<{width}}  {row.norm:8.2g} {errors}  {_verdict(row)}")
         where = f"{self.dtype} on {self.device}, jax {self.versions['jax']}"
         kinks = f"; kinks at {', '.join(self.kinks)}" if self.kinks else ""
         crossed = f"; {self.excluded} of {self.directions} directions cross a kink" if self.excluded else ""
         return "\n".join([*lines, f"relative norms, {where}{kinks}{crossed}"])
+
+    def _repr_html_(self) -> str:
+        head = ("leaf", "gradient", "vs jax.vjp", "vs differences", "verdict")
+        rows = [
+            (row.leaf, f"{row.norm:.2g}", f"{row.vs_autodiff:.1e}", f"{row.vs_differences:.1e}", _verdict(row))
+            for row in self.rows
+        ]
+        table = notebook.table(head, rows, bad=[not row.passed for row in self.rows])
+        return notebook.fragment(notebook.line(self.name), table, notebook.line(str(self).splitlines()[-1]))
+
+
+def _verdict(row: Row) -> str:
+    return ("passed" if row.norm else "passed: 0 everywhere") if row.passed else "FAILED"
 
 
 def certify(

@@ -187,7 +187,7 @@ def _rewrites(function: Callable[..., Any]) -> Iterator[tuple[str, Callable[...,
             yield mistake, namespace[function.__name__]
 
 
-def _changes(node: ast.expr) -> list[tuple[str, ast.expr]]:  # noqa: PLR0911, a table in the form of a match
+def _changes(node: ast.expr) -> list[tuple[str, ast.expr]]:
     """List the mistakes that can be made at one place of the source."""
     match node:
         case ast.BinOp(left, ast.Add(), right):

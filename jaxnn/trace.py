@@ -1,33 +1,46 @@
-"""One forward and one backward pass, step by step, every number kept."""
+"""One forward and one backward pass, step by step, every number kept.
 
+The network that is traced is the one that trains: each layer in it is wrapped in one that notes what
+goes in and what comes out, and hands it on.
+"""
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray, PyTree
+import numpy as np
+from jaxtyping import PRNGKeyArray, PyTree
 
-from jaxnn.checks import inside
-from jaxnn.compose import Sequential, chain, check_params_tuple, split_key
-from jaxnn.types import AnyArray, Cache, Layer, Loss, Params, check_input
+from jaxnn import notebook
+from jaxnn.checks import InputError, inside
+from jaxnn.compose import Repeat, Sequential, chain, check_params_tuple, split_key
+from jaxnn.types import AnyArray, Cache, Layer, Loss, Params, check_input, layer
 
 
-class Stage(NamedTuple):
-    """One layer's part in both passes.
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One layer's part in both passes. Arrays are NumPy's, batch first.
 
     Attributes:
-        path: where the layer sits in the network, such as ``[0]``.
+        path: where the layer sits in the network, such as ``[0]`` or ``[2].body[0]``.
         layer: the layer.
         params: its parameters.
         x: its input.
         y: its output.
         cache: what it kept for the backward pass.
-        dy: dJ/dy, handed to it by the layer after it.
+        dy: dJ/dy, handed to it by what comes after it.
         dparams: dJ/dθ.
-        dx: dJ/dx, handed on to the layer before it.
+        dx: dJ/dx, handed on to what comes before it.
+        inner: the stages of the layers inside it, for a combinator.
     """
 
-    path: str
-    layer: Layer
+    path: str = dataclasses.field(metadata={"static": True})
+    layer: Layer = dataclasses.field(metadata={"static": True})
     params: Params
     x: PyTree
     y: PyTree
@@ -35,24 +48,148 @@ class Stage(NamedTuple):
     dy: PyTree
     dparams: Params
     dx: PyTree
+    inner: "tuple[Stage, ...]" = ()
+
+    def __iter__(self) -> "Iterator[Stage]":
+        """Go through this stage and all inside it."""
+        yield self
+        for stage in self.inner:
+            yield from stage
 
 
-class Trace(NamedTuple):
-    """Both passes through a network and its loss.
+class Entry(NamedTuple):
+    """A number of a trace, and the derivative of J by it."""
+
+    value: Any
+    derivative: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """Both passes through a network and its loss: a pytree of NumPy arrays, which pickles.
+
+    ``after - before`` subtracts every number of one trace from that of another of the same network: what
+    did one step of training change?
 
     Attributes:
-        stages: one a layer, in forward order.
+        net: the network, a :class:`~jaxnn.compose.Sequential`.
         loss: the loss.
+        params: the parameters of ``net``.
+        x: the inputs.
         target: what the prediction was compared with.
+        key: the data of the PRNG key, or None at inference.
+        stages: one a layer of ``net``, in forward order.
         value: J, the loss.
         dprediction: dJ/dy of the network's output.
     """
 
+    net: Sequential = dataclasses.field(metadata={"static": True})
+    loss: Loss = dataclasses.field(metadata={"static": True})
+    params: Params
+    x: PyTree
+    target: Any
+    key: Any
     stages: tuple[Stage, ...]
-    loss: Loss
-    target: AnyArray
-    value: Array
-    dprediction: Array
+    value: Any
+    dprediction: Any
+
+    def __sub__(self, other: "Trace") -> "Trace":
+        """Subtract number by number; what is no floating-point number is kept as it is."""
+        if not isinstance(other, Trace) or jax.tree.structure(self) != jax.tree.structure(other):  # type: ignore[operator]
+            raise InputError("Trace: expected the trace of the same network, loss and input form to subtract.")
+        for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(self), jax.tree.leaves(other), strict=True):
+            if np.shape(a) != np.shape(b):
+                name = jax.tree_util.keystr(path)
+                raise InputError(f"Trace: expected {name} of shape {np.shape(a)} to subtract, got {np.shape(b)}.")
+        return jax.tree.map(lambda a, b: a - b if jnp.issubdtype(a.dtype, jnp.floating) else a, self, other)
+
+    def _repr_html_(self) -> str:
+        head = ("layer", "output", "‖y‖", "‖∂J/∂y‖", "‖θ‖", "‖∂J/∂θ‖")
+        rows = [
+            (f"{s.path} {s.layer!r}", _shapes(s.y), _norm(s.y), _norm(s.dy), _norm(s.params), _norm(s.dparams))
+            for top in self.stages
+            for s in top
+            if not s.inner
+        ]
+        loss = notebook.line(f"J = {float(self.value):.6g}, {self.loss!r}; jaxnn.explain shows every number.")
+        return notebook.fragment(notebook.table(head, rows), loss)
+
+    def sample(self, i: int) -> "Trace":
+        """Trace sample ``i`` by itself: J and all derivatives are then its own, of which a batch has the mean.
+
+        Raises:
+            InputError: in training mode, where samples may depend on one another; or for a sample that is not there.
+        """
+        if self.key is not None:
+            raise InputError("Trace: expected a trace at inference to take a sample out, got one in training mode.")
+        batch = len(jax.tree.leaves(self.x)[0])
+        if not -batch <= i < batch:
+            raise InputError(f"Trace: expected a sample below {batch}, got {i}.")
+        one = jax.tree.map(lambda a: a[i % batch : i % batch + 1], (self.x, self.target))
+        return trace(self.net, self.loss, self.params, *one)
+
+    def at(self, place: str) -> Entry:
+        """Give a number, or an array, and dJ/d(it), by its place, such as ``[0].w[0, 1]``, ``[1].y`` or ``[0].x[0]``.
+
+        Raises:
+            InputError: for a place that is not in the trace.
+        """
+        stage, name, index = self.find(place)
+        slopes = named("", getattr(stage, {"x": "dx", "y": "dy", "params": "dparams"}[name[0]]))
+        slope = slopes.get(name[1])
+        return Entry(named("", getattr(stage, name[0]))[name[1]][index], None if slope is None else slope[index])
+
+    def find(self, place: str) -> tuple[Stage, tuple[str, str], tuple[int, ...]]:
+        """Take a place apart: the stage, (x, y or params, the name inside of it), and the index.
+
+        Raises:
+            InputError: for a place that is not in the trace.
+        """
+        stages = {stage.path: stage for top in self.stages for stage in top}
+        match = re.fullmatch(r"(.*)\.(\w+)(?:\[([-\d, ]+)\])?", place)
+        if not match or match[1] not in stages:
+            raise InputError(f"Trace: expected a place in one of the layers {', '.join(stages)}, got {place!r}.")
+        stage, name = stages[match[1]], match[2]
+        known = {"x": ("x", ""), "y": ("y", "")}
+        for part in ("params", "x", "y"):
+            known |= {inner: (part, inner) for inner in named("", getattr(stage, part)) if inner}
+        if name not in known:
+            raise InputError(f"Trace: expected one of {', '.join(known)} at {match[1]}, got {name!r}.")
+        part, inner = known[name]
+        arrays = named("", getattr(stage, part))
+        index = tuple(int(i) for i in match[3].split(",")) if match[3] else ()
+        shape = np.shape(arrays[inner]) if inner in arrays else ()
+        if (
+            inner not in arrays
+            or len(index) > len(shape)
+            or any(not -n <= i < n for i, n in zip(index, shape, strict=False))
+        ):
+            raise InputError(f"Trace: expected an index into {name} of shape {shape}, got {place!r}.")
+        return stage, known[name], index
+
+
+def _shapes(tree: PyTree) -> str:
+    return ", ".join(str(np.shape(leaf)) for leaf in jax.tree.leaves(tree))
+
+
+def _norm(tree: PyTree) -> str:
+    leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree)]
+    return f"{np.sqrt(sum((leaf**2).sum() for leaf in leaves)):.3g}" if leaves else ""
+
+
+def named(root: str, tree: PyTree) -> dict[str, Any]:
+    """Give the arrays of a pytree by the names of the fields that lead to them, or ``root`` for a bare one.
+
+    A field of a tuple without names goes by its number: ``y_0``. That of a wrapper goes without one.
+    """
+    names = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        parts = [str(getattr(key, "name", getattr(key, "idx", getattr(key, "key", "")))) for key in path]
+        parts = [part for part in parts if part != "value"]
+        plain = parts and not parts[0].isdigit()
+        names["_".join(parts if plain or not root else [root, *parts])] = leaf
+    return names
 
 
 def trace(
@@ -61,7 +198,7 @@ def trace(
     """Run ``net`` forward and backward on one batch, and keep every number on the way.
 
     Args:
-        net: a :class:`~jaxnn.compose.Sequential`, or a single layer.
+        net: a layer or network.
         loss: the loss that ends the forward pass.
         params: the parameters of ``net``.
         x: inputs, batch first.
@@ -75,35 +212,129 @@ def trace(
         net, params = chain(net), (params,)
     x, target = jax.tree.map(jnp.asarray, x), jnp.asarray(target)
     check_input(net, x)
-    loss.check(_forward.eval_shape(net, params, x, key)[0], target)  # label values, before they are traced
-    records, value, dprediction = _both_passes(net, loss, params, x, target, key)
-    layers = enumerate(zip(net.layers, records, strict=True))
-    stages = tuple(Stage(f"[{i}]", child, *record) for i, (child, record) in layers)
-    return Trace(stages, loss, target, value, dprediction)
+    check_params_tuple(net, params, len(net.layers))
+    loss.check(_prediction.eval_shape(net, params, x, key), target)  # label values, before they are traced
+    notes, value, dprediction = _both_passes(net, loss, params, x, target, key)
+    notes, params, x, target, key, value, dprediction = jax.tree.map(
+        _plain, (notes, params, x, target, key, value, dprediction)
+    )
+    stages = tuple(_stage(child, f"[{i}]", notes) for i, child in enumerate(net.layers))
+    return Trace(net, loss, params, x, target, key, stages, value, dprediction)
+
+
+def _plain(leaf: Any) -> np.ndarray:
+    is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
 
 
 @jax.jit
-def _forward(net: Sequential, params: Params, x: PyTree, key: Any) -> tuple[PyTree, list[tuple[PyTree, PyTree, Cache]]]:
-    check_params_tuple(net, params, len(net.layers))
-    y, kept = x, []
-    for i, (child, child_key) in enumerate(zip(net.layers, split_key(key, len(net.layers)), strict=True)):
-        x = y
-        with inside(f"[{i}]"):
-            y, cache = child.forward(params[i], x, child_key)
-        kept.append((x, y, cache))
-    return y, kept
+def _prediction(net: Layer, params: Params, x: PyTree, key: Any) -> PyTree:
+    return net.forward(params, x, key)[0]
 
 
 @jax.jit
 def _both_passes(
     net: Sequential, loss: Loss, params: Params, x: PyTree, target: AnyArray, key: Any
-) -> tuple[list[tuple[PyTree, ...]], Array, Array]:
-    y, kept = _forward(net, params, x, key)
-    value, loss_cache = loss.forward(y, target)
-    dy = dprediction = loss.backward(loss_cache)
-    records: list[tuple[PyTree, ...]] = []
-    for child, child_params, (child_x, child_y, cache) in reversed(list(zip(net.layers, params, kept, strict=True))):
-        dparams, dx = child.backward(child_params, cache, dy)
-        records.insert(0, (child_params, child_x, child_y, cache, dy, dparams, dx))
-        dy = dx
-    return records, value, dprediction
+) -> tuple[dict[str, Any], Any, Any]:
+    watched = dataclasses.replace(net, layers=tuple(_watch(child, f"[{i}]") for i, child in enumerate(net.layers)))
+    with _taking_notes() as notes:
+        y, cache = watched.forward(params, x, key)
+        value, loss_cache = loss.forward(y, target)
+        dprediction = loss.backward(loss_cache)
+        watched.backward(params, cache, dprediction)
+    return notes, value, dprediction
+
+
+# ── Watching layers at work ─────────────────────────────────────────────────────────────────────
+
+_NOTES: list[dict[str, Any]] = []  # of the traces under way; the last is written to
+
+
+@contextlib.contextmanager
+def _taking_notes() -> Iterator[dict[str, Any]]:
+    _NOTES.append({})
+    try:
+        yield _NOTES[-1]
+    finally:
+        _NOTES.pop()
+
+
+@layer
+class _Watched:
+    """A layer that notes what goes in and what comes out, and is otherwise the layer inside it."""
+
+    layer: Layer
+    path: str
+
+    def __repr__(self) -> str:
+        return repr(self.layer)
+
+    def init(self, key: PRNGKeyArray, x: PyTree) -> Params:
+        return self.layer.init(key, x)
+
+    def forward(self, params: Params, x: PyTree, key: PRNGKeyArray | None = None) -> tuple[PyTree, Cache]:
+        y, cache = self.layer.forward(params, x, key)
+        _NOTES[-1].setdefault(self.path, {}).update(params=params, x=x, y=y, cache=cache)
+        return y, cache
+
+    def backward(self, params: Params, cache: Cache, dy: PyTree) -> tuple[Params, PyTree]:
+        dparams, dx = self.layer.backward(params, cache, dy)
+        _NOTES[-1][self.path].update(dy=dy, dparams=dparams, dx=dx)
+        return dparams, dx
+
+
+@layer
+class _Unrolled:
+    """What Repeat does, each block by itself."""
+
+    blocks: tuple[Layer, ...]
+
+    def init(self, key: PRNGKeyArray, x: PyTree) -> Params:
+        raise NotImplementedError  # its parameters are those of the Repeat
+
+    def forward(self, params: Params, x: PyTree, key: PRNGKeyArray | None = None) -> tuple[PyTree, Cache]:
+        caches = []
+        for i, (block, block_key) in enumerate(zip(self.blocks, split_key(key, len(self.blocks)), strict=True)):
+            with inside(".block"):
+                x, cache = block.forward(_slice(params, i), x, block_key)
+            caches.append(cache)
+        return x, tuple(caches)
+
+    def backward(self, params: Params, cache: Cache, dy: PyTree) -> tuple[Params, PyTree]:
+        dparams: list[Params] = []
+        for i in reversed(range(len(self.blocks))):
+            dblock, dy = self.blocks[i].backward(_slice(params, i), cache[i], dy)
+            dparams.insert(0, dblock)
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *dparams), dy
+
+
+def _slice(params: Params, i: int) -> Params:
+    return jax.tree.map(lambda leaf: leaf[i], params)
+
+
+def _inner(net: Layer, path: str) -> dict[str, list[tuple[Layer, str]]]:
+    """Give the layers inside a layer, with their paths, by the fields that hold them."""
+    if isinstance(net, Repeat):
+        return {"blocks": [(net.block, f"{path}.block[{i}]") for i in range(net.times)]}
+    found: dict[str, list[tuple[Layer, str]]] = {}
+    fields: tuple[dataclasses.Field, ...] = dataclasses.fields(net) if dataclasses.is_dataclass(net) else ()
+    for field in fields:
+        value = getattr(net, field.name)
+        if isinstance(value, Layer):
+            found[field.name] = [(value, f"{path}.{field.name}")]
+        elif isinstance(value, tuple) and value and all(isinstance(item, Layer) for item in value):
+            found[field.name] = [(item, f"{path}[{i}]") for i, item in enumerate(value)]
+    return found
+
+
+def _watch(net: Layer, path: str) -> Layer:
+    children = {name: tuple(_watch(*child) for child in inside) for name, inside in _inner(net, path).items()}
+    if isinstance(net, Repeat):
+        return _Watched(_Unrolled(children["blocks"]), path)
+    changes = {name: new if isinstance(getattr(net, name), tuple) else new[0] for name, new in children.items()}
+    return _Watched(dataclasses.replace(net, **changes) if changes else net, path)  # type: ignore[type-var]
+
+
+def _stage(net: Layer, path: str, notes: dict[str, Any]) -> Stage:
+    inner = [child for inside in _inner(net, path).values() for child in inside if child[1] in notes]
+    return Stage(path, net, **notes[path], inner=tuple(_stage(*child, notes) for child in inner))

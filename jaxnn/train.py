@@ -18,6 +18,7 @@ import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
+from jaxnn import notebook
 from jaxnn.backprop import Method
 from jaxnn.batches import Batch, as_batch, check_stream, is_stream, rows_of, stacks
 from jaxnn.checkpoint import Checkpoints, as_checkpoints
@@ -60,6 +61,15 @@ class Fit:
     def evaluate(self, data: Any, *, metrics: Any = (), batch_size: int = ROWS) -> dict[str, float]:
         """Score the network, see :func:`jaxnn.evaluation.evaluate`."""
         return evaluate(self.net, self.loss, self.params, data, metrics=metrics, batch_size=batch_size)
+
+    def _repr_html_(self) -> str:
+        last = [
+            (name, f"{values[-1]:.5g}") for name, values in self.history.items() if len(values) and name != "step_loss"
+        ]
+        losses = self.history.get("loss", ())
+        head = notebook.line(f"{int(self.state.step)} steps; {self.stopped or 'stopped by an error'}")
+        parts = (notebook.tree(self.net), head, notebook.table(("last record", "value"), last))
+        return notebook.fragment(*parts, notebook.curve([float(loss) for loss in losses], "loss a record"))
 
 
 class TrainingError(RuntimeError):

@@ -58,6 +58,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from jaxnn import notebook
 from jaxnn.checks import InputError, check_key
 
 Params: TypeAlias = Any  # a pytree of arrays
@@ -198,6 +199,7 @@ def _value(cls: type[T]) -> type[T]:
     cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
     if "__repr__" not in cls.__dict__:
         cls.__repr__ = _repr  # type: ignore[method-assign]
+    cls._repr_html_ = _repr_html  # type: ignore[attr-defined]
     cls.__eq__, cls.__hash__ = _equal, _hash  # type: ignore[method-assign]
     cls = dataclasses.dataclass(frozen=True, repr=False, eq=False)(cls)
     jax.tree_util.register_static(cls)
@@ -243,6 +245,10 @@ def _repr(self: Any) -> str:
     """The call that builds this value, without the settings left at their defaults."""
     told = (f for f in dataclasses.fields(self) if getattr(self, f.name) != f.default)
     return f"{type(self).__name__}({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in told)})"
+
+
+def _repr_html(self: Any) -> str:
+    return notebook.fragment(notebook.tree(self))
 
 
 def _compiled(init: Callable[[Any, Any, Any], Params]) -> Callable[[Any, Any, Any], Params]:

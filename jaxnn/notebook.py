@@ -1,0 +1,74 @@
+"""What a notebook shows of a value, as HTML: networks unfold, tables line up, curves are drawn.
+
+Plain data in, HTML out; nothing here knows of layers, so that everything may use it.
+"""
+
+import dataclasses
+import html
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+STYLE = (
+    "<style>.jaxnn{font:14px/1.5 system-ui,sans-serif}.jaxnn table{border-collapse:collapse;margin:4px 0}"
+    ".jaxnn th,.jaxnn td{border-bottom:1px solid #8884;padding:2px 10px;text-align:right}"
+    ".jaxnn th:first-child,.jaxnn td:first-child{text-align:left;font-family:monospace}"
+    ".jaxnn details{margin-left:1.1em}.jaxnn summary{cursor:pointer}.jaxnn .leaf{margin-left:1.1em}"
+    ".jaxnn code{background:none}.jaxnn .bad{color:#b71c2b;font-weight:600}</style>"
+)
+
+
+def fragment(*parts: str) -> str:
+    """Put parts together, with the style they need."""
+    return f'<div class="jaxnn">{STYLE}{"".join(parts)}</div>'
+
+
+def line(text: str) -> str:
+    """Write a line of text."""
+    return f"<div>{html.escape(text)}</div>"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], bad: Sequence[bool] = ()) -> str:
+    """Write a table; rows that are bad stand out."""
+    cells = lambda tag, row: "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row)  # noqa: E731
+    body = []
+    for i, row in enumerate(rows):
+        mark = ' class="bad"' if i < len(bad) and bad[i] else ""
+        body.append(f"<tr{mark}>{cells('td', row)}</tr>")
+    return f"<table><thead><tr>{cells('th', head)}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+
+
+def tree(value: Any, path: str = "") -> str:
+    """Write a layer or loss with what is inside of it, each to be folded."""
+    children = []
+    for field in dataclasses.fields(value):
+        inner = getattr(value, field.name)
+        if isinstance(inner, tuple) and inner and all(hasattr(item, "forward") for item in inner):
+            children += [(item, f"{path}[{i}]") for i, item in enumerate(inner)]
+        elif hasattr(inner, "forward"):
+            children.append((inner, f"{path}.{field.name}"))
+    place = f"<code>{html.escape(path)}</code> " if path else ""
+    if not children:
+        return f'<div class="leaf">{place}<code>{html.escape(repr(value))}</code></div>'
+    name = f"{type(value).__name__} of {len(children)}" if len(children) > 1 else type(value).__name__
+    inside = "".join(tree(*child) for child in children)
+    return f"<details open><summary>{place}<b>{html.escape(name)}</b></summary>{inside}</details>"
+
+
+def curve(values: Sequence[float], name: str, width: int = 260, height: int = 70) -> str:
+    """Draw a curve over its index, the finite values of it."""
+    points = [(i, float(v)) for i, v in enumerate(values) if math.isfinite(v)]
+    if len(points) < 2:
+        return ""
+    low, high = min(v for _, v in points), max(v for _, v in points)
+    span = (high - low) or 1.0
+    at = [
+        f"{4 + (width - 8) * i / (len(values) - 1):.1f},{height - 4 - (height - 8) * (v - low) / span:.1f}"
+        for i, v in points
+    ]
+    label = html.escape(f"{name}, from {points[0][1]:.4g} to {points[-1][1]:.4g}")
+    return (
+        f'<figure style="margin:4px 0"><svg width="{width}" height="{height}" role="img" aria-label="{label}">'
+        f'<polyline points="{" ".join(at)}" fill="none" stroke="#2f6fb7" stroke-width="1.6"/></svg>'
+        f"<figcaption>{label}</figcaption></figure>"
+    )
