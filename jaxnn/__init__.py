@@ -35,6 +35,7 @@ with _collecting_later():
     from jaxnn.compose import Parallel, Remat, Repeat, Residual, Sequential, chain, output_shape
     from jaxnn.descent import Descent, gradient_descent
     from jaxnn.diagnose import Diagnosis, diagnose
+    from jaxnn.formulas import Formulas
     from jaxnn.layers import (
         ELU,
         GELU,
@@ -101,13 +102,14 @@ with _collecting_later():
     )
     from jaxnn.networks import lenet, mlp, recurrent_classifier, resnet, transformer_decoder, transformer_encoder
     from jaxnn.neuron import Neuron, NeuronParams, logistic_descent, perceptron_rule
-    from jaxnn.trace import Trace, trace
+    from jaxnn.trace import Stage, Trace, trace
     from jaxnn.types import Layer, Loss, Running, advance, from_json, join_running, layer, loss, split_running, to_json
 
 if TYPE_CHECKING:
     from jaxnn import data, plots
     from jaxnn.checkpoint import Checkpoints
     from jaxnn.evaluation import evaluate, predict
+    from jaxnn.explanation import explain
     from jaxnn.export import export_function, load_model, save_model
     from jaxnn.loop import EarlyStopping, Event
     from jaxnn.population import Population, fit_population
@@ -149,6 +151,7 @@ __all__ = [
     "Event",
     "Fit",
     "Flatten",
+    "Formulas",
     "GRUParams",
     "GlobalAveragePool",
     "GroupNorm",
@@ -194,6 +197,7 @@ __all__ = [
     "Softmax",
     "SoftmaxCrossEntropy",
     "Softplus",
+    "Stage",
     "Step",
     "Tanh",
     "TiedEmbedding",
@@ -213,6 +217,7 @@ __all__ = [
     "descent",
     "diagnose",
     "evaluate",
+    "explain",
     "export_function",
     "fit",
     "fit_population",
@@ -262,6 +267,7 @@ _ON_FIRST_USE = {
     "TrainingError": "train",
     "TrainingInterrupted": "train",
     "evaluate": "evaluation",
+    "explain": "explanation",
     "export_function": "export",
     "fit": "train",
     "fit_population": "population",

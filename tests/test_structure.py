@@ -12,11 +12,13 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "jaxnn"
 
 # each may import only from those before it; those within one line are independent of one another
+SHARED = [f"layers.{name}" for name in ("initializers", "activation", "convolve", "positions", "recurrence")]
 FLOORS = [
-    ["checks"],
+    ["checks", "notebook", "formulas"],
     ["types", "numerics"],
-    ["layers.initializers"],
-    [f"layers.{path.stem}" for path in (PACKAGE / "layers").glob("[a-hj-z]*.py")],
+    SHARED[:2],
+    SHARED[2:],
+    [f"layers.{path.stem}" for path in (PACKAGE / "layers").glob("[a-z]*.py") if f"layers.{path.stem}" not in SHARED],
     ["layers"],
     ["losses.mean"],
     ["losses.adapter", "losses.binary", "losses.categorical", "losses.regression"],
@@ -29,6 +31,7 @@ FLOORS = [
     ["certify"],
     ["mutation", "diagnose"],
     ["trace"],
+    ["columns"],
     ["progress", "portable"],
     ["descent"],
     ["neuron"],
@@ -43,8 +46,17 @@ FLOORS = [
     ["data"],
     ["plots.display"],
     ["plots.activation", "plots.curves", "plots.data", "plots.diagram", "plots.training"],
+    ["plots.passes"],
+    ["plots.blocks", "plots.matrices"],
     ["plots.worked"],
     ["plots"],
+    ["explanation.expressions"],
+    ["explanation.evaluate"],
+    ["explanation.tape", "explanation.terms"],
+    ["explanation.labels", "explanation.rows", "explanation.writer"],
+    ["explanation.chain", "explanation.latex", "explanation.redraw", "explanation.page", "explanation.pictures"],
+    ["explanation.text"],
+    ["explanation"],
     [""],
 ]
 FLOOR = {name: i for i, floor in enumerate(FLOORS) for name in floor}

@@ -25,3 +25,9 @@ class Display:
             _, ax = plt.subplots(layout="constrained", **subplots)
         self.ax_, self.figure_ = ax, ax.figure
         return ax
+
+
+def digits(value: float) -> str:
+    """Write a number with five significant digits, a small one in scientific notation with three."""
+    value = float(value) + 0.0  # no minus zero
+    return f"{value:.5g}" if value == 0 or abs(value) >= 1e-3 else f"{value:.2e}"

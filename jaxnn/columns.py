@@ -1,0 +1,59 @@
+"""A multilayer perceptron as the textbook draws it: columns of neurons."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxnn.checks import InputError
+from jaxnn.compose import Sequential, chain
+from jaxnn.layers import Dense
+from jaxnn.layers.activation import Activation
+from jaxnn.trace import Trace
+from jaxnn.types import Layer
+
+MOST = 8  # neurons a layer; a trace through more is shown as blocks
+
+
+class Column(NamedTuple):
+    """One layer of neurons.
+
+    Attributes:
+        size: how many there are.
+        activation: the name of the function they apply, "" for inputs and linear neurons.
+        dense: the index of the Dense layer that feeds them, None for the inputs.
+        last: the index of the last layer that acts on them, whose output they show, None for inputs.
+    """
+
+    size: int
+    activation: str
+    dense: int | None
+    last: int | None
+
+
+def columns_of(net: Layer, inputs: int) -> list[Column]:
+    """Read a multilayer perceptron as columns of neurons.
+
+    Raises:
+        InputError: if ``net`` is not made of Dense layers and activations.
+    """
+    layers = net.layers if isinstance(net, Sequential) else chain(net).layers
+    columns = [Column(inputs, "", None, None)]
+    for i, child in enumerate(layers):
+        if isinstance(child, Dense):
+            columns.append(Column(child.features, "", i, i))
+        elif columns[-1].dense is not None and isinstance(child, Activation):
+            columns[-1] = columns[-1]._replace(activation=type(child).__name__, last=i)
+        else:
+            raise InputError(f"A diagram expects a network of Dense layers and activations, got {child!r} at [{i}].")
+    return columns
+
+
+def columns_or_reason(trace: Trace) -> tuple[list[Column] | None, str]:
+    """Read a network as columns of neurons, or say why it cannot be drawn as such."""
+    try:
+        columns = columns_of(chain(*(stage.layer for stage in trace.stages)), np.shape(trace.x)[-1])
+    except (InputError, IndexError):
+        return None, "layers as blocks: not all are Dense layers and activations"
+    if np.ndim(trace.x) != 2 or (widest := max(column.size for column in columns)) > MOST:
+        return None, f"layers as blocks: one has {widest} neurons, and a graph is drawn for up to {MOST}"
+    return columns, ""

@@ -1,0 +1,112 @@
+"""The chain rule for one number: from the loss back to a weight, factor by factor."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxnn.checks import InputError
+from jaxnn.explanation.rows import place
+from jaxnn.explanation.tape import Step, Tape
+from jaxnn.explanation.terms import Spot, coefficient, mentions, number, write_out
+from jaxnn.trace import Trace
+
+LONGEST = 200  # links; a longer chain is for nobody to read
+
+
+class Factor(NamedTuple):
+    """One local derivative: of what comes next in the network, by the number at hand.
+
+    Attributes:
+        name: of what comes next.
+        expression: the local derivative, in the names of the layer that gives it.
+        value: of the local derivative.
+        upstream: dJ/d(what comes next).
+    """
+
+    name: str
+    expression: Any
+    value: float
+    upstream: float
+
+
+class Link(NamedTuple):
+    """dJ/d(a number), as the sum over its ways on of upstream times local derivative.
+
+    Attributes:
+        name: of the number.
+        step: the equation that gives its derivative.
+        right: its right side, written out.
+        factors: one a way; none for what the loss differentiates itself.
+        value: dJ/d(the number).
+    """
+
+    name: str
+    step: Step
+    right: Any
+    factors: tuple[Factor, ...]
+    value: float
+
+
+def chain_to(tape: Tape, trace: Trace, of: str) -> list[Link]:
+    """Collect the links between the loss and the number ``of``, those next to the loss first.
+
+    Raises:
+        InputError: for a place that is not in the trace, not a single number, or without a derivative; for
+            a chain that goes through a layer without formulas, or is too long to read.
+    """
+    stage, (part, name), at = trace.find(of)
+    numbers = {path: number for number, path in tape.paths.items()}
+    identity = _identity(tape, numbers[stage.path], part, name)
+    array = np.asarray(tape.values[identity])
+    if len(at) != array.ndim:
+        raise InputError(
+            f"explain: expected the place of one number, got {of!r}, which has shape {array.shape[len(at) :]}."
+        )
+    at = tuple(i % n for i, n in zip(at, array.shape, strict=True))
+    links: dict[Spot, Link] = {}
+    _collect(tape, Spot(_slope(identity), at), links)
+    return list(links.values())
+
+
+def _identity(tape: Tape, number: str, part: str, name: str) -> str:
+    step = next((s for s in tape.steps if s.number == number), None)
+    local = name or part
+    if step is None or local not in step.ids:
+        raise InputError(f"explain: expected a layer that states formulas, got {tape.paths[number]}.")
+    return step.ids[local]
+
+
+def _slope(identity: str) -> str:
+    base, _, number = identity.partition("@")
+    return f"d{base}@{number}" if number else f"d{base}"
+
+
+def _collect(tape: Tape, entry: Spot, links: dict[Spot, Link]) -> None:
+    step = tape.by_definition.get(entry.name)
+    if step is None or step.direction == "forward":
+        raise InputError(f"explain: expected a number with a derivative that formulas give, got {_name(tape, entry)}.")
+    values = {name: tape.values[key] for name, key in step.ids.items() if key in tape.values}
+    right = write_out(step.equation, entry.at, values)
+    slopes = frozenset(
+        name for name, key in step.ids.items() if (s := tape.by_definition.get(key)) and s.direction == "backward"
+    )
+    factors = []
+    for mention in mentions(right):
+        if mention.name not in slopes:
+            continue
+        upstream = mention._replace(name=step.ids[mention.name])
+        if upstream not in links:
+            _collect(tape, upstream, links)
+        local = coefficient(right, mention, slopes)
+        factors.append(Factor(_name(tape, upstream), local, float(number(local, values)), links[upstream].value))
+    if len(links) > LONGEST:
+        raise InputError(f"explain: expected a chain of at most {LONGEST} numbers, this one is longer.")
+    value = float(np.asarray(tape.values[entry.name])[entry.at])
+    links[entry] = Link(_name(tape, entry), step, right, tuple(factors), value)
+
+
+def _name(tape: Tape, slope: Spot) -> str:
+    """Name the number whose derivative an entry is, by its place in the network."""
+    base, _, number = slope.name.partition("@")
+    at = ", ".join(map(str, place(tape, slope.name, slope)))
+    return f"{tape.paths.get(number, '')}.{base[1:]}".lstrip(".") + (f"[{at}]" if at else "")

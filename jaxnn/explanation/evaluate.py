@@ -1,0 +1,112 @@
+"""Formulas, evaluated: NumPy that knows nothing of JAX or of the layers, which makes it a witness."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from jaxnn.explanation.expressions import Call, Choice, Equation, Expr, Index, Num, Op, Over, Ref, overs
+
+FUNCTIONS: dict[str, Any] = {
+    "exp": np.exp,
+    "log": np.log,
+    "sqrt": np.sqrt,
+    "tanh": np.tanh,
+    "σ": special.expit,
+    "Φ": special.ndtr,  # the normal distribution
+    "φ": lambda x: np.exp(-x * x / 2) / np.sqrt(2 * np.pi),  # and its density
+    "log1p": np.log1p,
+    "expm1": np.expm1,
+    "abs": np.abs,
+    "sign": np.sign,
+    "max": np.maximum,
+    "min": np.minimum,
+    "cos": np.cos,
+    "sin": np.sin,
+    "guard": lambda x: np.maximum(x, np.finfo(x.dtype).tiny),  # a divisor that is never 0
+}
+
+OPERATIONS: dict[str, Any] = {
+    "+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide, "**": np.power,
+    "//": np.floor_divide, "%": np.mod,
+    "<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal,
+    "==": np.equal, "!=": np.not_equal, "and": np.logical_and, "or": np.logical_or,
+}  # fmt: skip
+
+REDUCTIONS: dict[str, Any] = {"sum": np.sum, "max": np.max, "min": np.min}
+
+
+def evaluate(equation: Equation, values: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Compute what an equation defines, all entries at once; each letter is an axis."""
+    bound = [letter for over in overs(equation.body) for letter in over.letters]
+    letters = list(dict.fromkeys((*equation.letters, *bound)))
+    counts = np.ogrid[tuple(slice(equation.sizes[letter]) for letter in letters)] if letters else []
+    scope = dict(zip(letters, counts, strict=True))
+    axes = {letter: i for i, letter in enumerate(letters)}
+    with np.errstate(all="ignore"):  # a branch that is not taken may be anything
+        result = np.asarray(_evaluate(equation.body, scope, axes, values))
+    result = result.reshape(result.shape[: len(equation.letters)] or ())
+    return np.broadcast_to(result, equation.shape).copy()
+
+
+def _evaluate(node: Expr, scope: Mapping[str, np.ndarray], axes: Mapping[str, int], values: Any) -> Any:
+    of = lambda part: _evaluate(part, scope, axes, values)  # noqa: E731
+    if isinstance(node, Num):
+        return node.value
+    if isinstance(node, Index):
+        return scope[node.name]
+    if isinstance(node, Ref):
+        return entry(np.asarray(values[node.name]), [of(part) for part in node.at or ()])
+    if isinstance(node, Choice):
+        return np.where(of(node.condition), of(node.then), of(node.otherwise))
+    if isinstance(node, Op):
+        if (stable := quotient_of_exponentials(node)) is not None:
+            return np.exp(of(stable[0]) - _log_sum_exp(stable[1], of, axes, scope))
+        return OPERATIONS[node.sign](of(node.left), of(node.right))
+    if isinstance(node, Call):
+        if (over := log_of_exponentials(node)) is not None:
+            return _log_sum_exp(over, of, axes, scope)
+        return FUNCTIONS[node.name](*map(of, node.args))
+    return _reduce(REDUCTIONS[node.kind], node, of(node.body), axes, scope)
+
+
+def _reduce(function: Any, over: Over, terms: Any, axes: Mapping[str, int], scope: Mapping[str, np.ndarray]) -> Any:
+    shape = np.broadcast_shapes(np.shape(terms), *(scope[letter].shape for letter in over.letters))
+    return function(np.broadcast_to(terms, shape), axis=tuple(axes[letter] for letter in over.letters), keepdims=True)
+
+
+def _log_sum_exp(over: Over, of: Any, axes: Mapping[str, int], scope: Mapping[str, np.ndarray]) -> Any:
+    return _reduce(special.logsumexp, over, of(over.body.args[0]), axes, scope)  # type: ignore[union-attr]
+
+
+def log_of_exponentials(node: Expr) -> Over | None:
+    """Give the sum in log Σ exp(…), which is computed without overflow, or None for anything else."""
+    match node:
+        case Call("log", (Over() as over,)) if _is_sum_of_exponentials(over):
+            return over
+    return None
+
+
+def quotient_of_exponentials(node: Expr) -> tuple[Expr, Over] | None:
+    """Give the exponent and the sum in exp(…) / Σ exp(…), which is computed without overflow, or None."""
+    match node:
+        case Op("/", Call("exp", (exponent,)), Over() as over) if _is_sum_of_exponentials(over):
+            return exponent, over
+    return None
+
+
+def _is_sum_of_exponentials(node: Expr) -> bool:
+    return isinstance(node, Over) and node.kind == "sum" and isinstance(node.body, Call) and node.body.name == "exp"
+
+
+def entry(array: np.ndarray, at: Iterable[Any]) -> Any:
+    """Look entries up; outside of the array they are 0."""
+    at = [np.asarray(part).astype(int) for part in at]
+    if not at:
+        return array
+    inside = np.logical_and.reduce(np.broadcast_arrays(
+        *(((part >= 0) & (part < size)) for part, size in zip(at, array.shape, strict=True))
+    ))  # fmt: skip
+    clipped = tuple(np.clip(part, 0, size - 1) for part, size in zip(at, array.shape, strict=True))
+    return np.where(inside, array[clipped], 0)

@@ -1,0 +1,186 @@
+r"""A trace as equations, in LaTeX or in Markdown: a worksheet, with the answers or without.
+
+Indices count from 1, as on a blackboard, and the number of the layer stands above: :math:`y^{(2)}_1`.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxnn.explanation.rows import Row, entry_value, place, rows_of
+from jaxnn.explanation.tape import Step, Tape, make_tape, parts_of
+from jaxnn.explanation.terms import Spot
+from jaxnn.explanation.writer import LatexWriter, digits, latex_number
+from jaxnn.trace import Trace
+
+MOST = 16  # entries of one array that are written out
+ACROSS = 58  # characters of a formula that fit on a line
+WIDE = 8  # columns of a matrix that fit on a page
+GREEK = {"theta": r"\theta", "scale": r"\gamma", "bias": r"\beta", "μ": r"\mu", "xhat": r"\hat{x}", "score": "s"}
+NEXT = " \\\\\n"  # line of an aligned formula
+BLANK = r"\underline{\hspace{5em}}"
+
+HEAD = r"""\documentclass{article}
+\usepackage[a4paper, margin=2cm]{geometry}
+\usepackage{amsmath}
+\allowdisplaybreaks
+\setlength{\parindent}{0pt}
+\sloppy
+\begin{document}
+"""
+
+
+class Layout(NamedTuple):
+    """How a document is put together.
+
+    Attributes:
+        head: what stands before everything.
+        heading: a heading of a level, 1 or 2.
+        code: text in the type of a machine.
+        display: equations, one a line, each with its &.
+        page: the start of a new page.
+        tail: what stands after everything.
+    """
+
+    head: str
+    heading: Any
+    code: Any
+    display: Any
+    page: str
+    tail: str
+
+
+LATEX = Layout(
+    head=HEAD,
+    heading=lambda level, text: rf"\{'sub' * (level - 1)}section*{{{text}}}",
+    code=lambda text: (
+        r"\texttt{" + re.sub(r"([(,=])", r"\1\\allowbreak{}", re.sub(r"([_{}#&%$])", r"\\\1", text)) + "}"
+    ),
+    display=lambda lines: "\\begin{align*}\n" + " \\\\\n".join(lines) + "\n\\end{align*}",
+    page=r"\newpage",
+    tail="\\end{document}\n",
+)
+MARKDOWN = Layout(
+    head="",
+    heading=lambda level, text: f"{'#' * level} {text}",
+    code=lambda text: f"`{text}`",
+    display=lambda lines: "$$\n\\begin{aligned}\n" + " \\\\\n".join(lines) + "\n\\end{aligned}\n$$",
+    page='<div style="page-break-before: always"></div>',
+    tail="",
+)
+
+
+def as_document(trace: Trace, layout: Layout, significant: int, blanks: bool) -> str:
+    """Write the whole derivation; with ``blanks`` first without its numbers, and the answers on a page of their own."""
+    tape = make_tape(trace)
+    parts = [layout.heading(1, "Backpropagation by hand"), *_given(tape, trace, layout, significant)]
+    if blanks:
+        parts += [*_passes(tape, layout, significant, blanks=True), layout.page, layout.heading(1, "Answers")]
+    parts += _passes(tape, layout, significant, blanks=False)
+    return layout.head + "\n\n".join(parts) + "\n" + layout.tail
+
+
+def _given(tape: Tape, trace: Trace, layout: Layout, significant: int) -> Iterator[str]:
+    yield f"The network is {layout.code(repr(trace.net))}, the loss {layout.code(repr(trace.loss))}."
+    lines = []
+    for identity, kind in tape.free.items():
+        if kind != "given":
+            lines += _matrices(tape, identity, significant)
+    yield layout.display(lines)
+
+
+def _matrices(tape: Tape, identity: str, significant: int) -> list[str]:
+    """Write an array as matrices: one for each index before its last two axes."""
+    array = np.asarray(tape.values[identity])
+    if identity in tape.batched and array.shape[:1] == (1,):
+        array = array[0]
+    name = symbol(tape, identity)
+    matrices = (
+        array.reshape(-1, *((1,) * (2 - array.ndim)), *array.shape[-2:]) if array.ndim else array.reshape(1, 1, 1)
+    )
+    lines = []
+    for at, matrix in zip(np.ndindex(array.shape[:-2]), matrices, strict=True):
+        above = "_{" + ", ".join(str(i + 1) for i in at) + r", \cdot, \cdot}" if at else ""
+        rows = [" & ".join(_row(row, significant)) for row in matrix[:WIDE]]
+        rows += [r"\vdots"] if len(matrix) > WIDE else []
+        whole = r"\begin{pmatrix} " + r" \\ ".join(rows) + r" \end{pmatrix}" if array.ndim else rows[0]
+        lines.append(f"{name}{above} &= {whole}")
+    return lines
+
+
+def _row(row: np.ndarray, significant: int) -> list[str]:
+    cells = [latex_number(digits(value, significant)) for value in row[:WIDE]]
+    return [*cells, r"\cdots"] if len(row) > WIDE else cells
+
+
+def _passes(tape: Tape, layout: Layout, significant: int, blanks: bool) -> Iterator[str]:
+    for direction, title in (("forward", "Forward"), ("backward", "Backward")):
+        yield layout.heading(1, title)
+        heading = None
+        for step in (step for step in tape.steps if step.direction == direction):
+            if step.path != heading:
+                heading = step.path
+                number = f"Layer {step.number}" if step.number else "Loss"
+                yield layout.heading(2, f"{number}: {layout.code(repr(step.op))}")
+            rows, total = rows_of(tape, step, MOST)
+            yield layout.display([_line(tape, row, significant, blanks) for row in rows])
+            if total > len(rows):
+                yield f"The other {total - len(rows)} entries likewise."
+
+
+def _line(tape: Tape, row: Row, significant: int, blanks: bool) -> str:
+    write = LatexWriter(lambda ref: _entry(tape, row.step, ref))
+    numbers = LatexWriter(
+        lambda ref: latex_number(digits(entry_value(tape, row.step.ids[ref.name], ref), significant)), r" \times "
+    )
+    parts = [write(row.right)] if row.is_plain else [write(row.right), BLANK if blanks else numbers(row.right)]
+    parts.append(BLANK if blanks else latex_number(digits(row.value, significant)))
+    lines, width = [f"{write(row.left)} &= {_broken(parts[0])}"], _width(parts[0])
+    for part in parts[1:]:
+        if width + _width(part) > ACROSS:
+            lines.append(f"&= {_broken(part)}")
+            width = 0
+        else:
+            lines[-1] += f" = {part}"
+        width += _width(part)
+    return NEXT.join(lines)
+
+
+def _width(latex: str) -> int:
+    """Guess how many characters wide a formula is when it is set: a command counts as one, a derivative as three."""
+    text = re.sub(r"\\frac{\\partial J}{\\partial [^}]*}(_{[^}]*})?}", "dddd", latex)
+    return len(re.sub(r"[{}_^ ]|\(\d\)", "", re.sub(r"\\[a-z]+", "x", text)))
+
+
+def _broken(latex: str) -> str:
+    """Break a long sum into several lines, where no bracket is open."""
+    terms, depth = [""], 0
+    for token in re.split(r"(\\left|\\right|[{}]| [+-] )", latex):
+        depth += {"{": 1, r"\left": 1, "}": -1, r"\right": -1}.get(token, 0)
+        if token in (" + ", " - ") and depth == 0:
+            terms.append("")
+        terms[-1] += token
+    lines = [terms[0]]
+    for term in terms[1:]:
+        if _width(lines[-1]) + _width(term) > ACROSS:
+            lines.append(r"\quad" + term)
+        else:
+            lines[-1] += term
+    return f"{NEXT}&".join(lines)
+
+
+def _entry(tape: Tape, step: Step, spot: Spot) -> str:
+    identity = step.ids[spot.name]
+    return symbol(tape, identity, [i + 1 for i in place(tape, identity, spot)])
+
+
+def symbol(tape: Tape, identity: str, at: list[int] | None = None) -> str:
+    """Write an array, or an entry of it, as on a blackboard; a derivative as a fraction."""
+    parts = parts_of(tape, identity)
+    name = GREEK.get(parts.name, parts.name if len(parts.name) == 1 else rf"\mathit{{{parts.name}}}")
+    indices = ([parts.time] if parts.time else []) + (at or [])
+    above = f"^{{({parts.number})}}" if parts.number else ""
+    whole = f"{name}{above}" + (f"_{{{', '.join(map(str, indices))}}}" if indices else "")
+    return rf"\frac{{\partial J}}{{\partial {whole}}}" if parts.is_slope else whole

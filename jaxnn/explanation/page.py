@@ -1,0 +1,167 @@
+"""A trace as one self-contained HTML page that steps, takes other numbers, and computes everything again.
+
+The page gets the equations of the trace as trees, and evaluates these: it knows nothing of layers, so that
+every layer with formulas works in it. Nothing is fetched; it opens from disk and in a frame.
+"""
+
+import html
+import json
+import math
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from jaxnn.checks import InputError
+from jaxnn.columns import columns_or_reason
+from jaxnn.explanation.expressions import Call, Choice, Expr, Index, Num, Op, Over, Ref, refs
+from jaxnn.explanation.labels import allowed_integers
+from jaxnn.explanation.tape import Tape, make_tape, parts_of
+from jaxnn.trace import Trace
+
+MOST = 400  # entries that are stepped through one by one; with more, a step is an equation
+CELLS = 64  # entries of one array that are shown
+LARGEST = 200_000  # numbers in a page
+
+
+def as_page(trace: Trace) -> str:
+    """Write the page.
+
+    Raises:
+        InputError: for a network with a layer that states no formulas, or with too many numbers for a page.
+    """
+    tape = make_tape(trace)
+    if tape.silent:
+        raise InputError(
+            f"explain: expected layers that state formulas for a page, got {', '.join(tape.silent)} without."
+        )
+    if (numbers := sum(np.size(value) for value in tape.values.values())) > LARGEST:
+        raise InputError(f"explain: expected at most {LARGEST:,} numbers for a page, got {numbers:,}.")
+    asset = lambda name: resources.files("jaxnn.explanation").joinpath("assets", name).read_text(encoding="utf-8")  # noqa: E731
+    data = json.dumps(_data(tape, trace), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+    page = asset("page.html")
+    for mark, text in (
+        ("/*CSS*/", asset("page.css")),
+        ("<!--NET-->", html.escape(f"{trace.net!r}, {trace.loss!r}")),
+        ("/*JS*/", asset("engine.js") + asset("page.js")),
+        ("/*TRACE*/", data),
+    ):
+        page = page.replace(mark, text, 1)
+    return page
+
+
+def _data(tape: Tape, trace: Trace) -> dict[str, Any]:
+    """Give all that the page knows, as plain data."""
+    identities = [name for name in tape.values if name in tape.free or name in tape.by_definition]
+    parameters = [(name, _slope(name)) for name, kind in tape.free.items() if kind == "parameter"]
+    return {
+        "steps": [
+            {
+                "defines": step.defines,
+                "letters": step.equation.letters,
+                "sizes": step.equation.sizes,
+                "body": tree(step.renamed.body),
+                "direction": step.direction,
+                "number": step.number,
+                "op": repr(step.op),
+            }
+            for step in tape.steps
+        ],
+        "arrays": {name: _array(tape.values[name]) for name in identities},
+        "symbols": {name: _symbol(tape, name) for name in identities},
+        "parameters": [pair for pair in parameters if pair[1] in tape.by_definition],
+        "groups": _groups(tape, trace),
+        "graph": _graph(tape, trace),
+        "allowed": {name: list(values) for name, values in allowed_integers(tape, trace.loss).items()},
+        "most": MOST,
+        "cells": CELLS,
+    }
+
+
+def tree(node: Expr) -> list[Any]:
+    """Give an expression as nested lists, as ``engine.js`` reads them."""
+    match node:
+        case Num(value):
+            return ["n", value]
+        case Index(name):
+            return ["i", name]
+        case Ref(name, at):
+            return ["r", name, [tree(part) for part in at or ()]]
+        case Op(sign, left, right):
+            return ["o", sign, tree(left), tree(right)]
+        case Call(name, args):
+            return ["c", name, [tree(arg) for arg in args]]
+        case Choice(condition, then, otherwise):
+            return ["?", tree(condition), tree(then), tree(otherwise)]
+        case Over(kind, letters, body):
+            return ["s", kind, list(letters), tree(body)]
+    raise TypeError(node)
+
+
+def _slope(identity: str) -> str:
+    return f"d{identity}"
+
+
+def _array(value: np.ndarray) -> dict[str, Any]:
+    """Give an array as its shape and flat data; JSON has no word for what is not finite."""
+    flat = np.ravel(value).astype(float if value.dtype != int else int).tolist()
+    told = [x if math.isfinite(x) else None if math.isnan(x) else "inf" if x > 0 else "-inf" for x in flat]
+    return {"shape": list(np.shape(value)), "data": told}
+
+
+def _symbol(tape: Tape, identity: str) -> dict[str, Any]:
+    name, number, time, is_slope = parts_of(tape, identity)
+    return {"name": name, "number": number, "time": time, "slope": is_slope, "batched": identity in tape.batched}
+
+
+def _groups(tape: Tape, trace: Trace) -> list[dict[str, Any]]:
+    """Say which arrays stand in which part of the page, and which may be edited."""
+    known = lambda name: name if name in tape.by_definition else None  # noqa: E731
+    editable = lambda name: tape.free.get(name) in ("input", "parameter", "target")  # noqa: E731
+    used = {step.ids[ref.name] for step in tape.steps for ref in refs(step.equation.body)}
+    inputs = [name for name, kind in tape.free.items() if kind == "input" and name in used]
+    groups = [{
+        "title": "Input and label",
+        "arrays": [{"id": n, "slope": known(_slope(n)), "editable": editable(n)} for n in [*inputs, "t"]],
+        "details": [],
+    }]  # fmt: skip
+    for number, path in tape.paths.items():
+        steps = [step for step in tape.steps if step.number == number]
+        own = [n for n, kind in tape.free.items() if kind == "parameter" and n.endswith(f"@{number}")]
+        mine = list(dict.fromkeys(step.defines for step in steps if step.direction == "forward"))
+        outputs, between = mine[-1:], mine[:-1]
+        if not steps:
+            continue
+        groups.append({
+            "title": f"Layer {number}: {steps[0].op!r} at {path}",
+            "arrays": [{"id": n, "slope": known(_slope(n)), "editable": editable(n)} for n in [*own, *outputs]],
+            "details": [{"id": n, "slope": known(_slope(n))} for n in between],
+        })  # fmt: skip
+    return groups
+
+
+def _graph(tape: Tape, trace: Trace) -> dict[str, Any] | None:
+    """Describe the graph of a small multilayer perceptron, or None for anything else."""
+    columns, _ = columns_or_reason(trace)
+    if columns is None or len(trace.x) != 1:
+        return None
+    described: list[dict[str, Any]] = []
+    for column in columns:
+        if column.dense is None or column.last is None:
+            described.append(
+                {"size": column.size, "value": "x", "slope": "dx", "before": None, "ids": ["x", "dx"], "w": None}
+            )
+            continue
+        layers = range(column.dense + 1, column.last + 2)
+        ids = [f"{kind}@{number}" for number in layers for kind in ("y", "dy")]
+        bias = [f"b@{layers[0]}", f"db@{layers[0]}"] if f"b@{layers[0]}" in tape.values else []
+        described.append({
+            "size": column.size,
+            "value": f"y@{layers[-1]}",
+            "slope": f"dy@{layers[-1]}",
+            "before": f"y@{layers[0]}" if len(layers) > 1 else None,
+            "ids": [*ids, *bias],
+            "w": f"w@{layers[0]}",
+            "dw": f"dw@{layers[0]}",
+        })  # fmt: skip
+    return {"columns": described}

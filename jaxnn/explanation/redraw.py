@@ -1,0 +1,40 @@
+"""The same exercise with other numbers, such as a pencil can handle."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxnn.checks import InputError
+from jaxnn.explanation.labels import allowed_integers
+from jaxnn.explanation.tape import make_tape
+from jaxnn.trace import Trace, trace
+from jaxnn.types import join_running, split_running
+
+HALVES = np.array([-2, -1.5, -1, -0.5, 0.5, 1, 1.5, 2])
+
+
+def redraw(done: Trace, seed: int) -> Trace:
+    """Trace the same network on inputs, parameters and a target drawn anew, in halves from -2 to 2.
+
+    Labels are drawn among those that the loss allows; targets that are probabilities stay.
+
+    Raises:
+        InputError: in training mode, where the key draws too.
+    """
+    if done.key is not None:
+        raise InputError("explain: expected a trace at inference for a seed, got one in training mode.")
+    random = np.random.default_rng(seed)
+    allowed = allowed_integers(make_tape(done), done.loss)
+
+    def draw(name: str, array: np.ndarray) -> np.ndarray:
+        if np.issubdtype(array.dtype, np.floating):
+            return random.choice(HALVES, array.shape).astype(array.dtype)
+        return random.choice(allowed[name], array.shape).astype(array.dtype) if name in allowed else array
+
+    trained, running = split_running(done.params)
+    params = join_running(jax.tree.map(lambda leaf: draw("", leaf), trained), running)
+    x: Any = jax.tree.map(lambda leaf: draw("x", leaf), done.x)
+    is_distribution = done.target.ndim and np.allclose(done.target.sum(axis=-1), 1) and done.target.dtype.kind == "f"
+    target = done.target if is_distribution else draw("t", done.target)
+    return trace(done.net, done.loss, params, x, target)

@@ -1,0 +1,295 @@
+"""A trace as one list of equations, in the order in which they are worked out.
+
+Layers state their formulas in names of their own: x, y, w. Here each array of the whole network gets one
+identity, such as ``y@2`` for the output of the second layer, however many layers speak of it: the output
+of one is the input of the next. Renderers go through this list; so does the page, which computes from it.
+"""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from jaxnn.explanation.evaluate import evaluate
+from jaxnn.explanation.expressions import Equation, Index, Num, Ref, parse, refs, rename, replace
+from jaxnn.formulas import Formulas, formulas_of
+from jaxnn.trace import Stage, Trace, named
+
+Direction = Literal["forward", "backward"]
+
+
+class Step(NamedTuple):
+    """One equation at work in one layer.
+
+    Attributes:
+        path: of the layer, or "loss".
+        number: of the layer, such as "2" or "3.1" for one inside another; that of the loss is "".
+        direction: which pass it belongs to.
+        equation: in the layer's own names.
+        ids: from those names to the identities.
+        op: the layer or loss.
+    """
+
+    path: str
+    number: str
+    direction: Direction
+    equation: Equation
+    ids: Mapping[str, str]
+    op: Any
+
+    @property
+    def renamed(self) -> Equation:
+        """The equation in identities."""
+        return rename(self.equation, self.ids)
+
+    @property
+    def left(self) -> Ref:
+        """The left side, in the layer's own names."""
+        return Ref(self.equation.name, tuple(map(Index, self.equation.letters)))
+
+    @property
+    def defines(self) -> str:
+        """The identity of what it defines."""
+        return self.ids[self.equation.name]
+
+
+@dataclasses.dataclass
+class Tape:
+    """All equations of a trace.
+
+    Attributes:
+        steps: forward, the loss, and backward.
+        values: every array by its identity: from the trace, or, for what only a formula speaks of, evaluated.
+        free: the identities that nothing defines: inputs, parameters, the target, masks.
+        silent: paths of layers that state no formulas.
+        places: where each input or parameter is found in the trace, by identity.
+        paths: of each layer, by its number.
+    """
+
+    steps: list[Step] = dataclasses.field(default_factory=list)
+    values: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    free: dict[str, Literal["input", "parameter", "target", "given"]] = dataclasses.field(default_factory=dict)
+    silent: list[str] = dataclasses.field(default_factory=list)
+    places: dict[str, str] = dataclasses.field(default_factory=dict)
+    paths: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def batched(self) -> frozenset[str]:
+        """The identities of arrays whose first axis is the batch."""
+        found = {step.defines for step in self.steps if step.equation.letters[:1] in (("n",), ("n0",))}
+        for step in self.steps:
+            for ref in refs(step.equation.body):
+                if ref.at and ref.at[0] in (Index("n"), Index("n0")):
+                    found.add(step.ids[ref.name])
+        return frozenset(found)
+
+    @functools.cached_property
+    def by_definition(self) -> dict[str, Step]:
+        """The step that defines each identity."""
+        return {step.defines: step for step in self.steps}
+
+    def recompute(self, free: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Evaluate every equation anew, from other inputs, parameters or targets."""
+        values = dict(self.values | dict(free))
+        for step in self.steps:
+            values[step.defines] = evaluate(step.renamed, values)
+        return values
+
+
+def make_tape(trace: Trace) -> Tape:
+    """Write a whole trace as equations, the loss included."""
+    tape = Tape()
+    last = len(trace.stages) - 1
+    names = [
+        _Ends(f"y@{i}" if i else "x", f"y@{i + 1}", f"dy@{i + 1}", f"dy@{i}" if i else "dx") for i in range(last + 1)
+    ]
+    _name_input(tape, "x", trace.x)
+    chapters = [_Chapter(tape, stage, str(i + 1), names[i]) for i, stage in enumerate(trace.stages)]
+    for chapter in chapters:
+        chapter.forward()
+    _loss(tape, trace, names[last])
+    for chapter in reversed(chapters):
+        chapter.backward()
+    return tape
+
+
+def stage_tape(stage: Stage) -> Tape:
+    """Write one layer's part as equations, of which dy is given."""
+    tape = Tape()
+    chapter = _Chapter(tape, stage, "1", _Ends("x", "y", "dy", "dx"))
+    _name_input(tape, "x", stage.x)
+    for name, array in named("dy", stage.dy).items():
+        tape.free[_joined("dy", name)] = "given"
+        tape.values[_joined("dy", name)] = np.asarray(array)
+    chapter.forward()
+    chapter.backward()
+    return tape
+
+
+class _Ends(NamedTuple):
+    """The identities of what goes into a layer and comes out of it, in both passes."""
+
+    x: str
+    y: str
+    dy: str
+    dx: str
+
+
+def _joined(root: str, name: str) -> str:
+    """Give the part of a structured array its identity: that of the whole, and its own name."""
+    bare = name.split("_", 1)[0] if name.startswith(("y_", "dy_")) else name
+    return root if bare == name and name in ("x", "y", "dx", "dy") else f"{root}.{name}"
+
+
+def _name_input(tape: Tape, root: str, x: Any) -> None:
+    for name, array in named("x", x).items():
+        tape.free[_joined(root, name)] = "input"
+        tape.values[_joined(root, name)] = np.asarray(array)
+        tape.places[_joined(root, name)] = name
+
+
+class _Chapter:
+    """One layer's equations, with those of the layers inside it."""
+
+    def __init__(self, tape: Tape, stage: Stage, number: str, ends: _Ends) -> None:
+        self.tape, self.stage, self.number, self.ends = tape, stage, number, ends
+        self.stated: Formulas | None = formulas_of(stage.layer, stage.x, stage.cache)
+        self.ids = self._ids()
+        self.children = self._children()
+        tape.paths[number] = stage.path
+        if self.stated is None and not self.children:
+            tape.silent.append(stage.path)
+
+    def forward(self) -> None:
+        """Write the equations of the forward pass, each child's when they are first needed."""
+        self._write("forward", "f", lambda child: child.forward(), self.children)
+
+    def backward(self) -> None:
+        """Write the equations of the backward pass."""
+        self._write("backward", "df", lambda child: child.backward(), self.children[::-1])
+
+    def _write(self, direction: Direction, prefix: str, turn: Any, children: "list[_Chapter]") -> None:
+        waiting = list(children)
+        lines = [] if self.stated is None else getattr(self.stated, direction).splitlines()
+        for line in filter(None, lines):
+            mentioned = set(re.findall(rf"\b{prefix}(\d+)\b", line)) if self.stated and self.children else set()
+            for child in [child for child in waiting if child.number.rpartition(".")[2] in mentioned]:
+                waiting.remove(child)
+                turn(child)
+            self._equation(line, direction)
+        for child in waiting:
+            turn(child)
+
+    def _equation(self, line: str, direction: Direction) -> None:
+        settings, values = _settings(self.stage.layer), self.tape.values
+        shapes = {name: np.shape(values[key]) for name, key in self.ids.items() if key in values}
+        equation = parse(line, shapes | dict.fromkeys(settings, ()))
+        body = replace(equation.body, lambda ref: Num(settings[ref.name]) if ref.name in settings else ref)
+        equation = equation._replace(body=body)
+        self.ids.setdefault(equation.name, f"{equation.name}@{self.number}")
+        step = Step(self.stage.path, self.number, direction, equation, self.ids, self.stage.layer)
+        values.setdefault(step.defines, evaluate(step.renamed, values))
+        self.tape.steps.append(step)
+
+    def _ids(self) -> dict[str, str]:
+        """Name what the layer speaks of, and put the numbers of the trace beside the names."""
+        stage, tape, ids = self.stage, self.tape, {}
+        for root, tree in (("x", stage.x), ("y", stage.y), ("dy", stage.dy), ("dx", stage.dx)):
+            for field, array in named(root, tree).items():
+                name = f"d{field}" if root == "dx" and field != "dx" else field
+                ids[name] = _joined(getattr(self.ends, root), name)
+                if root in ("y", "dx"):
+                    tape.values.setdefault(ids[name], np.asarray(array))
+        for name, array in named("", stage.params).items():
+            if stage.inner and not (self.stated and re.search(rf"\b{name}\b", self.stated.forward)):
+                continue  # a child's
+            ids |= {name: f"{name}@{self.number}", f"d{name}": f"d{name}@{self.number}"}
+            tape.values[ids[name]] = np.asarray(array)
+            tape.free[ids[name]] = "parameter"
+            tape.places[ids[name]] = f"{stage.path}.{name}"
+            tape.values[ids[f"d{name}"]] = np.asarray(named("", stage.dparams)[name])
+        for name, array in (self.stated.given if self.stated else {}).items():
+            ids[name] = f"{name}@{self.number}"
+            tape.values[ids[name]] = np.asarray(array)
+            tape.free[ids[name]] = "given"
+        return ids
+
+    def _children(self) -> "list[_Chapter]":
+        stages, number = self.stage.inner, self.number
+        if self.stated is None:  # one after another
+            between = [self.ends.x, *(f"y@{number}.{k + 1}" for k in range(len(stages) - 1)), self.ends.y]
+            back = [self.ends.dx, *(f"dy@{number}.{k + 1}" for k in range(len(stages) - 1)), self.ends.dy]
+            return [
+                _Chapter(self.tape, s, f"{number}.{k + 1}", _Ends(between[k], between[k + 1], back[k + 1], back[k]))
+                for k, s in enumerate(stages)
+            ]
+        children = []
+        for k, s in enumerate(stages, start=1):
+            ends = _Ends(*(f"{name}@{number}" for name in (f"x{k}", f"f{k}", f"dy{k}", f"df{k}")))
+            if not re.search(rf"^x{k}\b", self.stated.forward, re.MULTILINE):
+                ends = ends._replace(x=self.ends.x)
+            if not re.search(rf"^dy{k}\b", self.stated.backward, re.MULTILINE):
+                ends = ends._replace(dy=self.ends.dy)
+            children.append(_Chapter(self.tape, s, f"{number}.{k}", ends))
+            self.ids |= {f"x{k}": ends.x, f"f{k}": ends.y, f"dy{k}": ends.dy, f"df{k}": ends.dx}
+        return children
+
+
+def _settings(op: Any) -> dict[str, float]:
+    """Give a layer's numbers: its fields, and the constants of its class."""
+    fields = {f.name: getattr(op, f.name) for f in dataclasses.fields(op)} if dataclasses.is_dataclass(op) else {}
+    fields |= {name: getattr(type(op), name) for name in dir(type(op)) if name.isupper()}
+    return {name: value for name, value in fields.items() if type(value) in (int, float)}
+
+
+def _loss(tape: Tape, trace: Trace, ends: _Ends) -> None:
+    tape.values |= {"t": np.asarray(trace.target), "J": np.asarray(trace.value)}
+    tape.free["t"], tape.places["t"] = "target", "target"
+    stated = formulas_of(trace.loss, tape.values.get(ends.y, trace.dprediction), trace.target)
+    tape.values.setdefault(ends.dy, np.asarray(trace.dprediction))
+    if stated is None:
+        tape.silent.append("loss")
+        return
+    ids = {"y": ends.y, "dy": ends.dy, "t": "t", "J": "J"} | {name: f"{name}@loss" for name in stated.given}
+    for name, array in stated.given.items():
+        tape.values[ids[name]], tape.free[ids[name]] = np.asarray(array), "given"
+    shapes = {name: np.shape(tape.values[key]) for name, key in ids.items()}
+    for direction in ("forward", "backward"):
+        equation = parse(getattr(stated, direction), shapes)
+        tape.steps.append(Step("loss", "", direction, equation, ids, trace.loss))
+
+
+# ── Names for the blackboard ────────────────────────────────────────────────────────────────────
+
+
+class Parts(NamedTuple):
+    """What an array's symbol is made of.
+
+    Attributes:
+        name: the letter or word.
+        number: of the layer, which stands above; "" for the input and the target.
+        time: of the step in a sequence, from 1, or None.
+        is_slope: whether it is the derivative of J by the array so named.
+    """
+
+    name: str
+    number: str
+    time: int | None
+    is_slope: bool
+
+
+def parts_of(tape: Tape, identity: str) -> Parts:
+    """Take an identity apart: ``dh1@3`` is the derivative by h, at the second step, in layer 3."""
+    base, _, number = identity.partition("@")
+    if number and (inner := re.fullmatch(r"(f|x|dy|df)(\d+)", base)):  # of a layer inside a combinator
+        name = {"f": "y", "dy": "y", "df": "x"}.get(inner[1], "x")
+        return Parts(name, f"{number}.{inner[2]}", None, inner[1].startswith("d"))
+    of = f"{base[1:]}@{number}" if number else base[1:]
+    is_slope = base.startswith("d") and (of in tape.values or of in ("x", "y"))
+    base = base[1:] if is_slope else base
+    timed = re.fullmatch(r"(\D+?)(\d+)", base)
+    name = (timed[1] if timed else base).replace("_", " ").replace(".", " ")
+    return Parts(name, number, int(timed[2]) + 1 if timed else None, is_slope)

@@ -1,0 +1,126 @@
+"""One entry of an equation, written out: every sum term by term, every choice made, every letter a number."""
+
+import itertools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxnn.explanation.evaluate import FUNCTIONS, OPERATIONS, REDUCTIONS
+from jaxnn.explanation.expressions import Call, Choice, Equation, Expr, Index, Num, Op, Over, Ref
+
+ZERO, ONE = Num(0), Num(1)
+
+
+class Spot(NamedTuple):
+    """One entry of an array."""
+
+    name: str
+    at: tuple[int, ...]
+
+
+class Terms(NamedTuple):
+    """A sum, or a maximum, of expressions written out."""
+
+    kind: str
+    parts: tuple[Any, ...]
+
+
+def write_out(equation: Equation, at: tuple[int, ...], values: Mapping[str, np.ndarray]) -> Any:
+    """Write out the entry ``at`` of what an equation defines; an array is then mentioned by its entries alone."""
+    return _expand(equation.body, dict(zip(equation.letters, at, strict=True)), equation.sizes, values)
+
+
+def _expand(node: Expr, scope: Mapping[str, int], sizes: Mapping[str, int], values: Any) -> Any:
+    again = lambda part: _expand(part, scope, sizes, values)  # noqa: E731
+    match node:
+        case Index(name):
+            return Num(scope[name])
+        case Ref(name, at):
+            place = tuple(int(number(again(part), values)) for part in at or ())
+            inside = all(0 <= i < n for i, n in zip(place, np.shape(values[name]), strict=True))
+            return Spot(name, place) if inside else ZERO
+        case Choice(condition, then, otherwise):
+            return again(then if number(again(condition), values) else otherwise)
+        case Call(name, args):
+            return again(args[0]) if name == "guard" else Call(name, tuple(map(again, args)))
+        case Op(sign, left, right):
+            return _simple(Op(sign, again(left), again(right)))
+        case Over(kind, letters, body):
+            counts = itertools.product(*(range(sizes[letter]) for letter in letters))
+            parts = [_expand(body, {**scope, **dict(zip(letters, at, strict=True))}, sizes, values) for at in counts]
+            parts = [part for part in parts if kind != "sum" or part != ZERO]
+            return parts[0] if len(parts) == 1 else Terms(kind, tuple(parts)) if parts else ZERO
+    return node
+
+
+def _simple(op: Op) -> Any:
+    """Leave out what adds 0, and what multiplies by 0 or 1."""
+    sign, left, right = op
+    if sign == "*" and ZERO in (left, right):
+        return ZERO
+    if (sign == "*" and left == ONE) or (sign == "+" and left == ZERO):
+        return right
+    if (sign in ("*", "/") and right == ONE) or (sign in ("+", "-") and right == ZERO):
+        return left
+    if sign == "/" and left == ZERO:
+        return ZERO
+    return op
+
+
+def number(node: Any, values: Mapping[str, np.ndarray]) -> Any:
+    """Compute an expression that has been written out."""
+    of = lambda part: number(part, values)  # noqa: E731
+    match node:
+        case Num(value):
+            return np.float64(value)
+        case Spot(name, at):
+            return np.asarray(values[name])[at]
+        case Terms(kind, parts):
+            return REDUCTIONS[kind]([of(part) for part in parts])
+        case Op(sign, left, right):
+            with np.errstate(all="ignore"):
+                return OPERATIONS[sign](of(left), of(right))
+        case Call(name, args):
+            with np.errstate(all="ignore"):
+                return FUNCTIONS[name](*map(of, args))
+    raise TypeError(node)
+
+
+def mentions(node: Any) -> list[Spot]:
+    """Give the entries that an expression written out mentions, each once."""
+    found = []
+    stack = [node]
+    while stack:
+        part = stack.pop()
+        if isinstance(part, Spot):
+            found.append(part)
+        elif isinstance(part, Terms):
+            stack += part.parts[::-1]
+        elif isinstance(part, Op):
+            stack += [part.right, part.left]
+        elif isinstance(part, Call):
+            stack += part.args[::-1]
+    return list(dict.fromkeys(found))
+
+
+def coefficient(node: Any, of: Spot, others: frozenset[str]) -> Any:
+    """Give what ``of`` is multiplied by in an expression that is linear in it: the local derivative.
+
+    Args:
+        node: an expression written out.
+        of: the entry whose factor to give.
+        others: names of arrays that the expression is linear in too; their other entries are set to 0.
+    """
+    again = lambda part: coefficient(part, of, others)  # noqa: E731
+    match node:
+        case Spot(name, _):
+            return ONE if node == of else ZERO if name in others else node
+        case Terms(kind, parts):
+            left = [part for part in map(again, parts) if part != ZERO]
+            return left[0] if len(left) == 1 else Terms(kind, tuple(left)) if left else ZERO
+        case Op(sign, left, right):
+            return _simple(Op(sign, again(left), again(right)))
+        case Call(name, args):
+            return Call(name, tuple(map(again, args)))
+    return node

@@ -1,0 +1,119 @@
+"""A trace as text: two tables, forward and backward, every entry in symbols and in numbers."""
+
+from jaxnn.explanation.chain import Link, chain_to
+from jaxnn.explanation.expressions import Ref
+from jaxnn.explanation.rows import Row, entry_value, place, rows_of, without_batch_of_one
+from jaxnn.explanation.tape import Step, Tape, make_tape
+from jaxnn.explanation.terms import Spot
+from jaxnn.explanation.writer import SHOWN, Writer, digits
+from jaxnn.trace import Trace
+
+MOST = 16  # entries of one array that are shown
+
+
+def as_text(trace: Trace, significant: int) -> str:
+    """Write the forward table, and the backward one."""
+    tape = make_tape(trace)
+    lines = [f"{trace.net!r}, {trace.loss!r}", "dz stands for dJ/dz; indices count from 0, as in the code."]
+    for direction in ("forward", "backward"):
+        lines += ["", direction.capitalize()]
+        heading = None
+        for step in (step for step in tape.steps if step.direction == direction):
+            if step.path != heading:
+                lines.append(f"{step.path} {step.op!r}")
+                heading = step.path
+            lines += _table(tape, step, significant)
+    lines += [f"{path}: states no formulas, so its part is not written out." for path in tape.silent]
+    return "\n".join(lines) + "\n"
+
+
+def _table(tape: Tape, step: Step, significant: int) -> list[str]:
+    rows, total = rows_of(tape, step, MOST)
+    cells = [_cells(tape, row, significant) for row in rows]
+    lines = [f"    {line}" for line in _aligned(cells)]
+    if total > 1:
+        lines.insert(0, f"  {formula(tape, step)}")
+    if total > len(rows):
+        lines.append(f"    … {total - len(rows)} more")
+    return lines
+
+
+def _aligned(cells: list[list[str]]) -> list[str]:
+    widths = [max(len(cell[i]) for cell in cells) for i in range(4)] if cells else []
+    lines = []
+    for first, *others in cells:
+        line = first.ljust(widths[0])
+        for part, width in zip(others, widths[1:], strict=True):
+            line += f" = {part.ljust(width)}" if part else " " * (width + 3 if width else 0)
+        lines.append(line.rstrip())
+    return lines
+
+
+def _cells(tape: Tape, row: Row, significant: int) -> list[str]:
+    symbols, numbers = writers(tape, row.step, significant)
+    put_in = "" if row.is_plain else numbers(row.right)
+    return [symbols(row.left), symbols(row.right), put_in, digits(row.value, significant)]
+
+
+def writers(tape: Tape, step: Step, significant: int) -> tuple[Writer, Writer]:
+    """Give the writer of a step's symbols, and that of its numbers."""
+
+    def name(spot: Spot) -> str:
+        at = ", ".join(map(str, place(tape, step.ids[spot.name], spot)))
+        return f"{spot.name}[{at}]" if at else spot.name
+
+    return Writer(name), Writer(lambda spot: digits(entry_value(tape, step.ids[spot.name], spot), significant), "×")
+
+
+def formula(tape: Tape, step: Step) -> str:
+    """Write a step's equation, in letters."""
+
+    def name(ref: Ref) -> str:
+        at = ", ".join(map(write, place(tape, step.ids[ref.name], ref)))
+        return f"{ref.name}[{at}]" if at else ref.name
+
+    write = Writer(name)
+    return f"{write(step.left)} = {write(without_batch_of_one(step.equation))}"
+
+
+def chain_as_text(trace: Trace, of: str, significant: int) -> str:
+    """Write the chain from the loss to one weight or input, factor by factor."""
+    tape = make_tape(trace)
+    links = chain_to(tape, trace, of)
+    is_one_way = all(len(link.factors) <= 1 for link in links)
+    cells = [cell for link in links for cell in _link(tape, link, significant, with_sum=not is_one_way)]
+    if is_one_way:
+        factors = [link.factors[0].value if link.factors else link.value for link in links]
+        cells.append(
+            [f"dJ/d{links[-1].name}", _product(factors, significant), "", digits(links[-1].value, significant)]
+        )
+    return "\n".join([f"dJ/d{of}, back from the loss", *(f"  {line}" for line in _aligned(cells))]) + "\n"
+
+
+def _product(factors: list[float], significant: int) -> str:
+    first, *others = (digits(factor, significant) for factor in factors)
+    return "×".join([first, *(f"({other})" if other.startswith("-") else other for other in others)])
+
+
+def _link(tape: Tape, link: Link, significant: int, with_sum: bool) -> list[list[str]]:
+    symbols, numbers = writers(tape, link.step, significant)
+    if not link.factors:
+        return [[f"dJ/d{link.name}", symbols(link.right), numbers(link.right), digits(link.value, significant)]]
+    cells = []
+    for factor in link.factors:
+        left = f"d{factor.name}/d{link.name}"
+        plain = symbols(factor.expression)
+        put_in = numbers(factor.expression)
+        value = digits(factor.value, significant)
+        cells.append([left, plain if plain != value else "", put_in if put_in not in (plain, value) else "", value])
+    if with_sum:
+        terms = [f"dJ/d{factor.name}·d{factor.name}/d{link.name}" for factor in link.factors]
+        products = [_product([factor.upstream, factor.value], significant) for factor in link.factors]
+        left = f"dJ/d{link.name}"
+        cells.append([left, _sum(terms), _sum(products), digits(link.value, significant)])
+    return cells
+
+
+def _sum(terms: list[str]) -> str:
+    """Write a sum, of a long one the first terms and the last."""
+    return " + ".join(terms if len(terms) <= SHOWN else [*terms[: SHOWN - 1], "…", terms[-1]])

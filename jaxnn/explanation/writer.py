@@ -1,0 +1,185 @@
+"""Expressions in writing: the same tree as text and as LaTeX, in symbols or with the numbers put in."""
+
+import re
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from jaxnn.explanation.expressions import Call, Choice, Index, Num, Op, Over, Ref
+from jaxnn.explanation.terms import Spot, Terms
+
+LOOSE, SUM, PRODUCT, POWER, ATOM = range(5)  # how tightly an expression holds together
+LEVEL = {"+": SUM, "-": SUM, "*": PRODUCT, "/": PRODUCT, "//": PRODUCT, "%": PRODUCT, "**": POWER}
+SHOWN = 6  # terms of a longer sum that are written out, the last one included
+
+Write = Callable[[Any], str]  # of a Ref or a Spot
+
+
+class Writer:
+    """Text, for a terminal.
+
+    Args:
+        write: how to write an entry: its name, or its number.
+        times: the sign between factors.
+    """
+
+    def __init__(self, write: Write, times: str = "·") -> None:
+        self.write, self.times = write, times
+
+    def __call__(self, node: Any, around: int = LOOSE) -> str:
+        """Write an expression, in parentheses if it holds less tightly together than what is around it."""
+        text, level = self._text(node)
+        return self.parentheses(text) if level < around else text
+
+    def _text(self, node: Any) -> tuple[str, int]:
+        match node:
+            case Num(value):
+                return self.number(value), ATOM if value >= 0 else PRODUCT
+            case Index(name):
+                return name, ATOM
+            case Ref() | Spot():
+                text = self.write(node)
+                return text, PRODUCT if text.startswith("-") else ATOM
+            case Terms(kind, parts):
+                return self._terms(kind, parts)
+            case Over(kind, letters, body):
+                return self.over(kind, letters, self(body, PRODUCT)), PRODUCT
+            case Choice(condition, then, otherwise):
+                return self.choice(self(condition), self(then), self(otherwise)), LOOSE
+            case Call(name, args):
+                return self.call(name, [self(arg) for arg in args]), ATOM
+            case Op(sign, left, right):
+                return self._operation(sign, left, right)
+        raise TypeError(node)
+
+    def _operation(self, sign: str, left: Any, right: Any) -> tuple[str, int]:
+        if sign == "-" and left == Num(0):
+            return f"-{self(right, PRODUCT)}", PRODUCT
+        if sign == "/":
+            return self.fraction(left, right)
+        if sign == "**":
+            return self.power(self(left, ATOM), right), POWER
+        if sign in ("<", "<=", ">", ">=", "==", "!=", "and"):
+            return f"{self(left)} {self.relation(sign)} {self(right)}", LOOSE
+        level = LEVEL[sign]
+        if sign in ("+", "-"):
+            return self._joined(self(left, SUM), sign, self(right, SUM if sign == "+" else PRODUCT)), SUM
+        joint = self.times if sign == "*" else f" {sign} "
+        return f"{self(left, POWER if isinstance(left, Over) else level)}{joint}{self(right, level + 1)}", level
+
+    def _terms(self, kind: str, parts: tuple[Any, ...]) -> tuple[str, int]:
+        shown = [self(part, SUM) for part in parts]
+        if len(shown) > SHOWN:
+            shown = [*shown[: SHOWN - 1], self.dots, shown[-1]]
+        if kind != "sum":
+            return self.call(kind, shown), ATOM
+        total = shown[0]
+        for term in shown[1:]:
+            total = self._joined(total, "+", term)
+        return total, SUM
+
+    def _joined(self, left: str, sign: str, right: str) -> str:
+        """Write a sum or a difference, of which the right side may start with a minus."""
+        if right.startswith("-"):
+            return f"{left} - {right[1:]}" if sign == "+" else f"{left} - {self.parentheses(right)}"
+        return f"{left} {sign} {right}"
+
+    dots = "…"
+
+    def number(self, value: float) -> str:
+        """Write a plain number of a formula."""
+        return f"{value:g}"
+
+    def parentheses(self, text: str) -> str:
+        """Put parentheses around."""
+        return f"({text})"
+
+    def relation(self, sign: str) -> str:
+        """Write a comparison."""
+        return {"==": "=", "<=": "≤", ">=": "≥", "!=": "≠"}.get(sign, sign)
+
+    def fraction(self, left: Any, right: Any) -> tuple[str, int]:
+        """Write a quotient."""
+        return f"{self(left, PRODUCT)} / {self(right, POWER)}", PRODUCT
+
+    def power(self, base: str, exponent: Any) -> str:
+        """Write a power."""
+        small = {Num(2): "²", Num(3): "³"}
+        return base + (small[exponent] if exponent in small else f"^{self(exponent, ATOM)}")
+
+    def call(self, name: str, args: list[str]) -> str:
+        """Write a function of its arguments."""
+        name = {"sqrt": "√"}.get(name, name)
+        return args[0] if name == "guard" else f"{name}({', '.join(args)})"
+
+    def over(self, kind: str, letters: tuple[str, ...], body: str) -> str:
+        """Write a sum, or a maximum, over letters."""
+        return f"Σ_{''.join(letters)} {body}" if kind == "sum" else f"{kind}_{''.join(letters)} {body}"
+
+    def choice(self, condition: str, then: str, otherwise: str) -> str:
+        """Write a distinction of cases."""
+        return f"{then} if {condition} else {otherwise}"
+
+
+class LatexWriter(Writer):
+    """LaTeX, as plain LaTeX with amsmath, MathJax and KaTeX read it."""
+
+    dots = r"\cdots"
+    functions: ClassVar = {
+        "exp": r"\exp", "log": r"\log", "tanh": r"\tanh", "cos": r"\cos", "sin": r"\sin",
+        "max": r"\max", "min": r"\min", "σ": r"\sigma", "Φ": r"\Phi", "φ": r"\varphi",
+    }  # fmt: skip
+
+    def __init__(self, write: Write, times: str = r" \, ") -> None:
+        super().__init__(write, times)
+
+    def number(self, value: float) -> str:
+        """Write a plain number of a formula."""
+        return latex_number(f"{value:g}")
+
+    def parentheses(self, text: str) -> str:
+        """Put parentheses around, as high as what they hold."""
+        return rf"\left({text}\right)"
+
+    def relation(self, sign: str) -> str:
+        """Write a comparison."""
+        return {"==": "=", "<=": r"\le", ">=": r"\ge", "!=": r"\ne", "and": r"\text{ and }"}.get(sign, sign)
+
+    def fraction(self, left: Any, right: Any) -> tuple[str, int]:
+        """Write a quotient as a fraction."""
+        return rf"\frac{{{self(left)}}}{{{self(right)}}}", PRODUCT
+
+    def power(self, base: str, exponent: Any) -> str:
+        """Write a power; a base with a superscript of its own gets parentheses."""
+        base = self.parentheses(base) if "^" in base and not base.startswith(r"\left(") else base
+        return f"{{{base}}}^{{{self(exponent)}}}"
+
+    def call(self, name: str, args: list[str]) -> str:
+        """Write a function of its arguments."""
+        if name == "guard":
+            return args[0]
+        if name == "sqrt":
+            return rf"\sqrt{{{args[0]}}}"
+        if name == "abs":
+            return rf"\left|{args[0]}\right|"
+        function = self.functions.get(name, rf"\operatorname{{{name}}}")
+        return rf"{function}\left({', '.join(args)}\right)"
+
+    def over(self, kind: str, letters: tuple[str, ...], body: str) -> str:
+        """Write a sum, or a maximum, over letters."""
+        sign = {"sum": r"\sum"}.get(kind, rf"\{kind}")
+        return f"{sign}_{{{', '.join(letters)}}} {body}"
+
+    def choice(self, condition: str, then: str, otherwise: str) -> str:
+        """Write a distinction of cases."""
+        return rf"\begin{{cases}} {then} & \text{{if }} {condition} \\ {otherwise} & \text{{otherwise}} \end{{cases}}"
+
+
+def latex_number(text: str) -> str:
+    """Turn 1.5e-07 into 1.5 × 10⁻⁷."""
+    match = re.fullmatch(r"(-?[\d.]+)e([+-]\d+)", text)
+    return rf"{match[1]} \times 10^{{{int(match[2])}}}" if match else text.replace("inf", r"\infty")
+
+
+def digits(value: Any, significant: int = 6) -> str:
+    """Write a number with so many significant digits."""
+    return f"{float(value) + 0.0:.{significant}g}"  # + 0.0: no minus zero

@@ -1,0 +1,58 @@
+"""Both passes through any network, a row a layer: shapes, and the norms of values, weights and derivatives."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from matplotlib.axes import Axes
+
+from jaxnn.plots.display import DERIVATIVE, VALUE, WEIGHT, WEIGHT_DERIVATIVES
+from jaxnn.trace import Trace
+
+PLACES = (5.3, 6.4, 7.4, 8.4, 9.5)  # of the columns of numbers
+LONGEST = 58  # letters of a layer's name that fit in its box
+
+
+def draw_blocks(ax: Axes, trace: Trace, reason: str, known: set[str], sloped: set[str], loss: bool) -> None:
+    """Draw the layers from top to bottom, with the numbers of those that are known."""
+    stages = [stage for top in trace.stages for stage in top if not stage.inner]
+    heads = ("output", r"$\Vert y\Vert$", r"$\Vert\partial J/\partial y\Vert$", r"$\Vert\theta\Vert$",
+             r"$\Vert\partial J/\partial\theta\Vert$")  # fmt: skip
+    inks = ("0.35", VALUE, DERIVATIVE, WEIGHT, WEIGHT_DERIVATIVES[0])
+    for place, head, ink in zip(PLACES, heads, inks, strict=True):
+        ax.text(place, 0.75, head, color=ink, ha="center", va="center", fontsize=9)
+    ax.text(0, 0.75, reason, ha="left", va="center", fontsize=8, color="0.35", style="italic")
+    ax.text(0.1, 0, f"input {_shape(trace.x)}", ha="left", va="center", fontsize=9)
+    for row, stage in enumerate(stages, start=1):
+        active = stage.path in known or stage.path in sloped
+        face = "#eef3fb" if active else "#f6f6f6"
+        box = {"facecolor": face, "edgecolor": "0.7", "boxstyle": "round,pad=0.25", "lw": 0.8}
+        name = f"{stage.path}  {stage.layer!r}"
+        name = name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
+        ax.text(0.1, -row, name, ha="left", va="center", fontsize=8, bbox=box, family="monospace")
+        ax.annotate("", (0.3, -row + 0.33), (0.3, -row + 0.67), arrowprops={"arrowstyle": "->", "color": "0.6"})
+        trained = bool(jax.tree.leaves(stage.params))
+        cells = (
+            _shape(stage.y),
+            _norm(stage.y) if stage.path in known else "",
+            _norm(stage.dy) if stage.path in sloped else "",
+            _norm(stage.params) if trained else "",
+            _norm(stage.dparams) if trained and stage.path in sloped else "",
+        )
+        for place, cell, ink in zip(PLACES, cells, inks, strict=True):
+            ax.text(place, -row, cell, color=ink, ha="center", va="center", fontsize=8.5)
+    last = len(stages) + 1
+    value = f"  $J$ = {float(trace.value):.5g}" if loss else ""
+    ax.text(0.1, -last, f"{trace.loss!r}{value}", ha="left", va="center", fontsize=9)
+    ax.annotate("", (0.3, -last + 0.33), (0.3, -last + 0.67), arrowprops={"arrowstyle": "->", "color": "0.6"})
+    ax.set(xlim=(-0.1, 10.2), ylim=(-last - 0.6, 1.2))
+    ax.axis("off")
+
+
+def _shape(tree: Any) -> str:
+    return " ".join(str(tuple(np.shape(leaf))) for leaf in jax.tree.leaves(tree))
+
+
+def _norm(tree: Any) -> str:
+    leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree)]
+    return f"{np.sqrt(sum((leaf**2).sum() for leaf in leaves)):.3g}"

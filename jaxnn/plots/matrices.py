@@ -1,0 +1,100 @@
+"""Both passes on a graph of up to eight neurons a layer, the weights in matrices below it. In inches."""
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from jaxnn.columns import Column
+from jaxnn.plots.diagram import draw_neuron, frame, node_name, positions
+from jaxnn.plots.display import DERIVATIVE, VALUE, WEIGHT, WEIGHT_DERIVATIVES
+from jaxnn.plots.passes import Frame, column_numbers, draw_legend, weight_names
+from jaxnn.trace import Trace
+
+RADIUS = 0.2  # of a neuron
+SPACING = 0.86  # between neurons
+CELL, LINE = 0.64, 0.38  # of a matrix
+SMALL = 7.5  # points
+
+
+def _gaps(columns: list[Column]) -> list[float]:
+    """Give the distance from each column to the next: as wide as the matrix below it."""
+    return [max(2.0, CELL * (column.size + 1) + 0.5) for column in columns[1:]]
+
+
+def _extent(columns: list[Column], biased: bool = True) -> tuple[float, float, float, float]:
+    tallest = max(column.size for column in columns)
+    lines = max(column.size for column in columns[:-1]) + biased
+    top = SPACING * tallest / 2 + 0.3
+    return -0.7, sum(_gaps(columns)) + 1.5, -top - LINE * (lines + 1) - 1.0, top + 0.1
+
+
+def size_of_matrices(columns: list[Column]) -> tuple[float, float]:
+    """Give the size of the figure, in inches."""
+    left, right, bottom, top = _extent(columns)
+    return right - left, top - bottom
+
+
+def draw_matrices(ax: Axes, trace: Trace, columns: list[Column], shown: Frame) -> None:
+    """Draw neurons with values and derivatives, edges by the sign and size of their weights, and the matrices."""
+    left, right, bottom, top = _extent(columns)
+    xs = np.concatenate([[0.0], np.cumsum(_gaps(columns))])
+    names = weight_names(len(columns) - 1)
+    for c in range(1, len(columns)):
+        stage = trace.stages[columns[c].dense or 0]
+        w, dw = stage.params, stage.dparams if c in shown.dweights else None
+        _draw_edges(ax, xs[c - 1], xs[c], w.w)
+        middle, head = (xs[c - 1] + xs[c]) / 2, -top - 0.35
+        _draw_matrix(ax, (middle, head), names[c - 1], w, dw, WEIGHT_DERIVATIVES[(c - 1) % len(WEIGHT_DERIVATIVES)])
+    for c, column in enumerate(columns):
+        values, slopes = column_numbers(trace, column)
+        for k, y in enumerate(positions(column.size, SPACING)):
+            draw_neuron(ax, (xs[c], y), RADIUS, node_name(columns, c, k), fontsize=8.5)
+            if c in shown.values:
+                _number(ax, xs[c], y + RADIUS + 0.095, values[k], VALUE)
+            if c in shown.slopes:
+                _number(ax, xs[c], y - RADIUS - 0.095, slopes[k], DERIVATIVE)
+    ax.annotate("", (xs[-1] + 0.6, 0), (xs[-1] + RADIUS, 0), arrowprops={"arrowstyle": "->", "color": "0.5"})
+    if shown.loss:
+        ax.text(xs[-1] + 0.65, 0.04, f"$J$ = {float(trace.value):.4g}", ha="left", va="bottom", fontsize=8)
+    label = ", ".join(f"{v:g}" for v in np.ravel(trace.target))
+    ax.text(xs[-1] + 0.65, -0.04, f"label {label}", ha="left", va="top", color="0.35", fontsize=8)
+    key = "edges: the thicker the larger, dashed where negative"
+    ax.text(left + 0.1, top - 0.05, key, ha="left", va="top", fontsize=7.5, color="0.45")
+    draw_legend(ax, names)
+    frame(ax, (left, right), (bottom, top))
+
+
+def _draw_edges(ax: Axes, x0: float, x1: float, w: np.ndarray) -> None:
+    largest = np.abs(w).max() or 1.0
+    for i, y0 in enumerate(positions(w.shape[0], SPACING)):
+        for j, y1 in enumerate(positions(w.shape[1], SPACING)):
+            style = "-" if w[i, j] >= 0 else (0, (3, 2))  # a negative weight is dashed
+            ax.plot([x0, x1], [y0, y1], color="0.6", lw=0.3 + 1.2 * abs(w[i, j]) / largest, ls=style, zorder=1)
+
+
+def _draw_matrix(ax: Axes, at: tuple[float, float], name: str, params: object, dparams: object, color: str) -> None:
+    """Draw a matrix, a row a source and a column a target, and the biases below; each weight above its derivative."""
+    w, b = params.w, params.b  # type: ignore[attr-defined]
+    dw, db = (None, None) if dparams is None else (dparams.w, dparams.b)  # type: ignore[attr-defined]
+    rows = [*w] if b is None else [*w, b]
+    drows = [None] * len(rows) if dw is None else [*dw] if db is None else [*dw, db]
+    left = at[0] - CELL * (w.shape[1] - 1) / 2
+    ax.text(
+        at[0],
+        at[1],
+        f"${name}$" + ("" if b is None else ", and $b$ in the last row"),
+        ha="center",
+        va="center",
+        fontsize=8,
+    )
+    for i, (row, drow) in enumerate(zip(rows, drows, strict=True)):
+        y = at[1] - LINE * (i + 0.85) - (0.08 if b is not None and i == len(w) else 0)
+        for j, value in enumerate(row):
+            _number(ax, left + CELL * j, y + 0.07, value, WEIGHT)
+            if drow is not None:
+                _number(ax, left + CELL * j, y - 0.07, drow[j], color)
+
+
+def _number(ax: Axes, x: float, y: float, value: float, color: str) -> None:
+    text = f"{float(value) + 0.0:.3g}"
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.3, "alpha": 0.85}
+    ax.text(x, y, text, color=color, ha="center", va="center", fontsize=SMALL, zorder=2, bbox=box)
