@@ -199,7 +199,7 @@ class Parallel:
         """Move on the running statistics of each branch."""
         return tuple(advance(*parts) for parts in zip(self.branches, params, cache[0], strict=True))
 
-    def formulas(self, x: PyTree, cache: Any) -> Formulas:
+    def formulas(self, x: Any, cache: Any) -> Formulas:
         """State how outputs are joined: f1 is that of the first branch, dy1 what it is handed back, df1 its dx."""
         widths = cache[1].value
         numbers = range(1, len(widths) + 1)

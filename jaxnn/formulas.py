@@ -5,13 +5,20 @@ by nothing that trains one::
 
     formulas = Formulas("y = σ(x)", "dx = y * (1 - y) * dy")
 
-One equation a line, in Python's notation. A name is an array: the input ``x`` (or the fields of a tuple
-that comes in its place), the output ``y``, the parameters by their fields, ``dz`` for the derivative of the
-loss by z, settings such as ``slope``, and whatever an equation above has defined. ``y[n, o]`` is an entry,
-and what stands on the left says which letters are free. ``sum(x[n, i] * w[i, o] for i in I)`` runs over all
-i that fit the arrays; ``max(...)`` likewise. Where an array has more axes than letters, the first letter
-stands for the surplus: ``n`` runs over batch and time, as in the code. An equation without brackets holds
-entry by entry. An entry outside an array is 0, which is what padding means.
+One equation a line, in Python's notation.
+
+* **A name** is an array: the input ``x`` (or the fields of a tuple that comes in its place), the output
+  ``y``, the parameters by their fields, ``dz`` for the derivative of the loss by z, settings such as
+  ``slope``, and whatever an equation above has defined. A loss says ``y`` for the prediction, ``t`` for the
+  target, ``J`` and ``dy``. A combinator says ``f1`` for what its first child gives and ``df1`` for what that
+  child hands back; ``x1`` and ``dy1`` for what the child is given, where it is not the combinator's own.
+* **An entry** is ``y[n, o]``. What stands on the left says which letters are free; ``j:3`` there says that
+  j counts to 3, where no array tells. ``n`` is the batch.
+* **A sum** is ``sum(x[n, i] * w[i, o] for i in I)``, over all i that fit the arrays, or over ``range(3)``;
+  ``max`` and ``min`` likewise.
+* Where an array has more axes than letters, the first letter stands for the surplus: ``n`` runs over batch
+  and time, as in the code. An equation without brackets holds entry by entry.
+* An entry outside an array is 0, which is what padding means. ``guard(y)`` is y, kept from being 0.
 
 No formula is trusted: the tests evaluate each one by itself, and compare with what the layer gives.
 """

@@ -38,6 +38,9 @@ which gives the parameters with the statistics moved on by what that forward pas
 :func:`advance` calls it where there is one; :func:`split_running` takes the trained parameters and
 the statistics apart, so that no optimizer touches the latter (weight decay would).
 
+**Formulas** are what a layer says of itself, for whoever wants to see the numbers worked out: an optional
+attribute ``formulas``, described in ``jaxnn.formulas``. Nothing that trains reads it.
+
 The shape legend, used in every file::
 
     B  batch          T  time or sequence      I  input features

@@ -128,6 +128,9 @@ def parse(line: str, shapes: Mapping[str, tuple[int, ...]]) -> Equation:
             raise InputError(f"formulas: expected a known name, got {ref.name!r} in {line!r}.")
     if free is None and all(ref.at is None for ref in refs(body)):
         return _entry_by_entry(name, body, shapes)
+    for ref in _mentions(name, free or (), body, shapes):
+        if len(ref.at or ()) > len(shapes[ref.name]):
+            raise InputError(f"formulas: expected at most {len(shapes[ref.name])} letters for {ref.name} in {line!r}.")
     free, body = _spread(name, free or (), body, shapes)
     sizes = _sizes(name, free, body, shapes, line) | reader.ranges | counted
     for letter in (*free, *(one for over in overs(body) for one in over.letters)):

@@ -128,6 +128,8 @@ def _passes(tape: Tape, layout: Layout, significant: int, blanks: bool) -> Itera
             yield layout.display([_line(tape, row, significant, blanks) for row in rows])
             if total > len(rows):
                 yield f"The other {total - len(rows)} entries likewise."
+    if tape.silent and not blanks:
+        yield f"No formulas are stated by {', '.join(tape.silent)}, so that part is not written out."
 
 
 def _line(tape: Tape, row: Row, significant: int, blanks: bool) -> str:

@@ -116,19 +116,6 @@ def make_tape(trace: Trace) -> Tape:
     return tape
 
 
-def stage_tape(stage: Stage) -> Tape:
-    """Write one layer's part as equations, of which dy is given."""
-    tape = Tape()
-    chapter = _Chapter(tape, stage, "1", _Ends("x", "y", "dy", "dx"))
-    _name_input(tape, "x", stage.x)
-    for name, array in named("dy", stage.dy).items():
-        tape.free[_joined("dy", name)] = "given"
-        tape.values[_joined("dy", name)] = np.asarray(array)
-    chapter.forward()
-    chapter.backward()
-    return tape
-
-
 class _Ends(NamedTuple):
     """The identities of what goes into a layer and comes out of it, in both passes."""
 
@@ -248,8 +235,9 @@ def _settings(op: Any) -> dict[str, float]:
 def _loss(tape: Tape, trace: Trace, ends: _Ends) -> None:
     tape.values |= {"t": np.asarray(trace.target), "J": np.asarray(trace.value)}
     tape.free["t"], tape.places["t"] = "target", "target"
-    stated = formulas_of(trace.loss, tape.values.get(ends.y, trace.dprediction), trace.target)
-    tape.values.setdefault(ends.dy, np.asarray(trace.dprediction))
+    stated = formulas_of(trace.loss, trace.dprediction, trace.target)  # dJ/dy: shaped like the prediction
+    for name, array in named("dy", trace.dprediction).items():
+        tape.values.setdefault(_joined(ends.dy, name), np.asarray(array))
     if stated is None:
         tape.silent.append("loss")
         return

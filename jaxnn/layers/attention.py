@@ -31,7 +31,7 @@ from jaxnn.formulas import Formulas
 from jaxnn.layers.initializers import Initializer, check_initializer, initialize
 from jaxnn.layers.positions import angles, rotate
 from jaxnn.numerics import along_last, rows, wide
-from jaxnn.types import Static, layer
+from jaxnn.types import AnyArray, Static, layer
 
 
 class AttentionParams(NamedTuple):
@@ -205,7 +205,7 @@ class MultiHeadAttention:
     def _split(self, x: Float[Array, "B T C"]) -> Float[Array, "B N T D"]:
         return jnp.swapaxes(x.reshape(*x.shape[:2], self.heads, x.shape[2] // self.heads), 1, 2)
 
-    def _allowed(self, given: AttentionInput, queries: int, keys: int) -> Bool[Array, "b n T S"] | None:
+    def _allowed(self, given: AttentionInput, queries: int, keys: int) -> Bool[AnyArray, "b n T S"] | None:
         """Join the masks into one, with axes of size 1 where all samples or heads agree; None if all is allowed."""
         masks = []
         if self.causal:

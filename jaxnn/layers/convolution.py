@@ -149,7 +149,7 @@ class _Forward(_Convolution):
         dx = conv_input(dy, w, at, x.shape[1:-1])
         return ConvParams(dw, db), dx
 
-    def formulas(self, x: Array, cache: Any) -> Formulas:
+    def formulas(self, x: Any, cache: Any) -> Formulas:
         """State the three convolutions of this geometry."""
         at = self._geometry(x.shape[1:-1])
         slide, back = _slides(at, self._sizes("kernel_size"))
@@ -198,7 +198,7 @@ class _Transposed(_Convolution):
         dx = conv(dy, w, at)
         return ConvParams(dw, db), dx
 
-    def formulas(self, x: Array, cache: Any) -> Formulas:
+    def formulas(self, x: Any, cache: Any) -> Formulas:
         """State the three convolutions of this geometry, input and output exchanged."""
         at = self._geometry(self._output_size(x.shape[1:-1]))
         slide, back = _slides(at, self._sizes("kernel_size"))

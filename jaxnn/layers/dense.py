@@ -69,7 +69,7 @@ class Dense:
         dx = dy @ w.T
         return DenseParams(dw, db), dx
 
-    def formulas(self, x: Array, cache: Any) -> Formulas:
+    def formulas(self, x: Any, cache: Any) -> Formulas:
         """State the product, and where there is one the bias."""
         product = "y[n, o] = sum(x[n, i] * w[i, o] for i in I)"
         dw = "dw[i, o] = sum(x[n, i] * dy[n, o] for n in B)"

@@ -54,7 +54,7 @@ class Dropout:
         check_shape(self, "dy", dy, cache.shape)
         return (), jnp.where(cache, dy / (1 - self.rate), 0)
 
-    def formulas(self, x: Array, cache: Any) -> Formulas:
+    def formulas(self, x: Any, cache: Any) -> Formulas:
         """State what was dropped, which is ``kept`` = 0."""
         if isinstance(cache, Static):
             return Formulas("y = x", "dx = dy")

@@ -101,7 +101,7 @@ class LayerNorm:
         dscale, dbias = _sum_to_channels(g * xhat, x.dtype), _sum_to_channels(g, x.dtype)
         return NormParams(dscale, dbias), dx.astype(x.dtype)
 
-    def formulas(self, x: Array, cache: Any) -> Formulas:
+    def formulas(self, x: Any, cache: Any) -> Formulas:
         """State mean μ and variance v of a sample, and both paths through them."""
         size = x.shape[-1]
         return Formulas(
@@ -165,7 +165,7 @@ class RMSNorm:
         dx = rrms * (dxhat - through_square)
         return RMSNormParams(dscale), dx.astype(x.dtype)
 
-    def formulas(self, x: Array, cache: Any) -> Formulas:
+    def formulas(self, x: Any, cache: Any) -> Formulas:
         """State the mean square m of a sample, and the path through it."""
         size = x.shape[-1]
         return Formulas(
@@ -226,7 +226,7 @@ class GroupNorm:
         dscale, dbias = _sum_to_channels(g * xhat.reshape(x.shape), x.dtype), _sum_to_channels(g, x.dtype)
         return NormParams(dscale, dbias), dx.astype(x.dtype)
 
-    def formulas(self, x: Array, cache: Any) -> Formulas:
+    def formulas(self, x: Any, cache: Any) -> Formulas:
         """State mean μ and variance v of a group, and both paths through them."""
         _, space, groups, width = self._grouped(x)
         p, q = (", ".join(f"{letter}{k}" for k in range(x.ndim - 2)) for letter in "pq")
@@ -325,7 +325,7 @@ class BatchNorm:
         dscale, dbias = _sum_to_channels(g * xhat, x.dtype), _sum_to_channels(g, x.dtype)
         return BatchNormParams(dscale, dbias, jax.tree.map(jnp.zeros_like, params.moments)), dx.astype(x.dtype)
 
-    def formulas(self, x: Array, cache: Any) -> Formulas:
+    def formulas(self, x: Any, cache: Any) -> Formulas:
         """State mean μ and variance v of a channel, with both paths through them, or the running ones."""
         size = x.size // x.shape[-1]
         moments = f"μ[c] = sum(x[n, c] for n in B) / {size}\nv[c] = sum((x[n, c] - μ[c])**2 for n in B) / {size}"

@@ -148,7 +148,7 @@ class MaxPool(_Windowed):
             dx = dx + put_back(jnp.where(wins, dy, 0), place, stride, padded.shape[1:-1])
         return (), crop(dx, padding, x.shape[1:-1])
 
-    def formulas(self, x: Array, cache: Any) -> Formulas:
+    def formulas(self, x: Any, cache: Any) -> Formulas:
         """State the maximum, the place of the first entry that is it, and which entry so gets dy."""
         window, stride, padding = self._window(x)
         at = _Windows(window, stride, padding, x.shape[1:-1])
@@ -209,7 +209,7 @@ class AveragePool(_Windowed):
         )
         return (), dx.astype(dy.dtype)
 
-    def formulas(self, x: Array, cache: Any) -> Formulas:
+    def formulas(self, x: Any, cache: Any) -> Formulas:
         """State the mean over the entries of a window that are not padding, ``count`` of them."""
         window, stride, padding = self._window(x)
         at = _Windows(window, stride, padding, x.shape[1:-1])
@@ -254,7 +254,7 @@ class GlobalAveragePool:
         share = jnp.expand_dims(dy / math.prod(shape[1:-1]), range(1, len(shape) - 1))
         return (), jnp.broadcast_to(share, shape)
 
-    def formulas(self, x: Array, cache: Any) -> Formulas:
+    def formulas(self, x: Any, cache: Any) -> Formulas:
         """State the mean."""
         space = [f"p{k}" for k in range(x.ndim - 2)]
         at, n = ", ".join(space), math.prod(x.shape[1:-1])

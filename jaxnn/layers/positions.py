@@ -1,5 +1,7 @@
 """Positions, which attention would not know of by itself.   B batch, T time, C channels, N heads, D = C/N."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,11 +61,11 @@ class SinusoidalPositions:
         check_shape(self, "dy", dy, cache.value)
         return (), dy
 
-    def formulas(self, x: Array, cache: Static[tuple[int, ...]]) -> Formulas:
+    def formulas(self, x: Any, cache: Any) -> Formulas:
         """State the sum."""
         return Formulas("y[n, t, c] = x[n, t, c] + waves[t, c]", "dx = dy", {"waves": self._waves(x)})
 
-    def _waves(self, x: Array) -> np.ndarray:
+    def _waves(self, x: Any) -> np.ndarray:
         """Give what is added, (T, C)."""
         theta = angles(x.shape[1], x.shape[2] + x.shape[2] % 2, self.period)
         return np.stack([np.sin(theta), np.cos(theta)], axis=-1).reshape(x.shape[1], -1)[:, : x.shape[2]]

@@ -33,7 +33,7 @@ class Flatten:
         check_shape(self, "dy", dy, (cache.value[0], math.prod(cache.value[1:])))
         return (), dy.reshape(cache.value)
 
-    def formulas(self, x: Array, cache: Any) -> Formulas:
+    def formulas(self, x: Any, cache: Any) -> Formulas:
         """State which number goes where."""
         return _moves(x.shape[1:], (math.prod(x.shape[1:]),))
 
@@ -72,7 +72,7 @@ class Reshape:
         check_shape(self, "dy", dy, (cache.value[0], *self.shape))
         return (), dy.reshape(cache.value)
 
-    def formulas(self, x: Array, cache: Any) -> Formulas:
+    def formulas(self, x: Any, cache: Any) -> Formulas:
         """State which number goes where."""
         return _moves(x.shape[1:], self.shape)
 

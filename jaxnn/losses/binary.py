@@ -61,7 +61,7 @@ class BinaryCrossEntropy:
         dq = -share / jnp.maximum(q, smallest(q))
         return jnp.where(target == 1, dq, -dq).astype(prediction.dtype)
 
-    def formulas(self, prediction: Array, target: AnyArray) -> Formulas:
+    def formulas(self, prediction: AnyArray, target: AnyArray) -> Formulas:
         """State the mean and its slope, for a prediction y and a target t."""
         return mean_formulas(
             "-log(y[n]) if t[n] == 1 else -log(1 - y[n])",
@@ -99,7 +99,7 @@ class SigmoidBinaryCrossEntropy:
         dm = share * jax.nn.sigmoid(jnp.where(target == 1, -z, z))
         return jnp.where(target == 1, -dm, dm).astype(prediction.dtype)
 
-    def formulas(self, prediction: Array, target: AnyArray) -> Formulas:
+    def formulas(self, prediction: AnyArray, target: AnyArray) -> Formulas:
         """State the mean and its slope, for a prediction y and a target t."""
         return mean_formulas(
             "max(y[n], 0) - t[n] * y[n] + log1p(exp(-abs(y[n])))",
@@ -136,7 +136,7 @@ class Hinge:
         violated = target * wide(prediction) < 1
         return (share * jnp.where(violated, -target, 0)).astype(prediction.dtype)
 
-    def formulas(self, prediction: Array, target: AnyArray) -> Formulas:
+    def formulas(self, prediction: AnyArray, target: AnyArray) -> Formulas:
         """State the mean and its slope, for a prediction y and a target t."""
         return mean_formulas(
             "max(0, 1 - t[n] * y[n])",
@@ -173,7 +173,7 @@ class PerceptronCriterion:
         missed = target * wide(prediction) < 0
         return (share * jnp.where(missed, -target, 0)).astype(prediction.dtype)
 
-    def formulas(self, prediction: Array, target: AnyArray) -> Formulas:
+    def formulas(self, prediction: AnyArray, target: AnyArray) -> Formulas:
         """State the mean and its slope, for a prediction y and a target t."""
         return mean_formulas(
             "max(0, -t[n] * y[n])",

@@ -93,7 +93,7 @@ class SoftmaxCrossEntropy:
         dz = jnp.exp(z - log_sum[..., None]) - t
         return (over_entries(share) * dz).astype(prediction.dtype)
 
-    def formulas(self, prediction: Array, target: AnyArray) -> Formulas:
+    def formulas(self, prediction: AnyArray, target: AnyArray) -> Formulas:
         """State the mean and its slope, for a prediction y and a target t."""
         classes = prediction.shape[-1]
         if is_integer(target):
@@ -148,7 +148,7 @@ class KLDivergence:
         t, share, dtype = cache
         return (over_entries(share) * -t).astype(dtype.value)
 
-    def formulas(self, prediction: Array, target: AnyArray) -> Formulas:
+    def formulas(self, prediction: AnyArray, target: AnyArray) -> Formulas:
         """State the mean and its slope, for a prediction y and a target t."""
         return mean_formulas(
             "sum(t[n, k] * (log(t[n, k]) - y[n, k]) if t[n, k] > 0 else 0 for k in K)",

@@ -42,7 +42,7 @@ class MeanSquaredError:
         prediction, target, share = cache
         return (share * 2 * (wide(prediction) - as_numbers(target, prediction))).astype(prediction.dtype)
 
-    def formulas(self, prediction: Array, target: AnyArray) -> Formulas:
+    def formulas(self, prediction: AnyArray, target: AnyArray) -> Formulas:
         """State the mean and its slope, for a prediction y and a target t."""
         return mean_formulas(
             "(y[n] - t[n])**2",
@@ -75,7 +75,7 @@ class MeanAbsoluteError:
         prediction, target, share = cache
         return (share * jnp.sign(wide(prediction) - as_numbers(target, prediction))).astype(prediction.dtype)
 
-    def formulas(self, prediction: Array, target: AnyArray) -> Formulas:
+    def formulas(self, prediction: AnyArray, target: AnyArray) -> Formulas:
         """State the mean and its slope, for a prediction y and a target t."""
         return mean_formulas(
             "abs(y[n] - t[n])",
@@ -117,7 +117,7 @@ class Huber:
         error = wide(prediction) - as_numbers(target, prediction)
         return (share * jnp.clip(error, -self.delta, self.delta)).astype(prediction.dtype)
 
-    def formulas(self, prediction: Array, target: AnyArray) -> Formulas:
+    def formulas(self, prediction: AnyArray, target: AnyArray) -> Formulas:
         """State the mean and its slope, for a prediction y and a target t."""
         return mean_formulas(
             f"(y[n] - t[n])**2 / 2 if abs(y[n] - t[n]) <= {self.delta} "

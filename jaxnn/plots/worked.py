@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 
 from jaxnn.checks import InputError
 from jaxnn.columns import Column, columns_or_reason
+from jaxnn.layers import Dense
 from jaxnn.plots.blocks import draw_blocks
 from jaxnn.plots.diagram import draw_neuron, frame, node_name, positions
 from jaxnn.plots.display import DERIVATIVE, VALUE, WEIGHT, WEIGHT_DERIVATIVES, Display, digits
@@ -83,15 +84,17 @@ class BackpropDisplay(Display):
 
     def _draw_graph(self, ax: Axes | None, columns: list[Column], shown: Frame) -> Axes:
         stages = self.trace.stages
-        height = SPACING * max(column.size for column in columns)
+        biased = any(leaf.params.b is not None for leaf in stages if isinstance(leaf.layer, Dense))
+        spacing = SPACING + 0.8 * biased  # room for b above a neuron
+        height = spacing * max(column.size for column in columns)
         ax = self._draw_in(ax, figsize=(2.45 * (len(columns) + 0.6), 0.58 * height + 1.3))
         names = weight_names(len(columns) - 1)
         for c in range(1, len(columns)):
             stage = stages[columns[c].dense or 0]
-            self._draw_weights(ax, c, stage.params.w, stage.dparams.w if c in shown.dweights else None)
+            self._draw_weights(ax, c, stage.params.w, stage.dparams.w if c in shown.dweights else None, spacing)
         for c, column in enumerate(columns):
             values, slopes = column_numbers(self.trace, column)
-            for k, y in enumerate(positions(column.size, SPACING)):
+            for k, y in enumerate(positions(column.size, spacing)):
                 x = c * STEP
                 draw_neuron(ax, (x, y), RADIUS, node_name(columns, c, k), fontsize=12)
                 if c in shown.values:
@@ -100,35 +103,19 @@ class BackpropDisplay(Display):
                     ax.text(x, y - RADIUS - 0.1, digits(slopes[k]), ha="center", va="top", color=DERIVATIVE)
                 dense = None if column.dense is None else stages[column.dense]
                 if dense is not None and dense.params.b is not None:
-                    above = y + RADIUS + 0.62
-                    ax.text(
-                        x - 0.08,
-                        above,
-                        f"b {digits(dense.params.b[k])}",
-                        ha="right",
-                        va="bottom",
-                        color=WEIGHT,
-                        fontsize=8.5,
-                    )
+                    small = {"ha": "center", "va": "bottom", "fontsize": 8.5}
+                    ax.text(x, y + RADIUS + 0.95, f"b {digits(dense.params.b[k])}", color=WEIGHT, **small)
                     if c in shown.dweights:
                         color = WEIGHT_DERIVATIVES[(c - 1) % len(WEIGHT_DERIVATIVES)]
-                        ax.text(
-                            x + 0.08,
-                            above,
-                            digits(dense.dparams.b[k]),
-                            ha="left",
-                            va="bottom",
-                            color=color,
-                            fontsize=8.5,
-                        )
+                        ax.text(x, y + RADIUS + 0.56, digits(dense.dparams.b[k]), color=color, **small)
         self._draw_loss(ax, len(columns) - 1, shown.loss)
         draw_legend(ax, names)
         frame(ax, (-1.3, len(columns) * STEP - 1.2), (-height / 2 - 1.4, height / 2 + 0.5))
         return ax
 
-    def _draw_weights(self, ax: Axes, c: int, w: np.ndarray, dw: np.ndarray | None) -> None:
+    def _draw_weights(self, ax: Axes, c: int, w: np.ndarray, dw: np.ndarray | None, spacing: float) -> None:
         color = WEIGHT_DERIVATIVES[(c - 1) % len(WEIGHT_DERIVATIVES)]
-        sources, targets = positions(w.shape[0], SPACING), positions(w.shape[1], SPACING)
+        sources, targets = positions(w.shape[0], spacing), positions(w.shape[1], spacing)
         x0, x1 = (c - 1) * STEP, c * STEP
         for i, y0 in enumerate(sources):
             # where edges fan out they are far apart; each source's labels get a place of their own

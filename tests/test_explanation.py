@@ -1,0 +1,256 @@
+"""The working is shown: as text, LaTeX, Markdown and pictures, with the right numbers in them."""
+
+import io
+import itertools
+import re
+import shutil
+import subprocess
+import xml.etree.ElementTree
+
+import numpy as np
+import pytest
+import traces
+from matplotlib.mathtext import MathTextParser
+from matplotlib.text import Text
+from PIL import Image
+from scipy.special import expit, ndtr
+
+import jaxnn as nn
+from jaxnn import plots
+
+# what the lecture publishes, to its digits
+LECTURE = {
+    "h": ["0.999983", "0.731059", "0.999994"],
+    "y": ["0.590378"],
+    "J": ["0.526992"],
+    "dJ/dy": ["-1.69383"],
+    "dJ/dV": ["-0.409615", "-0.299458", "-0.409619"],
+    "dJ/dh": ["-0.0409622", "-0.204811", "0.0409622"],
+    "dJ/dW": ["-3.42058e-06", "-0.201341", "1.25839e-06", "-2.05235e-06", "-0.120805", "7.55032e-07"],
+}
+NUMBERS = [number for numbers in LECTURE.values() for number in numbers]
+
+
+def as_latex_number(number):
+    mantissa, _, exponent = number.partition("e")
+    return rf"{mantissa} \times 10^{{{int(exponent)}}}" if exponent else mantissa
+
+
+# ── Text ──
+
+
+def test_the_lectures_numbers_in_text():
+    text = nn.explain(traces.lecture())
+    assert [number for number in NUMBERS if f"= {number}\n" not in text] == []
+    assert "    y[1] = x[0]·w[0, 1] + x[1]·w[1, 1] = 5×(-1) + 3×2 = 1\n" in text
+    assert "    dy = -1 / y = -1 / 0.590378 = -1.69383\n" in text
+    assert text.index("Forward") < text.index("J = -log(y)") < text.index("Backward") < text.index("dy = -1 / y")
+
+
+def test_the_other_label():
+    text = nn.explain(traces.lecture(label=0), digits=8)
+    assert "J = -log(1 - y) = -log(1 - 0.590378) = 0.8925205" in text
+    assert "dy = 1 / (1 - y) = 1 / (1 - 0.590378) = 2.4412751" in text
+
+
+FUNCTIONS = {
+    "σ": expit, "Φ": ndtr, "φ": lambda x: np.exp(-x * x / 2) / np.sqrt(2 * np.pi),
+    "tanh": np.tanh, "log": np.log, "exp": np.exp, "sqrt": np.sqrt, "max": max,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", traces.ALL)
+def test_the_numbers_put_in_give_the_result(name):
+    """Each line is computed as a reader with a calculator would."""
+    checked = 0
+    for line in nn.explain(traces.ALL[name](), digits=12).splitlines():
+        parts = [part.strip() for part in line.split(" = ")]
+        if not line.startswith("    ") or len(parts) != 4 or "…" in line:
+            continue
+        sum_ = parts[2].replace("×", "*").replace("²", "**2").replace("√", "sqrt")
+        value = eval(sum_, {"__builtins__": {}}, FUNCTIONS)
+        assert value == pytest.approx(float(parts[3]), rel=1e-8, abs=1e-10), line
+        checked += 1
+    assert checked > 15
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("ReLU, biases, three classes", "y[o] = Σ_i x[i]·w[i, o] + b[o]"),
+        ("ReLU, biases, three classes", "J = log(exp(y[0]) + exp(y[1]) + exp(y[2])) - y["),
+        ("a recurrent net", "h2[j] = tanh(z2[j])"),
+        ("a recurrent net", "dh1[j] = Σ_k dz2[k]·wh[j, k]"),
+        ("a convolution on a 4 x 4 image", "y[r, s, o] = Σ_klc x[r + k, s + l, c]·w[k, l, c, o] + b[o]"),
+        ("a convolution on a 4 x 4 image", "dx[p, q, c] = Σ_rso dy[r, s, o]·w[p - r, q - s, c, o]"),
+        ("nested", "y[i, j] = x[i, j] + f1[i, j]"),
+        ("nested", "dscore[h, t, s] = p[h, t, s]·(dp[h, t, s] - Σ_j p[h, t, j]·dp[h, t, j])"),
+    ],
+)
+def test_formulas_of_other_layers(name, words):
+    assert words in nn.explain(traces.ALL[name]())
+
+
+def test_one_derivative_factor_by_factor():
+    assert nn.explain(traces.lecture(), of="[0].w[0, 1]").splitlines() == [
+        "dJ/d[0].w[0, 1], back from the loss",
+        "  dJ/d[3].y              = -1 / y                           = -1 / 0.590378           = -1.69383",
+        "  d[3].y/d[2].y          = y·(1 - y)                        = 0.590378×(1 - 0.590378) = 0.241832",
+        "  d[2].y/d[1].y[1]       = w[1, 0]                                                    = 0.5",
+        "  d[1].y[1]/d[0].y[1]    = y[1]·(1 - y[1])                  = 0.731059×(1 - 0.731059) = 0.196612",
+        "  d[0].y[1]/d[0].w[0, 1] = x[0]                                                       = 5",
+        "  dJ/d[0].w[0, 1]        = -1.69383×0.241832×0.5×0.196612×5                           = -0.201341",
+    ]
+
+
+@pytest.mark.parametrize("name", traces.ALL)
+def test_the_last_line_of_a_chain_is_the_derivative(name):
+    trace = traces.ALL[name]()
+    place = {
+        "a recurrent net": "[0].wh[0, 1]",
+        "a convolution on a 4 x 4 image": "[0].w[0, 1, 0, 0]",
+        "nested": "[2][1][0].w[0, 0]",
+    }
+    place = place.get(name, "[0].w[0, 1]")
+    text = nn.explain(trace, of=place, digits=9)
+    assert float(text.split()[-1]) == pytest.approx(float(trace.at(place).derivative), rel=1e-7)
+
+
+def test_a_layer_without_formulas_is_named():
+    @nn.layer
+    class Silent(nn.Tanh):
+        formulas = None
+
+    trace = traces.drawn(nn.chain(nn.Dense(2), Silent()), nn.MeanSquaredError(), np.ones((1, 2)), np.ones((1, 2)))
+    assert "[1]: states no formulas" in nn.explain(trace)
+    assert "dw[0, 0] = x[0]·dy[0]" in nn.explain(trace)
+    with pytest.raises(nn.InputError, match=r"expected layers that state formulas for a page, got \[1\] without"):
+        nn.explain(trace, "html")
+
+
+# ── LaTeX and Markdown ──
+
+
+def test_the_lectures_numbers_in_latex():
+    latex = nn.explain(traces.lecture(), "latex")
+    assert [number for number in NUMBERS if f"= {as_latex_number(number)}" not in latex] == []
+    assert r"y^{(1)}_{1} &= x_{1} \, w^{(1)}_{1, 1} + x_{2} \, w^{(1)}_{2, 1} = 5 \times 1 + 3 \times 2 = 11" in latex
+
+
+def test_blanks_hold_no_answers_and_the_answers_follow():
+    task, answers = nn.explain(traces.lecture(), "latex", blanks=True).split(r"\newpage")
+    assert [number for number in NUMBERS if as_latex_number(number) in task] == []
+    assert task.count(r"\underline") == 2 * 9 + 2 * 19
+    assert [number for number in NUMBERS if as_latex_number(number) not in answers] == []
+
+
+def test_thirty_worksheets_differ():
+    sheets = [nn.explain(traces.lecture(), "markdown", blanks=True, seed=seed) for seed in range(30)]
+    assert len(set(sheets)) == 30
+    assert sheets[3] == nn.explain(traces.lecture(), "markdown", blanks=True, seed=3)
+    assert re.search(r"w\^\{\(1\)\} &= \\begin\{pmatrix\} (-?[\d.]+ ?(&|\\\\)? ?)+\\end", sheets[0])
+
+
+def lines_of(markdown):
+    for block in re.findall(r"\\begin\{aligned\}\n(.*?)\n\\end\{aligned\}", markdown, flags=re.DOTALL):
+        yield from (line.replace("&", "") for line in block.split(" \\\\\n") if "pmatrix" not in line)
+
+
+@pytest.mark.parametrize("name", ["ReLU, biases, three classes", "a recurrent net", "nested"])
+def test_equations_are_well_formed(name):
+    """Matplotlib reads a part of TeX's mathematics, and refuses an unknown command or an open brace."""
+    parser = MathTextParser("path")
+    lines = list(dict.fromkeys(lines_of(nn.explain(traces.ALL[name](), "markdown"))))
+    assert len(lines) > 40
+    for line in lines[::4]:
+        balanced = line.replace(r"\operatorname{log1p}", r"\log").replace(r"\operatorname{abs}", r"\log")
+        parser.parse(f"${balanced}$")
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX here; matplotlib reads the equations above")
+@pytest.mark.parametrize("name", traces.ALL)
+def test_latex_compiles(name, tmp_path):
+    (tmp_path / "sheet.tex").write_text(nn.explain(traces.ALL[name](), "latex", blanks=True))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "sheet.tex"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+
+
+# ── Pictures ──
+
+
+def overlapping(display):
+    display.figure_.canvas.draw()
+    renderer = display.figure_.canvas.get_renderer()
+    texts = [text for text in display.ax_.findobj(Text) if text.get_text().strip()]
+    boxes = [(text.get_text(), text.get_window_extent(renderer).shrunk(0.97, 0.9)) for text in texts]
+    return [(a, b) for (a, box), (b, other) in itertools.combinations(boxes, 2) if box.overlaps(other)]
+
+
+@pytest.mark.parametrize("sizes", [(2, 3, 1), (3, 3, 3), (2, 4, 3), (8, 8, 8, 3)])
+def test_nothing_overlaps(sizes):
+    net = nn.mlp(*sizes[1:])
+    x = np.random.default_rng(0).standard_normal((1, sizes[0]))
+    trace = traces.drawn(net, nn.MeanSquaredError(), x, np.ones((1, sizes[-1])))
+    display = plots.BackpropDisplay.from_trace(trace)
+    assert overlapping(display) == []
+    written = {text.get_text() for text in display.ax_.findobj(Text)}
+    significant = ".5g" if max(sizes) <= 3 else ".3g"
+    for value in [*trace.stages[-1].y[0], *trace.stages[0].params.w.ravel(), *trace.stages[0].params.b]:
+        assert any(f"{value:{significant}}" in text for text in written)
+
+
+def test_larger_layers_are_drawn_as_blocks_and_the_picture_says_so():
+    trace = traces.drawn(nn.mlp(9, 2), nn.MeanSquaredError(), np.ones((1, 2)), np.ones((1, 2)))
+    display = plots.BackpropDisplay.from_trace(trace)
+    written = " ".join(text.get_text() for text in display.ax_.findobj(Text))
+    assert "one has 9 neurons, and a graph is drawn for up to 8" in written
+    assert "(1, 9)" in written
+    assert f"{np.linalg.norm(trace.stages[0].y):.3g}" in written
+    assert overlapping(plots.BackpropDisplay.from_trace(traces.nested())) == []
+
+
+def test_frames_show_more_and_more():
+    frames = nn.explain(traces.lecture(), "frames")
+    texts = [{t.get_text() for t in figure.axes[0].texts} for figure in frames]
+    assert len(frames) == 9
+    assert all(before <= after for before, after in itertools.pairwise(texts))
+    assert "-0.20134" in texts[-1] - texts[-3]
+
+
+def test_an_animation_and_an_svg_are_one_call_away():
+    with Image.open(io.BytesIO(nn.explain(traces.lecture(), "gif"))) as animation:
+        assert animation.n_frames == 9
+        assert animation.info["loop"] == 0
+    svg = nn.explain(traces.lecture(), "svg")
+    assert xml.etree.ElementTree.fromstring(svg).tag.endswith("svg")
+    assert svg == nn.explain(traces.lecture(), "svg")
+    assert svg._repr_svg_() == svg
+    assert isinstance(nn.explain(traces.lecture(), "figure"), plots.BackpropDisplay)
+
+
+# ── Bad calls ──
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda t: nn.explain(t, "pdf"), "expected format to be one of 'text', 'latex'.* got 'pdf'"),
+        (lambda t: nn.explain("trace"), "expected a Trace, as jaxnn.trace gives it, got str"),
+        (lambda t: nn.explain(t, "html", of="[0].w[0, 0]"), 'expected format "text" with of'),
+        (lambda t: nn.explain(t, blanks=True), 'expected format "latex" or "markdown" with blanks'),
+        (lambda t: nn.explain(t, digits=0), "expected digits to be an integer of at least 1"),
+        (lambda t: nn.explain(t, of="[0].w"), r"expected the place of one number, got '\[0\].w'"),
+        (lambda t: nn.explain(t, of="[9].w[0]"), "expected a place in one of the layers"),
+    ],
+)
+def test_bad_calls(call, message):
+    with pytest.raises(nn.InputError, match=message):
+        call(traces.lecture())
+
+
+def test_a_chain_that_nobody_could_read_is_refused():
+    trace = traces.drawn(
+        nn.mlp(150, 100, 1, activation=nn.Tanh()), nn.MeanSquaredError(), np.ones((1, 2)), np.ones((1, 1))
+    )
+    with pytest.raises(nn.InputError, match="expected a chain of at most 200 numbers"):
+        nn.explain(trace, of="[0].w[0, 0]")

@@ -1,0 +1,112 @@
+"""No formula lies: each is evaluated by NumPy alone, and gives what its layer gives."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import LAYERS, LOSSES, NETWORKS
+
+import jaxnn as nn
+from jaxnn.explanation.expressions import parse
+from jaxnn.explanation.tape import make_tape
+
+
+def weigh(dy):
+    """Make a loss that is linear in the output: its slope is dy."""
+
+    @nn.loss
+    class Weigh:
+        def check(self, prediction, target):
+            pass
+
+        def forward(self, prediction, target, weights=None):
+            parts = jax.tree.map(lambda y, d: (y * d).sum(), prediction, dy)
+            return sum(jax.tree.leaves(parts)), None
+
+        def backward(self, cache):
+            return jax.tree.map(jnp.asarray, dy)
+
+    return Weigh()
+
+
+def trace_with_random_slopes(case):
+    random = np.random.default_rng(1)
+    params = jax.tree.map(lambda leaf: leaf + 0.1 * random.standard_normal(leaf.shape), case.params())
+    y = jax.eval_shape(lambda p, x: case.layer.forward(p, x, case.key)[0], params, case.x)
+    dy = jax.tree.map(lambda leaf: random.standard_normal(leaf.shape), y)
+    return nn.trace(case.layer, weigh(dy), params, case.x, np.zeros(()), case.key)
+
+
+def worst(tape):
+    """Compute everything from inputs, parameters and slopes, and compare with what the layers gave."""
+    defined = {step.defines for step in tape.steps}
+    computed = tape.recompute({})
+    return max(np.abs(computed[name] - tape.values[name]).max(initial=0.0) for name in defined), defined
+
+
+@pytest.mark.parametrize("case", [*LAYERS, NETWORKS[2], NETWORKS[4]], ids=lambda case: case.id)
+def test_formulas_give_what_the_layer_gives(case):
+    trace = trace_with_random_slopes(case)
+    tape = make_tape(trace)
+    assert tape.silent == ["loss"]  # ours alone states none
+    error, defined = worst(tape)
+    assert error < 1e-10
+    trained = {f"d{name}" for name, kind in tape.free.items() if kind == "parameter"}
+    assert trained <= defined  # every parameter's derivative has a formula
+    outputs = [name for name in tape.values if name.split("@")[-1].split(".")[0] == str(len(trace.stages))]
+    assert any(name.startswith("y@") for name in defined.intersection(outputs))
+    assert jax.tree.leaves(case.x)[0].dtype.kind == "i" or any(name.split(".")[0] == "dx" for name in defined)
+
+
+@pytest.mark.parametrize("case", [c for c in LOSSES if c.weights is None], ids=lambda case: case.id)
+def test_formulas_give_what_the_loss_gives(case):
+    prediction = np.asarray(case.prediction)
+    trace = nn.trace(nn.LeakyReLU(slope=1.0), case.loss, (), prediction, case.target)  # the identity
+    tape = make_tape(trace)
+    if isinstance(case.loss, nn.OptaxLoss):
+        assert tape.silent == ["loss"]  # JAX differentiates it, there is nothing to state
+        return
+    error, defined = worst(tape)
+    assert {"J", "dy@1"} <= defined
+    assert error < 1e-12
+
+
+def test_losses_without_a_case_of_their_own_state_formulas():
+    for case in LOSSES:
+        assert hasattr(case.loss, "formulas") or isinstance(case.loss, nn.OptaxLoss)
+
+
+def test_a_formula_that_lies_is_found():
+    @nn.layer
+    class Liar(nn.Tanh):
+        formulas = nn.Formulas("y = tanh(x)", "dx = (1 - y) * dy")
+
+    x = np.linspace(-1, 1, 6).reshape(2, 3)
+    assert worst(make_tape(nn.trace(Liar(), nn.MeanSquaredError(), (), x, np.zeros((2, 3)))))[0] > 1e-3
+
+
+def test_saturated_inputs_stay_finite():
+    x = np.array([[1000.0, -1000.0, 0.0]])
+    for net, loss, target in (
+        (nn.Softmax(), nn.MeanSquaredError(), np.zeros((1, 3))),
+        (nn.Sigmoid(), nn.MeanSquaredError(), np.zeros((1, 3))),
+        (nn.GELU(), nn.SoftmaxCrossEntropy(), np.array([1])),
+    ):
+        computed = make_tape(nn.trace(net, loss, (), x, target)).recompute({})
+        assert all(np.isfinite(value).all() for value in computed.values())
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("y[n] = import os", "expected an equation in the notation"),
+        ("y[n] + 1", "expected an equation in the notation"),
+        ("y[n] = open(x[n])", "expected an equation in the notation"),
+        ("y[n] = x[n] * q[n]", "expected a known name, got 'q'"),
+        ("y[n, k] = x[n, k + 1]", "expected an array that says how far k counts"),
+        ("y[n, k] = x[k, n, k, n]", "expected at most 2 letters for x"),
+    ],
+)
+def test_formulas_that_are_none(line, message):
+    with pytest.raises(nn.InputError, match=message.replace("[", r"\[")):
+        parse(line, {"x": (2, 3)})

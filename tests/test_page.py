@@ -1,0 +1,239 @@
+"""The page computes what the library computes, in V8 and, where there is one, in a browser."""
+
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+from importlib import resources
+
+import jax
+import numpy as np
+import pytest
+import traces
+from py_mini_racer import MiniRacer
+
+import jaxnn as nn
+from jaxnn.explanation.tape import make_tape
+
+BROWSER = next(filter(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome")), None)
+
+
+def data_of(page):
+    return json.loads(re.search(r'<script id="trace" type="application/json">(.*?)</script>', page, re.DOTALL)[1])
+
+
+@pytest.fixture(scope="module")
+def engine():
+    """V8 with the part of the page that computes."""
+    racer = MiniRacer()
+    racer.eval(resources.files("jaxnn.explanation").joinpath("assets", "engine.js").read_text(encoding="utf-8"))
+    return racer
+
+
+def compute(engine, data):
+    """Let the page's code work all equations out anew, from zeros where there is an equation."""
+    arrays = {name: dict(array) for name, array in data["arrays"].items()}
+    for step in data["steps"]:
+        arrays[step["defines"]]["data"] = [0.0] * len(arrays[step["defines"]]["data"])
+    engine.eval(f"var steps = {json.dumps(data['steps'])}, arrays = {json.dumps(arrays)}; recompute(steps, arrays)")
+    return {
+        name: np.asarray(array["data"]) for name, array in json.loads(engine.eval("JSON.stringify(arrays)")).items()
+    }
+
+
+def assert_same(computed, tape):
+    for step in tape.steps:
+        np.testing.assert_allclose(
+            computed[step.defines], np.ravel(tape.values[step.defines]), rtol=1e-12, atol=1e-12, err_msg=step.defines
+        )
+
+
+# ── The numbers ──
+
+
+@pytest.mark.parametrize("name", traces.ALL)
+def test_the_page_computes_what_the_library_does(name, engine):
+    trace = traces.ALL[name]()
+    assert_same(compute(engine, data_of(nn.explain(trace, "html"))), make_tape(trace))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_small_networks(seed, engine):
+    random = np.random.default_rng(seed)
+    activations = [
+        nn.Sigmoid(),
+        nn.Tanh(),
+        nn.ReLU(),
+        nn.GELU(),
+        nn.Softplus(),
+        nn.ELU(),
+        nn.SiLU(),
+        nn.Mish(),
+        nn.Softmax(),
+    ]
+    hidden = [part for _ in range(random.integers(1, 3)) for part in (
+        nn.Dense(int(random.integers(1, 6)), bias=bool(random.integers(2))), activations[random.integers(len(activations))]
+    )]  # fmt: skip
+    classes, batch = int(random.integers(2, 4)), int(random.integers(1, 4))
+    net = nn.chain(*hidden, nn.Dense(classes))
+    loss, target = [
+        (nn.SoftmaxCrossEntropy(smoothing=0.1), random.integers(0, classes, batch)),
+        (nn.SigmoidBinaryCrossEntropy(), random.integers(0, 2, (batch, classes))),
+        (nn.Huber(), random.standard_normal((batch, classes))),
+    ][seed % 3]
+    trace = traces.drawn(net, loss, random.standard_normal((batch, 3)), target, seed)
+    assert_same(compute(engine, data_of(nn.explain(trace, "html"))), make_tape(trace))
+
+
+def test_changed_numbers_give_what_the_library_gives_for_them(engine):
+    trace = traces.relu_classes()
+    data = data_of(nn.explain(trace, "html"))
+    data["arrays"]["x"]["data"] = [0.7, -1.3]
+    data["arrays"]["t"]["data"] = [2]
+    data["arrays"]["w@1"]["data"][3] = -0.25
+    w = trace.params[0].w.copy()
+    w[0, 3] = -0.25
+    params = (trace.params[0]._replace(w=w), *trace.params[1:])
+    changed = nn.trace(trace.net, trace.loss, params, np.array([[0.7, -1.3]]), np.array([2]))
+    assert_same(compute(engine, data), make_tape(changed))
+
+
+def test_the_functions_are_exact_over_their_range(engine):
+    x = np.concatenate([np.linspace(-12, 12, 481), [-40.0, -800.0, 800.0]])
+    net = nn.chain(nn.GELU(), nn.Dense(1))
+    trace = traces.drawn(net, nn.MeanSquaredError(), x[None], np.zeros((1, 1)))
+    computed = compute(engine, data_of(nn.explain(trace, "html")))
+    np.testing.assert_allclose(computed["y@1"], trace.stages[0].y[0], rtol=1e-12, atol=1e-14)
+    for activation in (nn.Sigmoid(), nn.Softplus(), nn.Mish()):
+        trace = traces.drawn(nn.chain(activation), nn.MeanSquaredError(), x[None], np.zeros((1, len(x))))
+        computed = compute(engine, data_of(nn.explain(trace, "html")))
+        assert np.isfinite(computed["dx"]).all()
+        np.testing.assert_allclose(computed["y@1"], trace.stages[0].y[0], rtol=1e-12, atol=1e-14)
+
+
+# ── The page ──
+
+
+class Parsed(html.parser.HTMLParser):
+    def __init__(self, page):
+        super().__init__()
+        self.tags = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+
+def test_the_page_is_self_contained_and_can_be_used_by_all():
+    page = nn.explain(traces.lecture(), "html")
+    tags = Parsed(page).tags
+    assert not [attrs for _, attrs in tags if "src" in attrs or "href" in attrs]
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|@import|url\(|fetch\(|localStorage", page)
+    assert ("html", {"lang": "en"}) in tags
+    assert any(attrs.get("name") == "viewport" for _, attrs in tags)
+    assert any(attrs.get("aria-live") == "polite" for _, attrs in tags)
+    assert all("type" in attrs for tag, attrs in tags if tag == "button")
+    assert "prefers-color-scheme: dark" in page
+    assert page.isascii() or 'charset="utf-8"' in page
+    shown = page._repr_html_()
+    assert shown.startswith("<iframe srcdoc=")
+    assert '"Backpropagation, step by step"' in shown
+
+
+def test_a_network_too_large_for_a_page_is_refused():
+    trace = traces.drawn(nn.mlp(300, 300, 1), nn.MeanSquaredError(), np.ones((1, 2)), np.ones((1, 1)))
+    with pytest.raises(nn.InputError, match=r"expected at most 200,000 numbers for a page, got \d{3},\d{3}"):
+        nn.explain(trace, "html")
+
+
+DRIVER = """<script>window.addEventListener("load", () => {
+  const press = (key) => document.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
+  const by = (id) => document.getElementById(id), told = {};
+  const state = () => [by("where").textContent, by("formula").textContent, by("numbers").textContent, by("result").textContent];
+  for (let i = 0; i < 10; i++) press("ArrowRight");
+  by("back").click();
+  told.tenth = state();
+  told.lit = document.querySelectorAll("line.used, line.now").length;
+  told.labels = [...document.querySelectorAll("#graph .weight")].map((text) => text.textContent).filter(Boolean);
+  press("End");
+  told.last = by("count").textContent;
+  told.disabled = by("forward").disabled;
+  const input = document.querySelector('input[aria-label^="w of layer 1"]');
+  const type = (value) => { input.value = value; input.dispatchEvent(new Event("input", {bubbles: true})); };
+  type("");
+  told.problem = by("problem").textContent;
+  type("0.25");
+  told.noProblem = by("problem").textContent;
+  told.edited = JSON.parse(JSON.stringify(backprop.arrays));
+  by("rate").value = "0.5";
+  by("rate").dispatchEvent(new Event("input"));
+  for (let i = 0; i < 3; i++) by("descend").click();
+  told.descended = JSON.parse(JSON.stringify(backprop.arrays));
+  told.curve = by("curve-note").textContent;
+  by("reset").click();
+  told.reset = JSON.parse(JSON.stringify(backprop.arrays));
+  told.wide = document.documentElement.scrollWidth <= window.innerWidth;
+  const out = document.createElement("pre");
+  out.id = "told";
+  out.textContent = JSON.stringify(told);
+  document.body.append(out);
+});</script></body>"""
+
+
+def use(page, tmp_path):
+    """Open a page in a browser as narrow as a phone allows, use it, and tell what it then shows."""
+    (tmp_path / "page.html").write_text(page.replace("</body>", DRIVER), encoding="utf-8")
+    command = [
+        BROWSER,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--virtual-time-budget=4000",
+        "--window-size=500,900",
+    ]
+    shown = subprocess.run(
+        [*command, "--dump-dom", (tmp_path / "page.html").as_uri()], capture_output=True, text=True, timeout=120, check=True
+    ).stdout  # fmt: skip
+    return json.loads(html.unescape(re.search(r'<pre id="told">(.*?)</pre>', shown, re.DOTALL)[1]))
+
+
+def library(trace, steps, rate):
+    """What the page's reader does, by the library: one weight changed, then steps of descent."""
+    first = trace.params[0]
+    w = first.w.copy() if hasattr(first, "w") else first.wx.copy()
+    w.flat[0] = 0.25
+    params = (first._replace(w=w) if hasattr(first, "w") else first._replace(wx=w), *trace.params[1:])
+    for _ in range(steps):
+        _, gradient = nn.value_and_grad(trace.net, trace.loss)(params, trace.x, trace.target)
+        params = jax.tree.map(lambda p, d: p - rate * d, params, gradient)
+    return make_tape(nn.trace(trace.net, trace.loss, params, trace.x, trace.target))
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here; V8 computes the same above")
+@pytest.mark.parametrize(
+    "name", ["the lecture's example", "ReLU, biases, three classes", "a convolution on a 4 x 4 image"]
+)
+def test_in_a_browser(name, tmp_path):
+    trace = traces.ALL[name]()
+    told = use(nn.explain(trace, "html"), tmp_path)
+    flat = lambda arrays: {key: np.asarray(array["data"]) for key, array in arrays.items()}
+    assert_same(flat(told["edited"]), library(trace, 0, 0.5))
+    assert_same(flat(told["descended"]), library(trace, 3, 0.5))
+    assert_same(flat(told["reset"]), make_tape(trace))
+    assert told["problem"].startswith("Expected a number for w of layer 1")
+    assert told["noProblem"] == ""
+    assert told["curve"].endswith("in 3 steps")
+    assert told["disabled"]
+    assert told["wide"]  # nothing hangs over the edge
+    count, total = told["last"].split(" / ")
+    assert count == total
+    if name == "the lecture's example":
+        where, formula, numbers, result = told["tenth"]
+        assert where == "Backward · loss: BinaryCrossEntropy()"
+        assert formula == "∂J/∂y(4) = −1 / y(4)"
+        assert (numbers, result) == ("= −1 / 0.590378", "= −1.69383")
+        assert int(total) == 28
+    if name == "ReLU, biases, three classes":
+        assert told["lit"] == 4  # the edges into the output that is being worked out
+        assert len(told["labels"]) == 4
