@@ -31,7 +31,7 @@ from jaxnn.formulas import Formulas
 from jaxnn.layers.initializers import Initializer, check_initializer, initialize
 from jaxnn.layers.positions import angles, rotate
 from jaxnn.numerics import along_last, rows, wide
-from jaxnn.types import AnyArray, Static, layer
+from jaxnn.types import Static, layer
 
 
 class AttentionParams(NamedTuple):
@@ -205,8 +205,8 @@ class MultiHeadAttention:
     def _split(self, x: Float[Array, "B T C"]) -> Float[Array, "B N T D"]:
         return jnp.swapaxes(x.reshape(*x.shape[:2], self.heads, x.shape[2] // self.heads), 1, 2)
 
-    def _allowed(self, given: AttentionInput, queries: int, keys: int) -> Bool[AnyArray, "b n T S"] | None:
-        """Join the masks into one, with axes of size 1 where all samples or heads agree; None if all is allowed."""
+    def _allowed(self, given: AttentionInput, queries: int, keys: int) -> Any:
+        """Join the masks into one (b, n, T, S), with axes of size 1 where all samples or heads agree; None if all is allowed."""
         masks = []
         if self.causal:
             t, s = jnp.arange(queries), jnp.arange(keys)

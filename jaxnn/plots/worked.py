@@ -1,6 +1,6 @@
 """The worked example: both passes of backpropagation, every number on the graph of the network."""
 
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -103,7 +103,7 @@ class BackpropDisplay(Display):
                     ax.text(x, y - RADIUS - 0.1, digits(slopes[k]), ha="center", va="top", color=DERIVATIVE)
                 dense = None if column.dense is None else stages[column.dense]
                 if dense is not None and dense.params.b is not None:
-                    small = {"ha": "center", "va": "bottom", "fontsize": 8.5}
+                    small: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 8.5}
                     ax.text(x, y + RADIUS + 0.95, f"b {digits(dense.params.b[k])}", color=WEIGHT, **small)
                     if c in shown.dweights:
                         color = WEIGHT_DERIVATIVES[(c - 1) % len(WEIGHT_DERIVATIVES)]
