@@ -148,20 +148,22 @@ def _only_backward(op: Any) -> list[tuple[Any, str, Callable[..., Any]]]:
 
 
 def _reached(op: Any, start: str) -> list[tuple[Any, str, Callable[..., Any]]]:
-    module = sys.modules[type(op).__module__]
+    """Find the functions that a method uses: methods, those of its module, and those of layers that this imports."""
     found: dict[str, tuple[Any, str, Callable[..., Any]]] = {}
-    waiting = [start]
+    waiting = [(start, sys.modules[type(op).__module__])]
     while waiting:
-        name = waiting.pop()
+        name, module = waiting.pop()
         owners = [cls for cls in type(op).__mro__ if name in vars(cls)] + ([module] if hasattr(module, name) else [])
         function = inspect.unwrap(vars(owners[0])[name]) if owners and callable(vars(owners[0])[name]) else None
         if name in found or not inspect.isfunction(function) or not function.__module__.startswith("jaxnn"):
             continue
-        defined_here = function.__module__ == module.__name__ or owners[0] is not module
-        if defined_here:
+        imported = owners[0] is module and function.__module__ != module.__name__
+        if not imported or function.__module__.startswith("jaxnn.layers."):
             found[name] = (owners[0], name, function)
-            waiting += [node.attr for node in ast.walk(_parsed(function)) if isinstance(node, ast.Attribute)]
-            waiting += [node.id for node in ast.walk(_parsed(function)) if isinstance(node, ast.Name)]
+            home = sys.modules[function.__module__]
+            nodes = list(ast.walk(_parsed(function)))
+            waiting += [(node.attr, home) for node in nodes if isinstance(node, ast.Attribute)]
+            waiting += [(node.id, home) for node in nodes if isinstance(node, ast.Name)]
     return list(found.values())
 
 

@@ -39,6 +39,11 @@ def test_no_mistake_in_the_source_is_missed(module):
     assert len(mutants) >= 3 or module.endswith(("adapter", "reshape", "compose", "positions"))
 
 
+def test_functions_in_files_of_their_own_are_changed_too():
+    reached = {name for case in LAYERS for _, name, _ in mutation._only_backward(case.layer)}
+    assert {"conv_input", "conv_kernel", "_add_h", "_weights_backward", "attend_backward", "put_back"} <= reached
+
+
 def test_a_check_that_cannot_fail_would_show(monkeypatch):
     """With a comparison that lets everything pass, every mutant is reported as missed."""
     monkeypatch.setattr(mutation, "_differs", lambda leaves, truth: False)

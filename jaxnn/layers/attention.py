@@ -206,7 +206,7 @@ class MultiHeadAttention:
         return jnp.swapaxes(x.reshape(*x.shape[:2], self.heads, x.shape[2] // self.heads), 1, 2)
 
     def _allowed(self, given: AttentionInput, queries: int, keys: int) -> Any:
-        """Join the masks into one (b, n, T, S), with axes of size 1 where all samples or heads agree; None if all is allowed."""
+        """Join the masks into one (b, n, T, S), of size 1 where samples or heads agree; None if all is allowed."""
         masks = []
         if self.causal:
             t, s = jnp.arange(queries), jnp.arange(keys)

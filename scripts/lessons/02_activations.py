@@ -1,0 +1,55 @@
+# %% [markdown]
+# # 2. Activation functions, and what saturates
+#
+# **Question.** Why did the field move from the step to the sigmoid, and from the sigmoid to ReLU?
+
+# %%
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+
+import jaxnn as nn
+from jaxnn import plots
+
+jax.config.update("jax_enable_x64", True)
+
+# %% [markdown]
+# What learns is what the derivative lets through. The dashed curves come from the layers' own backward
+# passes.
+
+# %%
+activations = [nn.Step(), nn.Sigmoid(), nn.Tanh(), nn.ReLU(), nn.GELU()]
+figure, axes = plt.subplots(1, 5, figsize=(15, 2.9), layout="constrained")
+for activation, ax in zip(activations, axes, strict=True):
+    plots.ActivationDisplay.from_layer(activation, ax=ax)
+figure.savefig("lesson-02.png", dpi=80)
+
+
+# %% [markdown]
+# The step lets nothing through, anywhere. The sigmoid lets a quarter through at most, and next to nothing
+# at an input of 10: it **saturates**.
+
+
+# %%
+def slope(activation, z):
+    y, cache = activation.forward((), jnp.array([z]))
+    return float(activation.backward((), cache, jnp.ones_like(y))[1][0])
+
+
+print("derivative at    ", *(f"z = {z:>4}" for z in (0.1, 2.0, 5.0, 10.0)))
+for activation in activations:
+    print(f"{activation!r:<16}", *(f"{slope(activation, z):8.5f}" for z in (0.1, 2.0, 5.0, 10.0)))
+
+# %% [markdown]
+# **Exercise.** The forward pass of `Tanh` kept y = tanh(x). Return `()` for the parameters, of which there
+# are none, and dJ/dx.
+
+
+# %%
+def backward(params, cache, dy):
+    y = cache
+    raise NotImplementedError  # your turn
+
+
+print(nn.diagnose(nn.Tanh(), backward=backward, x=np.random.default_rng(0).standard_normal((5, 3))))
