@@ -6,16 +6,19 @@ import re
 import shutil
 import subprocess
 from importlib import resources
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 import traces
+from matplotlib.testing.compare import compare_images
 from py_mini_racer import MiniRacer
 
 import jaxnn as nn
 from jaxnn.explanation.tape import make_tape
 
+BASELINE = Path(__file__).parent / "baseline"
 BROWSER = next(filter(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome")), None)
 
 
@@ -218,3 +221,16 @@ def test_in_a_browser(name, tmp_path):
     if name == "ReLU, biases, three classes":
         assert told["lit"] == 4  # the edges into the output that is being worked out
         assert len(told["labels"]) == 4
+
+
+LOOK = """<script>window.addEventListener("load", () => backprop.go(21))</script></body>"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here to take a picture with")
+def test_it_looks_as_in_the_readme(tmp_path):
+    """The tolerance is for other fonts; a page without its graph is 20 away, an empty one 31."""
+    (tmp_path / "page.html").write_text(nn.explain(traces.lecture(), "html").replace("</body>", LOOK), encoding="utf-8")
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=900,780"]
+    command += ["--virtual-time-budget=4000", f"--screenshot={tmp_path / 'page.png'}", (tmp_path / "page.html").as_uri()]
+    subprocess.run(command, capture_output=True, timeout=120, check=True)
+    assert compare_images(str(BASELINE / "page.png"), str(tmp_path / "page.png"), tol=18) is None
