@@ -1,5 +1,7 @@
 """Strict numerics: float64, no rank promotion, every annotated shape checked at run time."""
 
+import os
+
 import matplotlib
 from jaxtyping import config as jaxtyping_config
 from jaxtyping import install_import_hook
@@ -14,6 +16,13 @@ import pytest  # noqa: E402
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)  # the tests compile thousands of small programs, once each
+
+
+@pytest.fixture(autouse=True, scope="session")
+def share_compiled_programs(tmp_path_factory):
+    """Let the scripts that tests start, often the same one, find what another has compiled; this process does not."""
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.getbasetemp().parent / "compiled")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 
 @pytest.fixture

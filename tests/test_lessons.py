@@ -14,7 +14,6 @@ from nbclient import NotebookClient
 LESSONS = sorted((Path(__file__).parent.parent / "scripts" / "lessons").glob("*.py"))
 BASELINE = Path(__file__).parent / "baseline"
 TOLERANCE = 12  # of the root mean square of pixels: other versions round otherwise
-ENVIRONMENT = os.environ | {"MPLBACKEND": "agg"}
 YOUR_TURN = "    raise NotImplementedError  # your turn\n"
 
 ANSWERS = {
@@ -74,13 +73,20 @@ for script in sys.argv[1:]:
 
 
 @pytest.mark.slow
-def test_as_scripts(tmp_path):
+def test_as_scripts_and_as_notebooks(tmp_path):
+    """One after the other, so that the second finds what the first has compiled."""
+    run_as_scripts(tmp_path)
+    run_as_notebooks(tmp_path)
+
+
+def run_as_scripts(tmp_path):
     """One process runs all, their exercises solved; the twelfth, which wants devices of its own, another."""
     for lesson in LESSONS:
         (tmp_path / lesson.name).write_text(solved(lesson))
     for group in GROUPS:
         command = [sys.executable, "-W", "error", "-c", RUNNER, *(f"{name}.py" for name in group)]
-        run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+        environment = os.environ | {"MPLBACKEND": "agg"}
+        run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False)
         assert run.returncode == 0, run.stderr[-3000:]
         reports = run.stdout.split("=== ")[1:]
         assert len(reports) == len(group)
@@ -92,8 +98,7 @@ def test_as_scripts(tmp_path):
     assert [difference for difference in compared if difference] == []
 
 
-@pytest.mark.slow
-def test_as_notebooks(tmp_path):
+def run_as_notebooks(tmp_path):
     """One kernel runs the cells of all lessons, one after another; the twelfth has a kernel of its own."""
     books = {lesson.stem: jupytext.read(lesson, fmt="py:percent") for lesson in LESSONS}
     for group in GROUPS:

@@ -231,6 +231,10 @@ def test_it_looks_as_in_the_readme(tmp_path):
     """The tolerance is for other fonts; a page without its graph is 20 away, an empty one 31."""
     (tmp_path / "page.html").write_text(nn.explain(traces.lecture(), "html").replace("</body>", LOOK), encoding="utf-8")
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=900,780"]
-    command += ["--virtual-time-budget=4000", f"--screenshot={tmp_path / 'page.png'}", (tmp_path / "page.html").as_uri()]
+    command += [
+        "--virtual-time-budget=4000",
+        f"--screenshot={tmp_path / 'page.png'}",
+        (tmp_path / "page.html").as_uri(),
+    ]
     subprocess.run(command, capture_output=True, timeout=120, check=True)
     assert compare_images(str(BASELINE / "page.png"), str(tmp_path / "page.png"), tol=18) is None
