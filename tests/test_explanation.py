@@ -128,6 +128,26 @@ def test_a_layer_without_formulas_is_named():
         nn.explain(trace, "html")
 
 
+def test_a_combinator_without_formulas_is_not_guessed_at():
+    @nn.layer
+    class Twice:
+        body: nn.Layer
+
+        def init(self, key, x):
+            return self.body.init(key, x)
+
+        def forward(self, params, x, key=None):
+            y, cache = self.body.forward(params, x)
+            return 2 * y, cache
+
+        def backward(self, params, cache, dy):
+            return self.body.backward(params, cache, 2 * dy)
+
+    trace = traces.drawn(nn.chain(nn.Dense(2), Twice(nn.Dense(2))), nn.Huber(), np.ones((1, 2)), np.ones((1, 2)))
+    assert "[1]: states no formulas" in nn.explain(trace)
+    assert "[1].body" not in nn.explain(trace)
+
+
 # ── LaTeX and Markdown ──
 
 
@@ -197,6 +217,12 @@ def test_nothing_overlaps(sizes):
     significant = ".5g" if max(sizes) <= 3 else ".3g"
     for value in [*trace.stages[-1].y[0], *trace.stages[0].params.w.ravel(), *trace.stages[0].params.b]:
         assert any(f"{value:{significant}}" in text for text in written)
+
+
+def test_the_lectures_numbers_in_the_figure():
+    display = nn.explain(traces.lecture(), "figure")
+    written = " ".join(text.get_text() for text in display.ax_.findobj(Text))
+    assert [number for number in NUMBERS if plots.display.digits(float(number)) not in written] == []
 
 
 def test_larger_layers_are_drawn_as_blocks_and_the_picture_says_so():

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxnn.explanation.expressions import Equation, Expr, Num, Ref, replace
 from jaxnn.explanation.tape import Step, Tape
-from jaxnn.explanation.terms import Spot, write_out
+from jaxnn.explanation.terms import SHOWN, Spot, write_out
 
 
 class Row(NamedTuple):
@@ -39,7 +39,9 @@ def rows_of(tape: Tape, step: Step, most: int) -> tuple[list[Row], int]:
     rows = []
     for at in _first(step.equation.shape, most):
         left = Spot(step.equation.name, at)
-        rows.append(Row(step, at, left, write_out(step.equation, at, values), float(values[step.equation.name][at])))
+        rows.append(
+            Row(step, at, left, write_out(step.equation, at, values, SHOWN), float(values[step.equation.name][at]))
+        )
     return rows, int(np.prod(step.equation.shape))
 
 

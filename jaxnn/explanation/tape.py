@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxnn.explanation.evaluate import evaluate
@@ -65,7 +66,6 @@ class Tape:
         values: every array by its identity: from the trace, or, for what only a formula speaks of, evaluated.
         free: the identities that nothing defines: inputs, parameters, the target, masks.
         silent: paths of layers that state no formulas.
-        places: where each input or parameter is found in the trace, by identity.
         paths: of each layer, by its number.
     """
 
@@ -73,7 +73,6 @@ class Tape:
     values: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     free: dict[str, Literal["input", "parameter", "target", "given"]] = dataclasses.field(default_factory=dict)
     silent: list[str] = dataclasses.field(default_factory=list)
-    places: dict[str, str] = dataclasses.field(default_factory=dict)
     paths: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
@@ -135,7 +134,6 @@ def _name_input(tape: Tape, root: str, x: Any) -> None:
     for name, array in named("x", x).items():
         tape.free[_joined(root, name)] = "input"
         tape.values[_joined(root, name)] = np.asarray(array)
-        tape.places[_joined(root, name)] = name
 
 
 class _Chapter:
@@ -178,7 +176,8 @@ class _Chapter:
         equation = equation._replace(body=body)
         self.ids.setdefault(equation.name, f"{equation.name}@{self.number}")
         step = Step(self.stage.path, self.number, direction, equation, self.ids, self.stage.layer)
-        values.setdefault(step.defines, evaluate(step.renamed, values))
+        if step.defines not in values:  # what the layer does not give, only speaks of
+            values[step.defines] = evaluate(step.renamed, values)
         self.tape.steps.append(step)
 
     def _ids(self) -> dict[str, str]:
@@ -196,7 +195,6 @@ class _Chapter:
             ids |= {name: f"{name}@{self.number}", f"d{name}": f"d{name}@{self.number}"}
             tape.values[ids[name]] = np.asarray(array)
             tape.free[ids[name]] = "parameter"
-            tape.places[ids[name]] = f"{stage.path}.{name}"
             tape.values[ids[f"d{name}"]] = np.asarray(named("", stage.dparams)[name])
         for name, array in (self.stated.given if self.stated else {}).items():
             ids[name] = f"{name}@{self.number}"
@@ -206,7 +204,9 @@ class _Chapter:
 
     def _children(self) -> "list[_Chapter]":
         stages, number = self.stage.inner, self.number
-        if self.stated is None:  # one after another
+        if self.stated is None and not _in_a_row(self.stage):
+            return []
+        if self.stated is None:
             between = [self.ends.x, *(f"y@{number}.{k + 1}" for k in range(len(stages) - 1)), self.ends.y]
             back = [self.ends.dx, *(f"dy@{number}.{k + 1}" for k in range(len(stages) - 1)), self.ends.dy]
             return [
@@ -225,6 +225,20 @@ class _Chapter:
         return children
 
 
+def _in_a_row(stage: Stage) -> bool:
+    """Whether a layer does nothing but apply those inside it one after another, which needs no formula."""
+    inner = stage.inner
+    forward = [stage.x, *(s.y for s in inner)], [*(s.x for s in inner), stage.y]
+    backward = [*(s.dx for s in inner), stage.dy], [stage.dx, *(s.dy for s in inner)]
+    pairs = [*zip(*forward, strict=True), *zip(*backward, strict=True)]
+    return all(_same(a, b) for a, b in pairs)
+
+
+def _same(a: Any, b: Any) -> bool:
+    leaves = jax.tree.leaves(a), jax.tree.leaves(b)
+    return len(leaves[0]) == len(leaves[1]) and all(map(np.array_equal, *leaves))
+
+
 def _settings(op: Any) -> dict[str, float]:
     """Give a layer's numbers: its fields, and the constants of its class."""
     fields = {f.name: getattr(op, f.name) for f in dataclasses.fields(op)} if dataclasses.is_dataclass(op) else {}
@@ -234,7 +248,7 @@ def _settings(op: Any) -> dict[str, float]:
 
 def _loss(tape: Tape, trace: Trace, ends: _Ends) -> None:
     tape.values |= {"t": np.asarray(trace.target), "J": np.asarray(trace.value)}
-    tape.free["t"], tape.places["t"] = "target", "target"
+    tape.free["t"] = "target"
     stated = formulas_of(trace.loss, trace.dprediction, trace.target)  # dJ/dy: shaped like the prediction
     for name, array in named("dy", trace.dprediction).items():
         tape.values.setdefault(_joined(ends.dy, name), np.asarray(array))

@@ -1,7 +1,8 @@
 """One entry of an equation, written out: every sum term by term, every choice made, every letter a number."""
 
 import itertools
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,8 @@ from jaxnn.explanation.evaluate import FUNCTIONS, OPERATIONS, REDUCTIONS
 from jaxnn.explanation.expressions import Call, Choice, Equation, Expr, Index, Num, Op, Over, Ref
 
 ZERO, ONE = Num(0), Num(1)
+SHOWN = 6  # terms of a longer sum that are written out, the last one included
+LONG = 64  # terms: with more, the others are not even worked out
 
 
 class Spot(NamedTuple):
@@ -26,32 +29,67 @@ class Terms(NamedTuple):
     parts: tuple[Any, ...]
 
 
-def write_out(equation: Equation, at: tuple[int, ...], values: Mapping[str, np.ndarray]) -> Any:
-    """Write out the entry ``at`` of what an equation defines; an array is then mentioned by its entries alone."""
-    return _expand(equation.body, dict(zip(equation.letters, at, strict=True)), equation.sizes, values)
+class Gap(NamedTuple):
+    """Where terms of a long sum are left out."""
 
 
-def _expand(node: Expr, scope: Mapping[str, int], sizes: Mapping[str, int], values: Any) -> Any:
-    again = lambda part: _expand(part, scope, sizes, values)  # noqa: E731
-    match node:
-        case Index(name):
-            return Num(scope[name])
-        case Ref(name, at):
-            place = tuple(int(number(again(part), values)) for part in at or ())
-            inside = all(0 <= i < n for i, n in zip(place, np.shape(values[name]), strict=True))
-            return Spot(name, place) if inside else ZERO
-        case Choice(condition, then, otherwise):
-            return again(then if number(again(condition), values) else otherwise)
-        case Call(name, args):
-            return again(args[0]) if name == "guard" else Call(name, tuple(map(again, args)))
-        case Op(sign, left, right):
-            return _simple(Op(sign, again(left), again(right)))
-        case Over(kind, letters, body):
-            counts = itertools.product(*(range(sizes[letter]) for letter in letters))
-            parts = [_expand(body, {**scope, **dict(zip(letters, at, strict=True))}, sizes, values) for at in counts]
-            parts = [part for part in parts if kind != "sum" or part != ZERO]
-            return parts[0] if len(parts) == 1 else Terms(kind, tuple(parts)) if parts else ZERO
-    return node
+def write_out(
+    equation: Equation, at: tuple[int, ...], values: Mapping[str, np.ndarray], shown: int | None = None
+) -> Any:
+    """Write out the entry ``at`` of what an equation defines; an array is then mentioned by its entries alone.
+
+    Of a sum of more than ``LONG`` terms only the first ``shown - 1`` and the last are written out, and a
+    :class:`Gap` between them, unless ``shown`` is None.
+    """
+    scope = dict(zip(equation.letters, at, strict=True))
+    return _Expansion(equation.sizes, values, shown).expand(equation.body, scope)
+
+
+class _Expansion:
+    def __init__(self, sizes: Mapping[str, int], values: Mapping[str, np.ndarray], shown: int | None) -> None:
+        self.sizes, self.values, self.shown = sizes, values, shown
+
+    def expand(self, node: Expr, scope: Mapping[str, int]) -> Any:
+        again = lambda part: self.expand(part, scope)  # noqa: E731
+        match node:
+            case Index(name):
+                return Num(scope[name])
+            case Ref(name, at):
+                place = tuple(int(number(again(part), self.values)) for part in at or ())
+                inside = all(0 <= i < n for i, n in zip(place, np.shape(self.values[name]), strict=True))
+                return Spot(name, place) if inside else ZERO
+            case Choice(condition, then, otherwise):
+                return again(then if number(again(condition), self.values) else otherwise)
+            case Call(name, args):
+                return again(args[0]) if name == "guard" else Call(name, tuple(map(again, args)))
+            case Op(sign, left, right):
+                return _simple(Op(sign, again(left), again(right)))
+            case Over():
+                return self._terms(node, scope)
+        return node
+
+    def _terms(self, over: Over, scope: Mapping[str, int]) -> Any:
+        ranges = [range(self.sizes[letter]) for letter in over.letters]
+        parts = None
+        if self.shown is not None and math.prod(map(len, ranges)) > LONG:
+            parts = self._ends(over, scope, ranges, self.shown)
+        if parts is None:
+            parts = [part for _, part in self._each(over, scope, ranges)]
+        return parts[0] if len(parts) == 1 else Terms(over.kind, tuple(parts)) if parts else ZERO
+
+    def _ends(self, over: Over, scope: Mapping[str, int], ranges: list[range], shown: int) -> list[Any] | None:
+        """Give the first terms and the last, or None for a sum that has no more, the others being 0."""
+        first = list(itertools.islice(self._each(over, scope, ranges), shown - 1))
+        last = list(itertools.islice(self._each(over, scope, [r[::-1] for r in ranges]), 1))
+        if not last or not first[-1][0] < last[0][0]:
+            return None
+        return [*(part for _, part in first), Gap(), last[0][1]]
+
+    def _each(self, over: Over, scope: Mapping[str, int], ranges: list[range]) -> Iterator[tuple[tuple[int, ...], Any]]:
+        for at in itertools.product(*ranges):
+            part = self.expand(over.body, {**scope, **dict(zip(over.letters, at, strict=True))})
+            if over.kind != "sum" or part != ZERO:
+                yield at, part
 
 
 def _simple(op: Op) -> Any:

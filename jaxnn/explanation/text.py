@@ -4,8 +4,8 @@ from jaxnn.explanation.chain import Link, chain_to
 from jaxnn.explanation.expressions import Ref
 from jaxnn.explanation.rows import Row, entry_value, place, rows_of, without_batch_of_one
 from jaxnn.explanation.tape import Step, Tape, make_tape
-from jaxnn.explanation.terms import Spot
-from jaxnn.explanation.writer import SHOWN, Writer, digits
+from jaxnn.explanation.terms import SHOWN, Spot
+from jaxnn.explanation.writer import Writer, digits
 from jaxnn.trace import Trace
 
 MOST = 16  # entries of one array that are shown

@@ -5,11 +5,10 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from jaxnn.explanation.expressions import Call, Choice, Index, Num, Op, Over, Ref
-from jaxnn.explanation.terms import Spot, Terms
+from jaxnn.explanation.terms import SHOWN, Gap, Spot, Terms
 
 LOOSE, SUM, PRODUCT, POWER, ATOM = range(5)  # how tightly an expression holds together
 LEVEL = {"+": SUM, "-": SUM, "*": PRODUCT, "/": PRODUCT, "//": PRODUCT, "%": PRODUCT, "**": POWER}
-SHOWN = 6  # terms of a longer sum that are written out, the last one included
 
 Write = Callable[[Any], str]  # of a Ref or a Spot
 
@@ -39,6 +38,8 @@ class Writer:
             case Ref() | Spot():
                 text = self.write(node)
                 return text, PRODUCT if text.startswith("-") else ATOM
+            case Gap():
+                return self.dots, ATOM
             case Terms(kind, parts):
                 return self._terms(kind, parts)
             case Over(kind, letters, body):
@@ -68,7 +69,7 @@ class Writer:
 
     def _terms(self, kind: str, parts: tuple[Any, ...]) -> tuple[str, int]:
         shown = [self(part, SUM) for part in parts]
-        if len(shown) > SHOWN:
+        if len(shown) > SHOWN and Gap() not in parts:
             shown = [*shown[: SHOWN - 1], self.dots, shown[-1]]
         if kind != "sum":
             return self.call(kind, shown), ATOM
