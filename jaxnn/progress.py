@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import warnings
 from typing import Any
 
 
@@ -12,12 +13,19 @@ def bar(show: bool | None, **options: Any) -> Any:
         show: whether to; None to show it where somebody watches.
         **options: those of ``tqdm.tqdm``.
     """
-    watched = sys.stderr.isatty() or "ipykernel" in sys.modules
+    watched = sys.stderr.isatty() or _is_kernel()
     if not (watched if show is None else show):
         return contextlib.nullcontext(_Silent())
-    from tqdm.auto import tqdm
-
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a notebook without ipywidgets gets a bar of text
+        from tqdm.auto import tqdm
     return tqdm(**options)
+
+
+def _is_kernel() -> bool:
+    """Whether this process is the kernel of a notebook, which the package being loaded does not say yet."""
+    kernel = sys.modules.get("ipykernel.kernelapp")
+    return kernel is not None and kernel.IPKernelApp.initialized()
 
 
 class _Silent:
