@@ -82,6 +82,7 @@ class Trace:
         stages: one a layer of ``net``, in forward order.
         value: J, the loss.
         dprediction: dJ/dy of the network's output.
+        is_difference: whether it is the difference of two traces, in which no formula holds.
     """
 
     net: Sequential = dataclasses.field(metadata={"static": True})
@@ -93,6 +94,7 @@ class Trace:
     stages: tuple[Stage, ...]
     value: Any
     dprediction: Any
+    is_difference: bool = dataclasses.field(default=False, metadata={"static": True})
 
     def __sub__(self, other: "Trace") -> "Trace":
         """Subtract number by number; what is no floating-point number is kept as it is."""
@@ -102,7 +104,8 @@ class Trace:
             if np.shape(a) != np.shape(b):
                 name = jax.tree_util.keystr(path)
                 raise InputError(f"Trace: expected {name} of shape {np.shape(a)} to subtract, got {np.shape(b)}.")
-        return jax.tree.map(lambda a, b: a - b if jnp.issubdtype(a.dtype, jnp.floating) else a, self, other)
+        change = jax.tree.map(lambda a, b: a - b if jnp.issubdtype(a.dtype, jnp.floating) else a, self, other)
+        return dataclasses.replace(change, is_difference=True)
 
     def _repr_html_(self) -> str:
         head = ("layer", "output", "‖y‖", "‖∂J/∂y‖", "‖θ‖", "‖∂J/∂θ‖")
@@ -112,15 +115,19 @@ class Trace:
             for s in top
             if not s.inner
         ]
-        loss = notebook.line(f"J = {float(self.value):.6g}, {self.loss!r}; jaxnn.explain shows every number.")
+        more = "the difference of two traces" if self.is_difference else "jaxnn.explain shows every number"
+        loss = notebook.line(f"J = {float(self.value):.6g}, {self.loss!r}; {more}.")
         return notebook.fragment(notebook.table(head, rows), loss)
 
     def sample(self, i: int) -> "Trace":
         """Trace sample ``i`` by itself: J and all derivatives are then its own, of which a batch has the mean.
 
         Raises:
-            InputError: in training mode, where samples may depend on one another; or for a sample that is not there.
+            InputError: in training mode, where samples may depend on one another; of a difference; or for a
+                sample that is not there.
         """
+        if self.is_difference:
+            raise InputError("Trace: expected the trace of one pass to take a sample out, got the difference of two.")
         if self.key is not None:
             raise InputError("Trace: expected a trace at inference to take a sample out, got one in training mode.")
         batch = len(jax.tree.leaves(self.x)[0])

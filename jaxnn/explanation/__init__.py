@@ -72,11 +72,13 @@ def explain(
         Text, unless the format says otherwise; a notebook shows Markdown, SVG and pages as what they are.
 
     Raises:
-        InputError: for an unknown format, a place that is not in the trace, an option that the format does not
-            have, or, for a page, a layer that states no formulas.
+        InputError: for the difference of two traces, an unknown format, a place that is not in the trace, an
+            option that the format does not have, or, for a page, a layer that states no formulas.
     """
     if not isinstance(trace, Trace):
         raise InputError(f"explain: expected a Trace, as jaxnn.trace gives it, got {type(trace).__name__}.")
+    if trace.is_difference:
+        raise InputError("explain: expected the trace of one pass, got the difference of two, where no formula holds.")
     check_choice("explain", "format", format, FORMATS)
     check_positive_int("explain", "digits", digits)
     if of is not None and format != "text":

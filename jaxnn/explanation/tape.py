@@ -236,7 +236,9 @@ def _in_a_row(stage: Stage) -> bool:
 
 def _same(a: Any, b: Any) -> bool:
     leaves = jax.tree.leaves(a), jax.tree.leaves(b)
-    return len(leaves[0]) == len(leaves[1]) and all(map(np.array_equal, *leaves))
+    return len(leaves[0]) == len(leaves[1]) and all(
+        np.array_equal(*pair, equal_nan=True) for pair in zip(*leaves, strict=True)
+    )
 
 
 def _settings(op: Any) -> dict[str, float]:
