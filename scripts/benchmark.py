@@ -11,8 +11,11 @@ import argparse
 import importlib
 import importlib.metadata
 import json
+import os
 import platform
 from pathlib import Path
+
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # here and in child processes: what is compiled is measured
 
 import jax
 
