@@ -56,4 +56,6 @@ def columns_or_reason(trace: Trace) -> tuple[list[Column] | None, str]:
         return None, "layers as blocks: not all are Dense layers and activations"
     if np.ndim(trace.x) != 2 or (widest := max(column.size for column in columns)) > MOST:
         return None, f"layers as blocks: one has {widest} neurons, and a graph is drawn for up to {MOST}"
+    if (batch := len(trace.x)) != 1:
+        return None, f"layers as blocks: a graph is drawn for one sample, such as trace.sample(0), not for {batch}"
     return columns, ""

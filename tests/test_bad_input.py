@@ -198,9 +198,9 @@ CASES = {
         lambda: plots.ScatterDisplay.from_data(np.ones((4, 3)), np.ones(4)),
         "ScatterDisplay: expected x of shape (B, 2), got (4, 3).",
     ),
-    "a worked example of two samples": (
-        lambda: plots.BackpropDisplay.from_trace(nn.trace(NET, BCE, PARAMS, X, Y)),
-        "expected the trace of a single sample, got a batch of 4.",
+    "a frame of the worked example that is not there": (
+        lambda: plots.BackpropDisplay.from_trace(nn.trace(NET, BCE, PARAMS, X[:1], Y[:1]), frame=9),
+        "BackpropDisplay: expected a frame below 9, got 9.",
     ),
     # ── layers beyond Dense ──
     "channels that groups do not divide": (

@@ -235,6 +235,14 @@ def test_larger_layers_are_drawn_as_blocks_and_the_picture_says_so():
     assert overlapping(plots.BackpropDisplay.from_trace(traces.nested())) == []
 
 
+def test_a_batch_is_drawn_as_blocks_and_one_sample_of_it_as_a_graph():
+    trace = traces.relu_classes(batch=3)
+    display = nn.explain(trace, "figure")
+    assert any("such as trace.sample(0), not for 3" in text.get_text() for text in display.ax_.findobj(Text))
+    assert overlapping(display) == []
+    assert len(nn.explain(trace.sample(0), "frames")) == 9
+
+
 def test_frames_show_more_and_more():
     frames = nn.explain(traces.lecture(), "frames")
     texts = [{t.get_text() for t in figure.axes[0].texts} for figure in frames]

@@ -141,9 +141,9 @@ def _groups(tape: Tape, trace: Trace) -> list[dict[str, Any]]:
 
 
 def _graph(tape: Tape, trace: Trace) -> dict[str, Any] | None:
-    """Describe the graph of a small multilayer perceptron, or None for anything else."""
+    """Describe the graph of a small multilayer perceptron and one sample, or None for anything else."""
     columns, _ = columns_or_reason(trace)
-    if columns is None or len(trace.x) != 1:
+    if columns is None:
         return None
     described: list[dict[str, Any]] = []
     for column in columns:

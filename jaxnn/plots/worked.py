@@ -22,11 +22,11 @@ LABELLED = 3  # neurons a layer whose weights stand on their edges; with more, t
 
 
 class BackpropDisplay(Display):
-    """A network with its values, weights and all their derivatives, for one sample.
+    """A network with its values, weights and all their derivatives.
 
     With up to three neurons a layer the weights stand on their edges, with up to eight in matrices below the
-    graph. Larger layers, and those that are no Dense layers and activations, are drawn as blocks with shapes
-    and norms, and the picture says so.
+    graph. Larger layers, those that are no Dense layers and activations, and batches of several samples are
+    drawn as blocks with shapes and norms, and the picture says so.
     """
 
     def __init__(self, trace: Trace, columns: list[Column] | None, reason: str) -> None:
@@ -34,20 +34,18 @@ class BackpropDisplay(Display):
 
     @classmethod
     def from_trace(cls, trace: Trace, *, frame: int | None = None, ax: Axes | None = None) -> Self:
-        """Draw one sample's pass.
+        """Draw a pass.
 
         Args:
-            trace: of a batch of one for a graph, see :func:`jaxnn.trace`; of any for blocks.
+            trace: see :func:`jaxnn.trace`; of one sample for a graph.
             frame: the number of a step, to draw what is known after it; by default all.
             ax: where to draw; by default in a new figure.
 
         Raises:
-            InputError: for a small network's trace of several samples, or a frame that is not there.
+            InputError: for a frame that is not there.
         """
         columns, reason = columns_or_reason(trace)
         display = cls(trace, columns, reason)
-        if columns is not None and (batch := len(trace.x)) != 1:
-            raise InputError(f"BackpropDisplay: expected the trace of a single sample, got a batch of {batch}.")
         if frame is not None and not 0 <= frame < len(display.frames):
             raise InputError(f"BackpropDisplay: expected a frame below {len(display.frames)}, got {frame}.")
         return display.plot(frame=frame, ax=ax)
