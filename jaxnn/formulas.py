@@ -20,7 +20,8 @@ One equation a line, in Python's notation.
   and time, as in the code. An equation without brackets holds entry by entry.
 * An entry outside an array is 0, which is what padding means. ``guard(y)`` is y, kept from being 0.
 
-No formula is trusted: the tests evaluate each one by itself, and compare with what the layer gives.
+No formula is trusted: the tests evaluate each one by itself, and compare with what the layer gives; those from
+outside this library are evaluated and compared when they are explained.
 """
 
 from collections.abc import Mapping

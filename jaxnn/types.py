@@ -220,7 +220,11 @@ def _require_plain(owner: Any, name: str, setting: Any) -> None:
         if not math.isfinite(setting):
             raise InputError(f"{kind}: expected {name} to be finite, got {setting}.")
     elif not (setting is None or type(setting) in (bool, int, str) or _is_value(setting)):
-        cures = ((list, "write a tuple"), ((jax.Array, np.ndarray), "arrays belong in the parameters"))
+        cures = (
+            (list, "write a tuple"),
+            ((jax.Array, np.ndarray), "arrays belong in the parameters"),
+            (Layer, "decorate its class with @jaxnn.layer"),
+        )
         hint = next((f" ({cure})" for kind_of, cure in cures if isinstance(setting, kind_of)), "")
         raise InputError(
             f"{kind}: expected {name} to be a plain value (int, float, str, bool, None, a layer, or a "

@@ -76,13 +76,68 @@ def test_losses_without_a_case_of_their_own_state_formulas():
         assert hasattr(case.loss, "formulas") or isinstance(case.loss, nn.OptaxLoss)
 
 
-def test_a_formula_that_lies_is_found():
-    @nn.layer
-    class Liar(nn.Tanh):
-        formulas = nn.Formulas("y = tanh(x)", "dx = (1 - y) * dy")
+@nn.layer
+class Liar(nn.Tanh):
+    formulas = nn.Formulas("y = tanh(x)", "dx = (1 - y) * dy")
 
-    x = np.linspace(-1, 1, 6).reshape(2, 3)
-    assert worst(make_tape(nn.trace(Liar(), nn.MeanSquaredError(), (), x, np.zeros((2, 3)))))[0] > 1e-3
+
+@nn.layer
+class Forgetful(nn.Dense):
+    formulas = nn.Formulas("y[n, o] = sum(x[n, i] * w[i, o] for i in I) + b[o]", "db[o] = sum(dy[n, o] for n in B)")
+
+
+@nn.loss
+class Scaled:
+    """Half a squared error, times a setting; ``lie`` is added to the formula of its slope."""
+
+    scale: float = 3.0
+    lie: str = ""
+
+    def check(self, prediction, target):
+        pass
+
+    def forward(self, prediction, target, weights=None):
+        return self.scale * ((prediction - target) ** 2).sum() / 2, (prediction, target)
+
+    def backward(self, cache):
+        prediction, target = cache
+        return self.scale * (prediction - target)
+
+    @property
+    def formulas(self):
+        return nn.Formulas(
+            "error[n, i] = y[n, i] - t[n, i]\nJ = scale * sum(error[n, i] ** 2 for n in B for i in I) / 2",
+            f"dy = scale * error{self.lie}",
+        )
+
+
+X = np.linspace(-1, 1, 6).reshape(2, 3)
+
+
+def test_a_formula_that_lies_is_found():
+    assert worst(make_tape(nn.trace(Liar(), nn.MeanSquaredError(), (), X, np.zeros((2, 3)))))[0] > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("net", "loss", "message"),
+    [
+        (Liar(), nn.MeanSquaredError(), "expected the formulas of Liar() to give dx[0, 0] = -0.106"),
+        (Forgetful(3), nn.MeanSquaredError(), "expected the formulas of Forgetful(features=3) to define dx, dw."),
+        (nn.Tanh(), Scaled(lie=" + 1"), "to give dy[0, 0] = -2.28478, as it does itself, got -1.28478."),
+    ],
+)
+@pytest.mark.parametrize("form", ["text", "latex", "html"])
+def test_formulas_from_outside_are_not_believed(net, loss, message, form):
+    trace = nn.trace(net, loss, net.init(jax.random.key(0), X), X, np.zeros((2, 3)))
+    with pytest.raises(nn.InputError) as error:
+        nn.explain(trace, form)
+    assert message in str(error.value)
+
+
+def test_a_loss_of_ones_own_has_settings_and_several_formulas():
+    trace = nn.trace(nn.Tanh(), Scaled(), (), X, np.zeros((2, 3)))
+    assert worst(make_tape(trace))[0] < 1e-15
+    assert "dy[0, 0] = 3·error[0, 0] = 3×(-0.761594)" in nn.explain(trace)
 
 
 def test_saturated_inputs_stay_finite():

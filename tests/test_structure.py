@@ -53,7 +53,7 @@ FLOORS = [
     ["explanation.expressions"],
     ["explanation.evaluate"],
     ["explanation.tape", "explanation.terms"],
-    ["explanation.labels", "explanation.rows", "explanation.writer"],
+    ["explanation.labels", "explanation.rows", "explanation.witness", "explanation.writer"],
     ["explanation.chain", "explanation.latex", "explanation.redraw", "explanation.page", "explanation.pictures"],
     ["explanation.text"],
     ["explanation"],

@@ -42,6 +42,7 @@ def test_a_layer_of_the_users_own_is_a_full_citizen():
         (abs, "builtin_function_or_method"),
         (np.float64(1.0), "float64"),
         ({"a": 1}, "dict"),
+        (type("Bare", (Scale,), {})(), "Bare (decorate its class with @jaxnn.layer)"),
         (float("nan"), "to be finite, got nan"),
         ((1, [2]), "factor[1] to be a plain value"),
     ],

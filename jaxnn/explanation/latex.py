@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxnn.explanation.rows import Row, entry_value, place, rows_of
-from jaxnn.explanation.tape import Step, Tape, make_tape, parts_of
+from jaxnn.explanation.tape import Step, Tape, parts_of
 from jaxnn.explanation.terms import Spot
+from jaxnn.explanation.witness import make_true_tape
 from jaxnn.explanation.writer import LatexWriter, digits, latex_number
 from jaxnn.trace import Trace
 
@@ -74,7 +75,7 @@ MARKDOWN = Layout(
 
 def as_document(trace: Trace, layout: Layout, significant: int, blanks: bool) -> str:
     """Write the whole derivation; with ``blanks`` first without its numbers, and the answers on a page of their own."""
-    tape = make_tape(trace)
+    tape = make_true_tape(trace)
     parts = [layout.heading(1, "Backpropagation by hand"), *_given(tape, trace, layout, significant)]
     if blanks:
         parts += [*_passes(tape, layout, significant, blanks=True), layout.page, layout.heading(1, "Answers")]

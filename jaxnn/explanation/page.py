@@ -16,7 +16,8 @@ from jaxnn.checks import InputError
 from jaxnn.columns import columns_or_reason
 from jaxnn.explanation.expressions import Call, Choice, Expr, Index, Num, Op, Over, Ref, refs
 from jaxnn.explanation.labels import allowed_integers
-from jaxnn.explanation.tape import Tape, make_tape, parts_of
+from jaxnn.explanation.tape import Tape, parts_of
+from jaxnn.explanation.witness import make_true_tape
 from jaxnn.trace import Trace
 
 MOST = 400  # entries that are stepped through one by one; with more, a step is an equation
@@ -30,7 +31,7 @@ def as_page(trace: Trace) -> str:
     Raises:
         InputError: for a network with a layer that states no formulas, or with too many numbers for a page.
     """
-    tape = make_tape(trace)
+    tape = make_true_tape(trace)
     if tape.silent:
         raise InputError(
             f"explain: expected layers that state formulas for a page, got {', '.join(tape.silent)} without."

@@ -158,27 +158,14 @@ class _Chapter:
 
     def _write(self, direction: Direction, prefix: str, turn: Any, children: "list[_Chapter]") -> None:
         waiting = list(children)
-        lines = [] if self.stated is None else getattr(self.stated, direction).splitlines()
-        for line in filter(None, lines):
+        for line in _lines(self.stated, direction):
             mentioned = set(re.findall(rf"\b{prefix}(\d+)\b", line)) if self.stated and self.children else set()
             for child in [child for child in waiting if child.number.rpartition(".")[2] in mentioned]:
                 waiting.remove(child)
                 turn(child)
-            self._equation(line, direction)
+            _write_equation(self.tape, (self.stage.path, self.number, direction), line, self.ids, self.stage.layer)
         for child in waiting:
             turn(child)
-
-    def _equation(self, line: str, direction: Direction) -> None:
-        settings, values = _settings(self.stage.layer), self.tape.values
-        shapes = {name: np.shape(values[key]) for name, key in self.ids.items() if key in values}
-        equation = parse(line, shapes | dict.fromkeys(settings, ()))
-        body = replace(equation.body, lambda ref: Num(settings[ref.name]) if ref.name in settings else ref)
-        equation = equation._replace(body=body)
-        self.ids.setdefault(equation.name, f"{equation.name}@{self.number}")
-        step = Step(self.stage.path, self.number, direction, equation, self.ids, self.stage.layer)
-        if step.defines not in values:  # what the layer does not give, only speaks of
-            values[step.defines] = evaluate(step.renamed, values)
-        self.tape.steps.append(step)
 
     def _ids(self) -> dict[str, str]:
         """Name what the layer speaks of, and put the numbers of the trace beside the names."""
@@ -241,6 +228,26 @@ def _same(a: Any, b: Any) -> bool:
     )
 
 
+def _lines(stated: Formulas | None, direction: Direction) -> list[str]:
+    lines = [] if stated is None else getattr(stated, direction).splitlines()
+    return [line for line in lines if line.strip()]
+
+
+def _write_equation(tape: Tape, where: tuple[str, str, Direction], line: str, ids: dict[str, str], op: Any) -> None:
+    """Write one line that a layer or loss states; what only formulas speak of gets its identity and value here."""
+    path, number, direction = where
+    settings = {name: value for name, value in _settings(op).items() if name not in ids}
+    shapes = {name: np.shape(tape.values[key]) for name, key in ids.items() if key in tape.values}
+    equation = parse(line, shapes | dict.fromkeys(settings, ()))
+    body = replace(equation.body, lambda ref: Num(settings[ref.name]) if ref.name in settings else ref)
+    equation = equation._replace(body=body)
+    ids.setdefault(equation.name, f"{equation.name}@{number or 'loss'}")
+    step = Step(path, number, direction, equation, ids, op)
+    if step.defines not in tape.values:
+        tape.values[step.defines] = evaluate(step.renamed, tape.values)
+    tape.steps.append(step)
+
+
 def _settings(op: Any) -> dict[str, float]:
     """Give a layer's numbers: its fields, and the constants of its class."""
     fields = {f.name: getattr(op, f.name) for f in dataclasses.fields(op)} if dataclasses.is_dataclass(op) else {}
@@ -260,10 +267,9 @@ def _loss(tape: Tape, trace: Trace, ends: _Ends) -> None:
     ids = {"y": ends.y, "dy": ends.dy, "t": "t", "J": "J"} | {name: f"{name}@loss" for name in stated.given}
     for name, array in stated.given.items():
         tape.values[ids[name]], tape.free[ids[name]] = np.asarray(array), "given"
-    shapes = {name: np.shape(tape.values[key]) for name, key in ids.items()}
     for direction in ("forward", "backward"):
-        equation = parse(getattr(stated, direction), shapes)
-        tape.steps.append(Step("loss", "", direction, equation, ids, trace.loss))
+        for line in _lines(stated, direction):
+            _write_equation(tape, ("loss", "", direction), line, ids, trace.loss)
 
 
 # ── Names for the blackboard ────────────────────────────────────────────────────────────────────

@@ -3,8 +3,9 @@
 from jaxnn.explanation.chain import Link, chain_to
 from jaxnn.explanation.expressions import Ref
 from jaxnn.explanation.rows import Row, entry_value, place, rows_of, without_batch_of_one
-from jaxnn.explanation.tape import Step, Tape, make_tape
+from jaxnn.explanation.tape import Step, Tape
 from jaxnn.explanation.terms import SHOWN, Spot
+from jaxnn.explanation.witness import make_true_tape
 from jaxnn.explanation.writer import Writer, digits
 from jaxnn.trace import Trace
 
@@ -13,7 +14,7 @@ MOST = 16  # entries of one array that are shown
 
 def as_text(trace: Trace, significant: int) -> str:
     """Write the forward table, and the backward one."""
-    tape = make_tape(trace)
+    tape = make_true_tape(trace)
     lines = [f"{trace.net!r}, {trace.loss!r}", "dz stands for dJ/dz; indices count from 0, as in the code."]
     for direction in ("forward", "backward"):
         lines += ["", direction.capitalize()]
@@ -78,7 +79,7 @@ def formula(tape: Tape, step: Step) -> str:
 
 def chain_as_text(trace: Trace, of: str, significant: int) -> str:
     """Write the chain from the loss to one weight or input, factor by factor."""
-    tape = make_tape(trace)
+    tape = make_true_tape(trace)
     links = chain_to(tape, trace, of)
     is_one_way = all(len(link.factors) <= 1 for link in links)
     cells = [cell for link in links for cell in _link(tape, link, significant, with_sum=not is_one_way)]

@@ -1,0 +1,78 @@
+"""What a layer or loss from outside this library states is not believed: it is evaluated, and compared.
+
+The library's own formulas are compared with their layers by its tests, once and for all.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnn.checks import InputError
+from jaxnn.explanation.evaluate import evaluate
+from jaxnn.explanation.expressions import refs
+from jaxnn.explanation.tape import Step, Tape, make_tape
+from jaxnn.trace import Stage, Trace, named
+from jaxnn.types import split_running
+
+CLOSE = 1e-2  # of an array's largest entry: a wrong formula is further off, a rounded result nearer
+ROUNDING = 1e-6  # of the largest number that goes into a formula: what cancels has no larger digits
+
+
+def make_true_tape(trace: Trace) -> Tape:
+    """Write a trace as equations that hold.
+
+    Raises:
+        InputError: for a formula that does not give what its layer gives, or one that is missing.
+    """
+    tape = make_tape(trace)
+    for step in tape.steps:
+        if _is_foreign(step.op):
+            _check_value(tape, step)
+    for stage in (stage for top in trace.stages for stage in top):
+        if _is_foreign(stage.layer):
+            _check_complete(tape, stage.path, stage.layer, _wanted(stage))
+    if _is_foreign(trace.loss):
+        _check_complete(tape, "loss", trace.loss, ("J", *named("dy", trace.dprediction)))
+    return tape
+
+
+def _is_foreign(op: Any) -> bool:
+    return type(op).__module__.partition(".")[0] != "jaxnn"
+
+
+def _check_value(tape: Tape, step: Step) -> None:
+    given, stated = np.asarray(tape.values[step.defines], float), evaluate(step.renamed, tape.values)
+    terms = (_largest(tape.values[ref.name]) for ref in refs(step.renamed.body))
+    allowed = CLOSE * _largest(given) + ROUNDING * max(terms, default=0.0)
+    differs = ~np.isclose(stated, given, rtol=0, atol=allowed, equal_nan=True)
+    if differs.any():
+        at = tuple(int(i) for i in np.argwhere(differs)[0])
+        entry = f"{step.equation.name}[{', '.join(map(str, at))}]" if at else step.equation.name
+        raise InputError(
+            f"explain: expected the formulas of {step.op!r} to give {entry} = {given[at]:.6g}, as it does itself, "
+            f"got {stated[at]:.6g}."
+        )
+
+
+def _largest(array: np.ndarray) -> float:
+    return float(np.abs(array, where=np.isfinite(array), out=np.zeros(np.shape(array))).max(initial=0))
+
+
+def _wanted(stage: Stage) -> Iterator[str]:
+    """Name what the formulas of a layer must define: its output and all derivatives that it gives."""
+    yield from named("y", stage.y)
+    for name, array in named("dx", stage.dx).items():
+        if jnp.issubdtype(np.asarray(array).dtype, jnp.floating):
+            yield name if name == "dx" else f"d{name}"
+    yield from (f"d{name}" for name in named("", split_running(stage.params)[0]))
+
+
+def _check_complete(tape: Tape, path: str, op: Any, wanted: Any) -> None:
+    if path in tape.silent:
+        return
+    ids = next((step.ids for step in tape.steps if step.path == path), {})
+    missing = [name for name in wanted if name in ids and ids[name] not in tape.by_definition]
+    if missing or not ids:
+        raise InputError(f"explain: expected the formulas of {op!r} to define {', '.join(missing) or 'y'}.")
