@@ -5,7 +5,9 @@ beside what each of the usual mistakes would have given. Whatever fits is the di
 """
 
 import dataclasses
+import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -14,11 +16,12 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxnn.checks import InputError
-from jaxnn.compose import Sequential
 from jaxnn.problem import Floats, Problem, is_float, state_problem
 from jaxnn.types import AnyArray, Layer, Loss
+from jaxnn.wrong_slopes import wrong_derivatives
 
 RIGHT = 1e-5  # relative error below which a gradient is right: somebody may well work in float32
+HERE = Path(__file__).parent
 NEAR_KINK = 1e-3  # how far a point is moved to see whether only a kink was in the way
 
 
@@ -124,8 +127,10 @@ def _leaves(problem: Problem, floats: Floats, dy: PyTree) -> list[np.ndarray]:
     cache = problem.forward(point)[1]
     try:
         gradient = problem.backward(point, cache, dy)
+    except NotImplementedError as error:
+        raise _UnusableError("The backward is not written yet: it raises NotImplementedError.") from error
     except Exception as error:
-        raise _UnusableError(f"The backward does not run: {type(error).__name__}: {error}") from error
+        raise _UnusableError(f"The backward does not run: {type(error).__name__}{_line(error)}: {error}") from error
     try:
         leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(gradient)]
     except (TypeError, ValueError) as error:
@@ -242,8 +247,9 @@ def _factors(case: _Case, moved: Problem, got: np.ndarray, true: np.ndarray, i: 
                 f"a layer only sums."
             ),
         )
-    else:
-        yield "factor", f"is {scale:.6g} times the expected: a constant factor of {scale:.6g} too much."
+    elif size > 1:  # of a single number any wrong value is some factor
+        advice = f"{1 / scale:.6g} is missing" if 0 < scale < 1 else f"{scale:.6g} is too much"
+        yield "factor", f"is {scale:.6g} times the expected: a constant factor of {advice}."
 
 
 def _other_leaf(case: _Case, moved: Problem, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
@@ -254,18 +260,22 @@ def _other_leaf(case: _Case, moved: Problem, got: np.ndarray, true: np.ndarray, 
 
 def _derivatives(case: _Case, moved: Problem, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
     """Compare with what a wrong derivative of an activation would give."""
-    for activation, what, sentence, gradient in _wrong_derivatives(case):
+    for activation, what, sentence, gradient in wrong_derivatives(case.problem, case.dy):
         if gradient[i].shape == got.shape and _close(got, gradient[i]):
             yield what, sentence.format(name=activation)
 
 
 def _stale(case: _Case, moved: Problem, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
+    other_dy = jax.tree.map(lambda d: 1.5 * d, case.dy)
     try:
-        again = _leaves(moved, moved.floats, case.dy)
+        by_dy = _leaves(case.problem, case.floats, other_dy)[i]
+        by_input = _leaves(moved, moved.floats, case.dy)[i]
     except _UnusableError:
         return
-    if again[i].shape == got.shape and np.array_equal(again[i], got):
-        yield "stale", "does not change when the input does: it is a stale gradient, of another batch or of none."
+    if np.array_equal(by_dy, got):
+        yield "stale", "does not change when dy does: it is a stale gradient, of another batch or of none."
+    elif np.array_equal(by_input, got) and not _close(np.asarray(moved.autodiff(moved.floats, case.dy)[i]), true):
+        yield "stale", "does not change when the input does, though it should: a factor that depends on it is missing."
 
 
 def _kinks(case: _Case, moved: Problem, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
@@ -286,85 +296,14 @@ def _kinks(case: _Case, moved: Problem, got: np.ndarray, true: np.ndarray, i: in
         )
 
 
-# ── The usual mistakes with activations ─────────────────────────────────────────────────────────
-
-
-def _wrong_derivatives(case: _Case) -> Iterator[tuple[str, str, str, list[np.ndarray]]]:
-    """Give the gradients with one activation's derivative left out, or taken at the wrong place."""
-    op = case.problem.op
-    children = op.layers if isinstance(op, Sequential) else (op,)
-    if not isinstance(op, Layer):
-        return
-    for n, child in enumerate(children):
-        if jax.tree.leaves(case.problem.point.get("params", ())) and not isinstance(op, Sequential):
-            return
-        for what, sentence, slope in _slopes(child):
-            changed = _WithSlope(child, slope)
-            parts = [*children[:n], changed, *children[n + 1 :]]
-            try:
-                gradient = jax.tree.leaves(_walk(parts, case))
-            except Exception:
-                continue
-            if len(gradient) == len(case.truth):
-                yield type(child).__name__, what, sentence, [np.asarray(leaf) for leaf in gradient]
-
-
-def _slopes(child: Any) -> Iterator[tuple[str, str, Callable[..., Any]]]:
-    """Give the wrong ways to differentiate an elementwise layer: (what, sentence, (x, y, dy) -> dx)."""
-    at = lambda point, dy: jax.vjp(lambda z: child.forward((), z)[0], point)[1](dy)[0]  # noqa: E731
-    yield (
-        "derivative left out",
-        "lacks the derivative of {name}: dy was passed through as it is. Multiply by the slope of {name}.",
-        lambda x, y, dy: dy,
-    )
-    yield (
-        "derivative alone",
-        "has the derivative of {name} but not dy: the chain rule multiplies the two.",
-        lambda x, y, dy: at(x, jnp.ones_like(dy)),
-    )
-    yield (
-        "derivative at output",
-        "takes the derivative of {name} at its output; it belongs at its input.",
-        lambda x, y, dy: at(y, dy),
-    )
-    yield (
-        "derivative of input",
-        "uses the formula of {name}'s derivative that is written in terms of its output, with the input put in.",
-        lambda x, y, dy: child.backward((), x, dy)[1],
-    )
-
-
-class _WithSlope:
-    """An elementwise layer with another derivative."""
-
-    def __init__(self, child: Any, slope: Callable[..., Any]) -> None:
-        self.child, self.slope = child, slope
-
-    def forward(self, params: Any, x: Any, key: Any = None) -> tuple[Any, Any]:
-        y, _ = self.child.forward(params, x, key)
-        return y, (x, y)
-
-    def backward(self, params: Any, cache: Any, dy: Any) -> tuple[Any, Any]:
-        x, y = cache
-        return (), self.slope(x, y, dy)
-
-
-def _walk(parts: list[Any], case: _Case) -> Any:
-    """Run layers forward and back, as the chain rule does."""
-    params = case.problem.point["params"]
-    params = params if isinstance(case.problem.op, Sequential) else (params,)
-    y, caches = case.problem.point["x"], []
-    for part, part_params in zip(parts, params, strict=True):
-        y, cache = part.forward(part_params, y, None)
-        caches.append(cache)
-    dy, dparams = case.dy, list[Any]()
-    for part, part_params, cache in reversed(list(zip(parts, params, caches, strict=True))):
-        dpart, dy = part.backward(part_params, cache, dy)
-        dparams.insert(0, dpart)
-    return {"params": tuple(dparams), "x": dy}
-
-
 # ── Small helpers ───────────────────────────────────────────────────────────────────────────────
+
+
+def _line(error: Exception) -> str:
+    """Say in which line of somebody's own file an error came up."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f.lineno for f in frames if "site-packages" not in f.filename and Path(f.filename).parent != HERE]
+    return f" in line {own[-1]}" if own else ""
 
 
 def _error(got: np.ndarray, true: np.ndarray) -> float:

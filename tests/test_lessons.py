@@ -110,4 +110,4 @@ def run_as_notebooks(tmp_path):
         assert sum("image/png" in out.get("data", {}) for out in shown) >= len(group)
         text = "".join(out.get("text", "") for out in shown)
         assert "step/s" in text or "nn.fit(" not in "".join(cell.source for cell in cells)  # somebody watches the bar
-        assert text.count("✗ The backward does not run: NotImplementedError") == len(group)
+        assert text.count("✗ The backward is not written yet") == len(group)

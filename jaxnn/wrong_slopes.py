@@ -1,0 +1,105 @@
+"""The usual mistakes with activations: what a gradient would be with one of them differentiated wrongly."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from jaxnn.compose import Sequential
+from jaxnn.layers.activation import Activation
+from jaxnn.problem import Problem
+from jaxnn.types import Layer
+
+
+def wrong_derivatives(problem: Problem, dy: PyTree) -> Iterator[tuple[str, str, str, list[np.ndarray]]]:
+    """Give the gradients with one activation's derivative left out, or taken at the wrong place.
+
+    Yields:
+        The activation, a word for the mistake, a sentence with {name} for the activation, and the gradients.
+    """
+    op = problem.op
+    children = op.layers if isinstance(op, Sequential) else (op,)
+    if not isinstance(op, Layer):
+        return
+    for n, child in enumerate(children):
+        if jax.tree.leaves(problem.point.get("params", ())) and not isinstance(op, Sequential):
+            return
+        if not isinstance(child, Activation) and not _is_elementwise(child):
+            continue
+        for what, sentence, slope in _slopes(child):
+            changed = _WithSlope(child, slope)
+            parts = [*children[:n], changed, *children[n + 1 :]]
+            try:
+                gradient = jax.tree.leaves(_walk(parts, problem, dy))
+            except Exception:
+                continue
+            if len(gradient) == len(problem.names):
+                yield type(child).__name__, what, sentence, [np.asarray(leaf) for leaf in gradient]
+
+
+def _is_elementwise(child: Any) -> bool:
+    """See whether each entry of the output depends on its own entry of the input alone."""
+    probe = jnp.linspace(-1.0, 1.0, 6).reshape(2, 3)
+    try:
+        change = child.forward((), probe)[0] != child.forward((), probe.at[0, 0].add(0.5))[0]
+    except Exception:  # it has parameters, or takes something else
+        return False
+    return change.shape == probe.shape and not np.ravel(change)[1:].any()
+
+
+def _slopes(child: Any) -> Iterator[tuple[str, str, Callable[..., Any]]]:
+    """Give the wrong ways to differentiate an elementwise layer: (what, sentence, (x, y, dy) -> dx)."""
+    at = lambda point, dy: jax.vjp(lambda z: child.forward((), z)[0], point)[1](dy)[0]  # noqa: E731
+    yield (
+        "derivative left out",
+        "lacks the derivative of {name}: dy was passed through as it is. Multiply by the slope of {name}.",
+        lambda x, y, dy: dy,
+    )
+    yield (
+        "derivative alone",
+        "has the derivative of {name} but not dy: the chain rule multiplies the two.",
+        lambda x, y, dy: at(x, jnp.ones_like(dy)),
+    )
+    yield (
+        "derivative at output",
+        "takes the derivative of {name} at its output; it belongs at its input.",
+        lambda x, y, dy: at(y, dy),
+    )
+    yield (
+        "derivative of input",
+        "uses the formula of {name}'s derivative that is written in terms of its output, with the input put in.",
+        lambda x, y, dy: child.backward((), x, dy)[1],
+    )
+
+
+class _WithSlope:
+    """An elementwise layer with another derivative."""
+
+    def __init__(self, child: Any, slope: Callable[..., Any]) -> None:
+        self.child, self.slope = child, slope
+
+    def forward(self, params: Any, x: Any, key: Any = None) -> tuple[Any, Any]:
+        y, _ = self.child.forward(params, x, key)
+        return y, (x, y)
+
+    def backward(self, params: Any, cache: Any, dy: Any) -> tuple[Any, Any]:
+        x, y = cache
+        return (), self.slope(x, y, dy)
+
+
+def _walk(parts: list[Any], problem: Problem, dy: PyTree) -> Any:
+    """Run layers forward and back, as the chain rule does."""
+    params = problem.point["params"]
+    params = params if isinstance(problem.op, Sequential) else (params,)
+    y, caches = problem.point["x"], []
+    for part, part_params in zip(parts, params, strict=True):
+        y, cache = part.forward(part_params, y, None)
+        caches.append(cache)
+    dparams = list[Any]()
+    for part, part_params, cache in reversed(list(zip(parts, params, caches, strict=True))):
+        dpart, dy = part.backward(part_params, cache, dy)
+        dparams.insert(0, dpart)
+    return {"params": tuple(dparams), "x": dy}
