@@ -6,6 +6,7 @@ goes in and what comes out, and hands it on.
 
 import contextlib
 import dataclasses
+import numbers
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -16,13 +17,13 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxnn import notebook
-from jaxnn.checks import InputError, inside
-from jaxnn.compose import Repeat, Sequential, chain, check_params_tuple, split_key
+from jaxnn.checks import InputError, check_key, inside
+from jaxnn.compose import Remat, Repeat, Sequential, chain, check_params_tuple, split_key
 from jaxnn.types import AnyArray, Cache, Layer, Loss, Params, check_input, layer
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Stage:
     """One layer's part in both passes. Arrays are NumPy's, batch first.
 
@@ -57,6 +58,9 @@ class Stage:
             yield from stage
 
 
+CHAINS = (Sequential, Repeat, Remat)  # which only apply what is inside them, one after another
+
+
 class Entry(NamedTuple):
     """A number of a trace, and the derivative of J by it."""
 
@@ -65,7 +69,7 @@ class Entry(NamedTuple):
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Trace:
     """Both passes through a network and its loss: a pytree of NumPy arrays, which pickles.
 
@@ -111,13 +115,15 @@ class Trace:
         head = ("layer", "output", "‖y‖", "‖∂J/∂y‖", "‖θ‖", "‖∂J/∂θ‖")
         rows = [
             (f"{s.path} {s.layer!r}", _shapes(s.y), _norm(s.y), _norm(s.dy), _norm(s.params), _norm(s.dparams))
-            for top in self.stages
-            for s in top
-            if not s.inner
+            for s in self.own_work()
         ]
         more = "the difference of two traces" if self.is_difference else "jaxnn.explain shows every number"
         loss = notebook.line(f"J = {float(self.value):.6g}, {self.loss!r}; {more}.")
         return notebook.fragment(notebook.table(head, rows), loss)
+
+    def own_work(self) -> list[Stage]:
+        """Give the stages that compute something themselves, each after those inside it: all but mere chains."""
+        return [stage for top in self.stages for stage in _inside_first(top) if not isinstance(stage.layer, CHAINS)]
 
     def sample(self, i: int) -> "Trace":
         """Trace sample ``i`` by itself: J and all derivatives are then its own, of which a batch has the mean.
@@ -131,8 +137,8 @@ class Trace:
         if self.key is not None:
             raise InputError("Trace: expected a trace at inference to take a sample out, got one in training mode.")
         batch = len(jax.tree.leaves(self.x)[0])
-        if not -batch <= i < batch:
-            raise InputError(f"Trace: expected a sample below {batch}, got {i}.")
+        if not isinstance(i, numbers.Integral) or not -batch <= i < batch:
+            raise InputError(f"Trace: expected the number of a sample, below {batch}, got {i!r}.")
         one = jax.tree.map(lambda a: a[i % batch : i % batch + 1], (self.x, self.target))
         return trace(self.net, self.loss, self.params, *one)
 
@@ -154,7 +160,7 @@ class Trace:
             InputError: for a place that is not in the trace.
         """
         stages = {stage.path: stage for top in self.stages for stage in top}
-        match = re.fullmatch(r"(.*)\.(\w+)(?:\[([-\d, ]+)\])?", place)
+        match = isinstance(place, str) and re.fullmatch(r"(.*)\.(\w+)(?:\[([-\d, ]+)\])?", place)
         if not match or match[1] not in stages:
             raise InputError(f"Trace: expected a place in one of the layers {', '.join(stages)}, got {place!r}.")
         stage, name = stages[match[1]], match[2]
@@ -174,6 +180,12 @@ class Trace:
         ):
             raise InputError(f"Trace: expected an index into {name} of shape {shape}, got {place!r}.")
         return stage, known[name], index
+
+
+def _inside_first(stage: Stage) -> Iterator[Stage]:
+    for inner in stage.inner:
+        yield from _inside_first(inner)
+    yield stage
 
 
 def _shapes(tree: PyTree) -> str:
@@ -204,6 +216,9 @@ def trace(
 ) -> Trace:
     """Run ``net`` forward and backward on one batch, and keep every number on the way.
 
+    It computes in the precision of its arrays, as training does: in float32, about six digits of a value are right,
+    fewer of a small difference. To see what the blackboard says, set ``jax_enable_x64`` and pass float64.
+
     Args:
         net: a layer or network.
         loss: the loss that ends the forward pass.
@@ -215,6 +230,15 @@ def trace(
     Raises:
         InputError: for arrays that do not fit the network or the loss.
     """
+    if not isinstance(net, Layer):
+        raise InputError(f"trace: expected net to be a layer, got {net!r}.")
+    if isinstance(loss, type) or not isinstance(loss, Loss):
+        raise InputError(f"trace: expected loss to be a loss, got {loss!r}.")
+    for name, tree in (("x", x), ("target", target)):
+        if not all(hasattr(leaf, "shape") for leaf in jax.tree.leaves(tree)):
+            raise InputError(f"trace: expected {name} to be an array, got {tree!r}.")
+    if key is not None:
+        check_key("trace", key)
     if not isinstance(net, Sequential):
         net, params = chain(net), (params,)
     x, target = jax.tree.map(jnp.asarray, x), jnp.asarray(target)

@@ -281,7 +281,7 @@ def _init_program(init: Any, self: Any, leaves: Any, tree: Any, key: PRNGKeyArra
 def _spec(owner: Any, x: Any) -> jax.ShapeDtypeStruct:
     if not (hasattr(x, "shape") and hasattr(x, "dtype")):
         raise InputError(f"{owner!r}: expected an example array or ShapeDtypeStruct, got {type(x).__name__}.")
-    return jax.ShapeDtypeStruct(x.shape, jnp.result_type(x.dtype))
+    return jax.ShapeDtypeStruct(x.shape, jnp.result_type(x))  # of the array: NumPy's float64 becomes JAX's in silence
 
 
 # ── JSON ────────────────────────────────────────────────────────────────────────────────────────

@@ -114,7 +114,7 @@ def test_numbers_are_found_by_their_place():
         ),
         (lambda t: t.at("[0].v"), "expected one of x, y, w at"),
         (lambda t: t.at("[0].w[5, 0]"), r"expected an index into w of shape \(2, 3\)"),
-        (lambda t: t.sample(1), "expected a sample below 1, got 1"),
+        (lambda t: t.sample(1), "expected the number of a sample, below 1, got 1"),
         (lambda t: (t - t).sample(0), "expected the trace of one pass to take a sample out"),
         (lambda t: t - 1, "expected the trace of the same network"),
         (lambda t: t - traces.relu_classes(), "expected the trace of the same network"),
