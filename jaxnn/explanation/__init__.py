@@ -3,6 +3,7 @@
 The package is not called ``explain``, which is the name of its one function.
 """
 
+import base64
 import html
 from typing import Any
 
@@ -15,6 +16,21 @@ from jaxnn.trace import Trace
 
 FORMATS = ("text", "latex", "markdown", "figure", "frames", "gif", "svg", "html")
 __all__ = ["FORMATS", "explain"]
+
+
+class _Text(str):
+    """Text, which a notebook prints."""
+
+    def _repr_pretty_(self, printer: Any, _: bool) -> None:
+        printer.text(str(self))
+
+
+class _Gif(bytes):
+    """An animation, which a notebook plays."""
+
+    def _repr_html_(self) -> str:
+        source = f"data:image/gif;base64,{base64.b64encode(self).decode()}"
+        return f'<img src="{source}" alt="Backpropagation, step by step">'
 
 
 class _Markdown(str):
@@ -69,7 +85,9 @@ def explain(
         digits: significant digits of the numbers in text, LaTeX and Markdown.
 
     Returns:
-        Text, unless the format says otherwise; a notebook shows Markdown, SVG and pages as what they are.
+        Text, unless the format says otherwise; a notebook shows text, Markdown, SVG, animations and pages as what
+        they are. Of an array with more than 16 entries the first are written out, of a sum with more than 10 terms
+        the first and the last; ``trace`` has them all.
 
     Raises:
         InputError: for the difference of two traces, an unknown format, a place that is not in the trace, an
@@ -81,6 +99,8 @@ def explain(
         raise InputError("explain: expected the trace of one pass, got the difference of two, where no formula holds.")
     check_choice("explain", "format", format, FORMATS)
     check_positive_int("explain", "digits", digits)
+    if seed is not None and (not isinstance(seed, int) or seed < 0):
+        raise InputError(f"explain: expected seed to be an integer of at least 0, got {seed!r}.")
     if of is not None and format != "text":
         raise InputError(f'explain: expected format "text" with of, got {format!r}.')
     if blanks and format not in ("latex", "markdown"):
@@ -88,9 +108,9 @@ def explain(
     trace = trace if seed is None else redraw(trace, seed)
     match format:
         case "text":
-            return as_text(trace, digits) if of is None else chain_as_text(trace, of, digits)
+            return _Text(as_text(trace, digits) if of is None else chain_as_text(trace, of, digits))
         case "latex":
-            return as_document(trace, LATEX, digits, blanks)
+            return _Text(as_document(trace, LATEX, digits, blanks))
         case "markdown":
             return _Markdown(as_document(trace, MARKDOWN, digits, blanks))
         case "html":
@@ -106,7 +126,7 @@ def _picture(trace: Trace, kind: str) -> Any:
         case "frames":
             return as_frames(trace)
         case "gif":
-            return as_gif(trace)
+            return _Gif(as_gif(trace))
         case "svg":
             return _Svg(as_svg(trace))
     return BackpropDisplay.from_trace(trace)

@@ -1,13 +1,14 @@
 """The chain rule for one number: from the loss back to a weight, factor by factor."""
 
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxnn.checks import InputError
 from jaxnn.explanation.rows import place
-from jaxnn.explanation.tape import Step, Tape
-from jaxnn.explanation.terms import Spot, coefficient, mentions, number, write_out
+from jaxnn.explanation.tape import Step, Tape, parts_of
+from jaxnn.explanation.terms import ZERO, Spot, coefficient, mentions, number, write_out
 from jaxnn.trace import Trace
 
 LONGEST = 200  # links; a longer chain is for nobody to read
@@ -65,7 +66,7 @@ def chain_to(tape: Tape, trace: Trace, of: str) -> list[Link]:
     at = tuple(i % n for i, n in zip(at, array.shape, strict=True))
     links: dict[Spot, Link] = {}
     _collect(tape, Spot(_slope(identity), at), links)
-    return list(links.values())
+    return [link for link in links.values() if link.right != ZERO] or list(links.values())
 
 
 def _identity(tape: Tape, number: str, part: str, name: str) -> str:
@@ -92,13 +93,20 @@ def _collect(tape: Tape, entry: Spot, links: dict[Spot, Link]) -> None:
     )
     factors = []
     for mention in mentions(right):
-        if mention.name not in slopes:
-            continue
         upstream = mention._replace(name=step.ids[mention.name])
+        if mention.name not in slopes:
+            if parts_of(tape, upstream.name).is_slope and upstream.name not in tape.free:
+                silent = f"; no formulas are stated by {', '.join(tape.silent)}" if tape.silent else ""
+                raise InputError(f"explain: expected a formula for the derivative by {_name(tape, upstream)}{silent}.")
+            continue
         if upstream not in links:
             _collect(tape, upstream, links)
+        if links[upstream].right == ZERO:
+            continue  # nothing comes back this way
         local = coefficient(right, mention, slopes)
-        factors.append(Factor(_name(tape, upstream), local, float(number(local, values)), links[upstream].value))
+        factors.append(
+            Factor(_name_at(tape, step, mention), local, float(number(local, values)), links[upstream].value)
+        )
     if len(links) > LONGEST:
         raise InputError(f"explain: expected a chain of at most {LONGEST} numbers, this one is longer.")
     value = float(np.asarray(tape.values[entry.name])[entry.at])
@@ -108,5 +116,18 @@ def _collect(tape: Tape, entry: Spot, links: dict[Spot, Link]) -> None:
 def _name(tape: Tape, slope: Spot) -> str:
     """Name the number whose derivative an entry is, by its place in the network."""
     base, _, number = slope.name.partition("@")
+    parts = parts_of(tape, slope.name)
+    path, name = tape.paths.get(parts.number, ""), base[1:] if parts.number == number else parts.name
+    return _written(tape, f"{path}.{name}".lstrip("."), slope)
+
+
+def _name_at(tape: Tape, step: Step, mention: Spot) -> str:
+    """Name the same as the layer at hand sees it: inside a Residual, its y is not the sum's."""
+    upstream = mention._replace(name=step.ids[mention.name])
+    is_output = re.fullmatch(r"dy(_.*)?", mention.name) and step.path != "loss"
+    return _written(tape, f"{step.path}.{mention.name[1:]}", upstream) if is_output else _name(tape, upstream)
+
+
+def _written(tape: Tape, name: str, slope: Spot) -> str:
     at = ", ".join(map(str, place(tape, slope.name, slope)))
-    return f"{tape.paths.get(number, '')}.{base[1:]}".lstrip(".") + (f"[{at}]" if at else "")
+    return name + (f"[{at}]" if at else "")

@@ -12,9 +12,18 @@ BINARY = {BinaryCrossEntropy: (0, 1), SigmoidBinaryCrossEntropy: (0, 1), Hinge: 
 
 
 def allowed_integers(tape: Tape, loss: Any) -> dict[str, tuple[int, ...]]:
-    """Give the allowed values of each integer array that nothing defines: as many as the axis they point into has."""
-    integers = [name for name in tape.free if np.issubdtype(np.asarray(tape.values[name]).dtype, np.integer)]
-    allowed: dict[str, tuple[int, ...]] = {"t": BINARY[type(loss)]} if type(loss) in BINARY and "t" in integers else {}
+    """Give the allowed values of each integer array that nothing defines."""
+    binary = {"t": BINARY[type(loss)]} if type(loss) in BINARY and "t" in _integers(tape) else {}
+    return binary | pointers(tape)
+
+
+def _integers(tape: Tape) -> list[str]:
+    return [name for name in tape.free if np.issubdtype(np.asarray(tape.values[name]).dtype, np.integer)]
+
+
+def pointers(tape: Tape) -> dict[str, tuple[int, ...]]:
+    """Give the integers that point into an axis, such as classes and tokens: as many as that has."""
+    integers, allowed = _integers(tape), {}
     for step in tape.steps:
         for ref in refs(step.renamed.body):
             for part, size in zip(ref.at or (), np.shape(tape.values[ref.name]), strict=True):

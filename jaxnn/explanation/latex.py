@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxnn.explanation.labels import pointers
 from jaxnn.explanation.rows import Row, entry_value, place, rows_of
 from jaxnn.explanation.tape import Step, Tape, parts_of
 from jaxnn.explanation.terms import Spot
@@ -90,6 +91,8 @@ def _given(tape: Tape, trace: Trace, layout: Layout, significant: int) -> Iterat
         if kind != "given":
             lines += _matrices(tape, identity, significant)
     yield layout.display(lines)
+    if counted := [symbol(tape, name) for name in pointers(tape)]:
+        yield f"Indices count from 1; the numbers in ${', '.join(counted)}$ from 0, which stands for the first class."
 
 
 def _matrices(tape: Tape, identity: str, significant: int) -> list[str]:
@@ -125,7 +128,7 @@ def _passes(tape: Tape, layout: Layout, significant: int, blanks: bool) -> Itera
                 heading = step.path
                 number = f"Layer {step.number}" if step.number else "Loss"
                 yield layout.heading(2, f"{number}: {layout.code(repr(step.op))}")
-            rows, total = rows_of(tape, step, MOST)
+            rows, total = rows_of(tape, step, MOST, undecided=blanks)  # which case holds is half of the answer
             yield layout.display([_line(tape, row, significant, blanks) for row in rows])
             if total > len(rows):
                 yield f"The other {total - len(rows)} entries likewise."
@@ -140,6 +143,7 @@ def _line(tape: Tape, row: Row, significant: int, blanks: bool) -> str:
     )
     parts = [write(row.right)] if row.is_plain else [write(row.right), BLANK if blanks else numbers(row.right)]
     parts.append(BLANK if blanks else latex_number(digits(row.value, significant)))
+    parts = parts[1:] if parts[0] == parts[1] else parts
     lines, width = [f"{write(row.left)} &= {_broken(parts[0])}"], _width(parts[0])
     for part in parts[1:]:
         if width + _width(part) > ACROSS:
@@ -158,7 +162,10 @@ def _width(latex: str) -> int:
 
 
 def _broken(latex: str) -> str:
-    """Break a long sum into several lines, where no bracket is open."""
+    """Break a long sum into several lines, where no bracket is open; that over a number, in front of which it goes."""
+    over = re.fullmatch(r"\\frac{(.*)}{(\d+)}", latex)
+    if over and _width(latex) > ACROSS:
+        latex = rf"\frac{{1}}{{{over[2]}}} \bigl({over[1]}\bigr)"
     terms, depth = [""], 0
     for token in re.split(r"(\\left|\\right|[{}]| [+-] )", latex):
         depth += {"{": 1, r"\left": 1, "}": -1, r"\right": -1}.get(token, 0)

@@ -15,7 +15,7 @@ import numpy as np
 from jaxnn.checks import InputError
 from jaxnn.columns import columns_or_reason
 from jaxnn.explanation.expressions import Call, Choice, Expr, Index, Num, Op, Over, Ref, refs
-from jaxnn.explanation.labels import allowed_integers
+from jaxnn.explanation.labels import allowed_integers, pointers
 from jaxnn.explanation.tape import Tape, parts_of
 from jaxnn.explanation.witness import make_true_tape
 from jaxnn.trace import Trace
@@ -53,6 +53,7 @@ def as_page(trace: Trace) -> str:
 
 def _data(tape: Tape, trace: Trace) -> dict[str, Any]:
     """Give all that the page knows, as plain data."""
+    graph, reason = _graph(tape, trace)
     identities = [name for name in tape.values if name in tape.free or name in tape.by_definition]
     parameters = [(name, _slope(name)) for name, kind in tape.free.items() if kind == "parameter"]
     return {
@@ -72,7 +73,8 @@ def _data(tape: Tape, trace: Trace) -> dict[str, Any]:
         "symbols": {name: _symbol(tape, name) for name in identities},
         "parameters": [pair for pair in parameters if pair[1] in tape.by_definition],
         "groups": _groups(tape, trace),
-        "graph": _graph(tape, trace),
+        "graph": graph,
+        "reason": reason.partition(": ")[2],
         "allowed": {name: list(values) for name, values in allowed_integers(tape, trace.loss).items()},
         "most": MOST,
         "cells": CELLS,
@@ -122,7 +124,7 @@ def _groups(tape: Tape, trace: Trace) -> list[dict[str, Any]]:
     used = {step.ids[ref.name] for step in tape.steps for ref in refs(step.equation.body)}
     inputs = [name for name, kind in tape.free.items() if kind == "input" and name in used]
     groups = [{
-        "title": "Input and label",
+        "title": "Input and label" + "; classes count from 0" * bool(pointers(tape)),
         "arrays": [{"id": n, "slope": known(_slope(n)), "editable": editable(n)} for n in [*inputs, "t"]],
         "details": [],
     }]  # fmt: skip
@@ -141,11 +143,11 @@ def _groups(tape: Tape, trace: Trace) -> list[dict[str, Any]]:
     return groups
 
 
-def _graph(tape: Tape, trace: Trace) -> dict[str, Any] | None:
-    """Describe the graph of a small multilayer perceptron and one sample, or None for anything else."""
-    columns, _ = columns_or_reason(trace)
+def _graph(tape: Tape, trace: Trace) -> tuple[dict[str, Any] | None, str]:
+    """Describe the graph of a small multilayer perceptron and one sample, or say why there is none."""
+    columns, reason = columns_or_reason(trace)
     if columns is None:
-        return None
+        return None, reason
     described: list[dict[str, Any]] = []
     for column in columns:
         if column.dense is None or column.last is None:
@@ -165,4 +167,4 @@ def _graph(tape: Tape, trace: Trace) -> dict[str, Any] | None:
             "w": f"w@{layers[0]}",
             "dw": f"dw@{layers[0]}",
         })  # fmt: skip
-    return {"columns": described}
+    return {"columns": described}, ""

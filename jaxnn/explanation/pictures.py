@@ -1,6 +1,7 @@
 """A trace as pictures: one, one a step, an animation."""
 
 import io
+from collections.abc import Iterator
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -14,8 +15,13 @@ DPI = 110
 
 def as_frames(trace: Trace) -> list[Figure]:
     """Draw each step of both passes as a figure of its own."""
-    count = len(BackpropDisplay.steps(trace))
-    return [BackpropDisplay.from_trace(trace, frame=k).figure_ for k in range(count)]  # type: ignore[misc]
+    with mpl.rc_context({"figure.max_open_warning": 0}):  # the caller asked for that many
+        return list(_frames(trace))
+
+
+def _frames(trace: Trace) -> Iterator[Figure]:
+    for k in range(len(BackpropDisplay.steps(trace))):
+        yield BackpropDisplay.from_trace(trace, frame=k).figure_  # type: ignore[misc]
 
 
 def as_gif(trace: Trace) -> bytes:
@@ -24,7 +30,7 @@ def as_gif(trace: Trace) -> bytes:
     from PIL import Image
 
     images = []
-    for figure in as_frames(trace):
+    for figure in _frames(trace):
         picture = io.BytesIO()
         figure.savefig(picture, format="png", dpi=DPI)
         plt.close(figure)

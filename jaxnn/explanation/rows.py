@@ -33,15 +33,18 @@ class Row(NamedTuple):
         return isinstance(self.right, (Num, Spot))
 
 
-def rows_of(tape: Tape, step: Step, most: int) -> tuple[list[Row], int]:
-    """Give the first ``most`` rows of a step, and how many there are in all."""
+def rows_of(tape: Tape, step: Step, most: int, undecided: bool = False) -> tuple[list[Row], int]:
+    """Give the first ``most`` rows of a step, and how many there are in all.
+
+    With ``undecided`` a choice that depends on what is yet to be computed is left open.
+    """
+    unknown = {name for name, key in step.ids.items() if key not in tape.free} if undecided else ()
     values = {name: tape.values[key] for name, key in step.ids.items() if key in tape.values}
     rows = []
     for at in _first(step.equation.shape, most):
         left = Spot(step.equation.name, at)
-        rows.append(
-            Row(step, at, left, write_out(step.equation, at, values, SHOWN), float(values[step.equation.name][at]))
-        )
+        right = write_out(step.equation, at, values, SHOWN, unknown)
+        rows.append(Row(step, at, left, right, float(values[step.equation.name][at])))
     return rows, int(np.prod(step.equation.shape))
 
 

@@ -66,6 +66,7 @@ class Tape:
         values: every array by its identity: from the trace, or, for what only a formula speaks of, evaluated.
         free: the identities that nothing defines: inputs, parameters, the target, masks.
         silent: paths of layers that state no formulas.
+        gaps: where their part is missing: the direction, how many steps come before, the path.
         paths: of each layer, by its number.
     """
 
@@ -73,6 +74,7 @@ class Tape:
     values: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     free: dict[str, Literal["input", "parameter", "target", "given"]] = dataclasses.field(default_factory=dict)
     silent: list[str] = dataclasses.field(default_factory=list)
+    gaps: list[tuple[Direction, int, str]] = dataclasses.field(default_factory=list)
     paths: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
@@ -157,6 +159,8 @@ class _Chapter:
         self._write("backward", "df", lambda child: child.backward(), self.children[::-1])
 
     def _write(self, direction: Direction, prefix: str, turn: Any, children: "list[_Chapter]") -> None:
+        if self.stated is None and not children:
+            self.tape.gaps.append((direction, len(self.tape.steps), self.stage.path))
         waiting = list(children)
         for line in _lines(self.stated, direction):
             mentioned = set(re.findall(rf"\b{prefix}(\d+)\b", line)) if self.stated and self.children else set()
@@ -263,6 +267,7 @@ def _loss(tape: Tape, trace: Trace, ends: _Ends) -> None:
         tape.values.setdefault(_joined(ends.dy, name), np.asarray(array))
     if stated is None:
         tape.silent.append("loss")
+        tape.gaps += [("forward", len(tape.steps), "loss"), ("backward", len(tape.steps), "loss")]
         return
     ids = {"y": ends.y, "dy": ends.dy, "t": "t", "J": "J"} | {name: f"{name}@loss" for name in stated.given}
     for name, array in stated.given.items():

@@ -2,16 +2,16 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxnn.explanation.evaluate import FUNCTIONS, OPERATIONS, REDUCTIONS
-from jaxnn.explanation.expressions import Call, Choice, Equation, Expr, Index, Num, Op, Over, Ref
+from jaxnn.explanation.expressions import Call, Choice, Equation, Expr, Index, Num, Op, Over, Ref, refs
 
 ZERO, ONE = Num(0), Num(1)
-SHOWN = 6  # terms of a longer sum that are written out, the last one included
+SHOWN = 10  # terms of a longer sum that are written out, the last one included
 LONG = 64  # terms: with more, the others are not even worked out
 
 
@@ -34,20 +34,26 @@ class Gap(NamedTuple):
 
 
 def write_out(
-    equation: Equation, at: tuple[int, ...], values: Mapping[str, np.ndarray], shown: int | None = None
+    equation: Equation,
+    at: tuple[int, ...],
+    values: Mapping[str, np.ndarray],
+    shown: int | None = None,
+    unknown: Collection[str] = (),
 ) -> Any:
     """Write out the entry ``at`` of what an equation defines; an array is then mentioned by its entries alone.
 
     Of a sum of more than ``LONG`` terms only the first ``shown - 1`` and the last are written out, and a
-    :class:`Gap` between them, unless ``shown`` is None.
+    :class:`Gap` between them, unless ``shown`` is None. A choice that depends on an array in ``unknown`` is left open.
     """
     scope = dict(zip(equation.letters, at, strict=True))
-    return _Expansion(equation.sizes, values, shown).expand(equation.body, scope)
+    return _Expansion(equation.sizes, values, shown, unknown).expand(equation.body, scope)
 
 
 class _Expansion:
-    def __init__(self, sizes: Mapping[str, int], values: Mapping[str, np.ndarray], shown: int | None) -> None:
-        self.sizes, self.values, self.shown = sizes, values, shown
+    def __init__(
+        self, sizes: Mapping[str, int], values: Mapping[str, np.ndarray], shown: int | None, unknown: Collection[str]
+    ) -> None:
+        self.sizes, self.values, self.shown, self.unknown = sizes, values, shown, unknown
 
     def expand(self, node: Expr, scope: Mapping[str, int]) -> Any:
         again = lambda part: self.expand(part, scope)  # noqa: E731
@@ -58,6 +64,8 @@ class _Expansion:
                 place = tuple(int(number(again(part), self.values)) for part in at or ())
                 inside = all(0 <= i < n for i, n in zip(place, np.shape(self.values[name]), strict=True))
                 return Spot(name, place) if inside else ZERO
+            case Choice(condition, _, _) if any(ref.name in self.unknown for ref in refs(condition)):
+                return Choice(*map(again, node))
             case Choice(condition, then, otherwise):
                 return again(then if number(again(condition), self.values) else otherwise)
             case Call(name, args):

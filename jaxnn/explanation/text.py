@@ -1,5 +1,9 @@
 """A trace as text: two tables, forward and backward, every entry in symbols and in numbers."""
 
+import functools
+import math
+import re
+
 from jaxnn.explanation.chain import Link, chain_to
 from jaxnn.explanation.expressions import Ref
 from jaxnn.explanation.rows import Row, entry_value, place, rows_of, without_batch_of_one
@@ -9,22 +13,29 @@ from jaxnn.explanation.witness import make_true_tape
 from jaxnn.explanation.writer import Writer, digits
 from jaxnn.trace import Trace
 
+HEAD = "dz stands for dJ/dz; indices and classes count from 0, as in the code."
+INNER = " Within a layer, x1 and y1 belong to the first one inside it."
+LONGEST = 32  # letters of a cell that the others in its column are aligned with, in a chain
 MOST = 16  # entries of one array that are shown
 
 
 def as_text(trace: Trace, significant: int) -> str:
     """Write the forward table, and the backward one."""
     tape = make_true_tape(trace)
-    lines = [f"{trace.net!r}, {trace.loss!r}", "dz stands for dJ/dz; indices count from 0, as in the code."]
+    inner = any("f1" in step.ids for step in tape.steps)
+    lines = [f"{trace.net!r}, {trace.loss!r}", HEAD + INNER * inner]
     for direction in ("forward", "backward"):
         lines += ["", direction.capitalize()]
         heading = None
-        for step in (step for step in tape.steps if step.direction == direction):
+        for k, step in enumerate((*tape.steps, None)):
+            silent = [path for way, at, path in tape.gaps if (way, at) == (direction, k)]
+            lines += [f"{path}: states no formulas, so its part is not written out." for path in silent]
+            if step is None or step.direction != direction:
+                continue
             if step.path != heading:
                 lines.append(f"{step.path} {step.op!r}")
                 heading = step.path
             lines += _table(tape, step, significant)
-    lines += [f"{path}: states no formulas, so its part is not written out." for path in tape.silent]
     return "\n".join(lines) + "\n"
 
 
@@ -39,8 +50,11 @@ def _table(tape: Tape, step: Step, significant: int) -> list[str]:
     return lines
 
 
-def _aligned(cells: list[list[str]]) -> list[str]:
-    widths = [max(len(cell[i]) for cell in cells) for i in range(4)] if cells else []
+def _aligned(cells: list[list[str]], longest: float = math.inf) -> list[str]:
+    """Put cells in columns, as wide as the widest; a right side of more than ``longest`` letters does not count."""
+    names, *rights = zip(*cells, strict=True)
+    widths = [max(map(len, names))]
+    widths += [max((len(cell) for cell in column if len(cell) <= longest), default=0) for column in rights]
     lines = []
     for first, *others in cells:
         line = first.ljust(widths[0])
@@ -52,8 +66,10 @@ def _aligned(cells: list[list[str]]) -> list[str]:
 
 def _cells(tape: Tape, row: Row, significant: int) -> list[str]:
     symbols, numbers = writers(tape, row.step, significant)
+    written = symbols(row.right)
     put_in = "" if row.is_plain else numbers(row.right)
-    return [symbols(row.left), symbols(row.right), put_in, digits(row.value, significant)]
+    value = digits(row.value, significant)
+    return [symbols(row.left), "" if written == value else written, "" if put_in == written else put_in, value]
 
 
 def writers(tape: Tape, step: Step, significant: int) -> tuple[Writer, Writer]:
@@ -61,9 +77,14 @@ def writers(tape: Tape, step: Step, significant: int) -> tuple[Writer, Writer]:
 
     def name(spot: Spot) -> str:
         at = ", ".join(map(str, place(tape, step.ids[spot.name], spot)))
-        return f"{spot.name}[{at}]" if at else spot.name
+        return f"{plain(spot.name)}[{at}]" if at else plain(spot.name)
 
     return Writer(name), Writer(lambda spot: digits(entry_value(tape, step.ids[spot.name], spot), significant), "×")
+
+
+def plain(name: str) -> str:
+    """Write y1 for the f1 of a combinator, what its first child gives, and dx1 for df1, what that hands back."""
+    return re.sub(r"^(d?)f(?=\d+$)", lambda match: "dx" if match[1] else "y", name)
 
 
 def formula(tape: Tape, step: Step) -> str:
@@ -71,7 +92,7 @@ def formula(tape: Tape, step: Step) -> str:
 
     def name(ref: Ref) -> str:
         at = ", ".join(map(write, place(tape, step.ids[ref.name], ref)))
-        return f"{ref.name}[{at}]" if at else ref.name
+        return f"{plain(ref.name)}[{at}]" if at else plain(ref.name)
 
     write = Writer(name)
     return f"{write(step.left)} = {write(without_batch_of_one(step.equation))}"
@@ -88,7 +109,7 @@ def chain_as_text(trace: Trace, of: str, significant: int) -> str:
         cells.append(
             [f"dJ/d{links[-1].name}", _product(factors, significant), "", digits(links[-1].value, significant)]
         )
-    return "\n".join([f"dJ/d{of}, back from the loss", *(f"  {line}" for line in _aligned(cells))]) + "\n"
+    return "\n".join([f"dJ/d{of}, back from the loss", *(f"  {line}" for line in _aligned(cells, LONGEST))]) + "\n"
 
 
 def _product(factors: list[float], significant: int) -> str:
@@ -99,7 +120,9 @@ def _product(factors: list[float], significant: int) -> str:
 def _link(tape: Tape, link: Link, significant: int, with_sum: bool) -> list[list[str]]:
     symbols, numbers = writers(tape, link.step, significant)
     if not link.factors:
-        return [[f"dJ/d{link.name}", symbols(link.right), numbers(link.right), digits(link.value, significant)]]
+        value = digits(link.value, significant)
+        right = [text if text != value else "" for text in (symbols(link.right), numbers(link.right))]
+        return [[f"dJ/d{link.name}", *right, value]]
     cells = []
     for factor in link.factors:
         left = f"d{factor.name}/d{link.name}"
@@ -117,4 +140,5 @@ def _link(tape: Tape, link: Link, significant: int, with_sum: bool) -> list[list
 
 def _sum(terms: list[str]) -> str:
     """Write a sum, of a long one the first terms and the last."""
-    return " + ".join(terms if len(terms) <= SHOWN else [*terms[: SHOWN - 1], "…", terms[-1]])
+    shown = terms if len(terms) <= SHOWN else [*terms[: SHOWN - 1], "…", terms[-1]]
+    return functools.reduce(lambda total, term: Writer(str).joined(total, "+", term), shown)

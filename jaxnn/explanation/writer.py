@@ -46,6 +46,8 @@ class Writer:
                 return self.over(kind, letters, self(body, PRODUCT)), PRODUCT
             case Choice(condition, then, otherwise):
                 return self.choice(self(condition), self(then), self(otherwise)), LOOSE
+            case Call("guard", (arg,)):
+                return self._text(arg)
             case Call(name, args):
                 return self.call(name, [self(arg) for arg in args]), ATOM
             case Op(sign, left, right):
@@ -63,7 +65,7 @@ class Writer:
             return f"{self(left)} {self.relation(sign)} {self(right)}", LOOSE
         level = LEVEL[sign]
         if sign in ("+", "-"):
-            return self._joined(self(left, SUM), sign, self(right, SUM if sign == "+" else PRODUCT)), SUM
+            return self.joined(self(left, SUM), sign, self(right, SUM if sign == "+" else PRODUCT)), SUM
         joint = self.times if sign == "*" else f" {sign} "
         return f"{self(left, POWER if isinstance(left, Over) else level)}{joint}{self(right, level + 1)}", level
 
@@ -75,10 +77,10 @@ class Writer:
             return self.call(kind, shown), ATOM
         total = shown[0]
         for term in shown[1:]:
-            total = self._joined(total, "+", term)
+            total = self.joined(total, "+", term)
         return total, SUM
 
-    def _joined(self, left: str, sign: str, right: str) -> str:
+    def joined(self, left: str, sign: str, right: str) -> str:
         """Write a sum or a difference, of which the right side may start with a minus."""
         if right.startswith("-"):
             return f"{left} - {right[1:]}" if sign == "+" else f"{left} - {self.parentheses(right)}"
@@ -110,7 +112,7 @@ class Writer:
     def call(self, name: str, args: list[str]) -> str:
         """Write a function of its arguments."""
         name = {"sqrt": "√"}.get(name, name)
-        return args[0] if name == "guard" else f"{name}({', '.join(args)})"
+        return f"{name}({', '.join(args)})"
 
     def over(self, kind: str, letters: tuple[str, ...], body: str) -> str:
         """Write a sum, or a maximum, over letters."""
@@ -156,8 +158,6 @@ class LatexWriter(Writer):
 
     def call(self, name: str, args: list[str]) -> str:
         """Write a function of its arguments."""
-        if name == "guard":
-            return args[0]
         if name == "sqrt":
             return rf"\sqrt{{{args[0]}}}"
         if name == "abs":

@@ -272,8 +272,8 @@ class Mish(Activation):
     """x tanh(softplus(x)) (Misra, 2019)."""
 
     formulas = Formulas(
-        "t = tanh(max(x, 0) + log1p(exp(-abs(x))))\ny = x * t",
-        "dx = (t + x * (1 - t**2) * σ(x)) * dy",
+        "a = tanh(max(x, 0) + log1p(exp(-abs(x))))\ny = x * a",
+        "dx = (a + x * (1 - a**2) * σ(x)) * dy",
     )
 
     def forward(

@@ -1,5 +1,6 @@
 """Both passes through any network, a row a layer: shapes, and the norms of values, weights and derivatives."""
 
+import re
 from typing import Any
 
 import jax
@@ -10,12 +11,13 @@ from jaxnn.plots.display import DERIVATIVE, VALUE, WEIGHT, WEIGHT_DERIVATIVES
 from jaxnn.trace import Trace
 
 PLACES = (5.3, 6.4, 7.4, 8.4, 9.5)  # of the columns of numbers
-LONGEST = 58  # letters of a layer's name that fit in its box
+INDENT = 0.2  # of layers inside another, above it
+LONGEST = 56  # letters of a layer's name that fit in its box
 
 
 def draw_blocks(ax: Axes, trace: Trace, reason: str, known: set[str], sloped: set[str], loss: bool) -> None:
     """Draw the layers from top to bottom, with the numbers of those that are known."""
-    stages = [stage for top in trace.stages for stage in top if not stage.inner]
+    stages = trace.own_work()
     heads = ("output", r"$\Vert y\Vert$", r"$\Vert\partial J/\partial y\Vert$", r"$\Vert\theta\Vert$",
              r"$\Vert\partial J/\partial\theta\Vert$")  # fmt: skip
     inks = ("0.35", VALUE, DERIVATIVE, WEIGHT, WEIGHT_DERIVATIVES[0])
@@ -23,14 +25,18 @@ def draw_blocks(ax: Axes, trace: Trace, reason: str, known: set[str], sloped: se
         ax.text(place, 0.75, head, color=ink, ha="center", va="center", fontsize=9)
     ax.text(0, 0.75, reason, ha="left", va="center", fontsize=8, color="0.35", style="italic")
     ax.text(0.1, 0, f"input {_shape(trace.x)}", ha="left", va="center", fontsize=9)
+    before = trace.x
     for row, stage in enumerate(stages, start=1):
         active = stage.path in known or stage.path in sloped
         face = "#eef3fb" if active else "#f6f6f6"
         box = {"facecolor": face, "edgecolor": "0.7", "boxstyle": "round,pad=0.25", "lw": 0.8}
         name = f"{stage.path}  {stage.layer!r}"
         name = name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
-        ax.text(0.1, -row, name, ha="left", va="center", fontsize=8, bbox=box, family="monospace")
-        ax.annotate("", (0.3, -row + 0.33), (0.3, -row + 0.67), arrowprops={"arrowstyle": "->", "color": "0.6"})
+        left = 0.1 + INDENT * (len(re.findall(r"\.|\]\[", stage.path)) > 0)
+        ax.text(left, -row, name, ha="left", va="center", fontsize=8, bbox=box, family="monospace")
+        if stage.inner or _same(stage.x, before):  # the branches of a Parallel do not feed one another
+            ax.annotate("", (0.3, -row + 0.33), (0.3, -row + 0.67), arrowprops={"arrowstyle": "->", "color": "0.6"})
+        before = stage.y
         trained = bool(jax.tree.leaves(stage.params))
         cells = (
             _shape(stage.y),
@@ -47,6 +53,11 @@ def draw_blocks(ax: Axes, trace: Trace, reason: str, known: set[str], sloped: se
     ax.annotate("", (0.3, -last + 0.33), (0.3, -last + 0.67), arrowprops={"arrowstyle": "->", "color": "0.6"})
     ax.set(xlim=(-0.1, 10.2), ylim=(-last - 0.6, 1.2))
     ax.axis("off")
+
+
+def _same(a: Any, b: Any) -> bool:
+    leaves = jax.tree.leaves(a), jax.tree.leaves(b)
+    return len(leaves[0]) == len(leaves[1]) and all(map(np.array_equal, *leaves))
 
 
 def _shape(tree: Any) -> str:

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from jaxnn.columns import Column
 from jaxnn.plots.diagram import draw_neuron, frame, node_name, positions
 from jaxnn.plots.display import DERIVATIVE, VALUE, WEIGHT, WEIGHT_DERIVATIVES
-from jaxnn.plots.passes import Frame, column_numbers, draw_legend, weight_names
+from jaxnn.plots.passes import Frame, column_numbers, draw_legend, label_of, weight_names
 from jaxnn.trace import Trace
 
 RADIUS = 0.2  # of a neuron
@@ -55,8 +55,7 @@ def draw_matrices(ax: Axes, trace: Trace, columns: list[Column], shown: Frame) -
     ax.annotate("", (xs[-1] + 0.6, 0), (xs[-1] + RADIUS, 0), arrowprops={"arrowstyle": "->", "color": "0.5"})
     if shown.loss:
         ax.text(xs[-1] + 0.65, 0.04, f"$J$ = {float(trace.value):.4g}", ha="left", va="bottom", fontsize=8)
-    label = ", ".join(f"{v:g}" for v in np.ravel(trace.target))
-    ax.text(xs[-1] + 0.65, -0.04, f"label {label}", ha="left", va="top", color="0.35", fontsize=8)
+    ax.text(xs[-1] + 0.65, -0.04, label_of(trace), ha="left", va="top", color="0.35", fontsize=8)
     key = "edges: the thicker the larger, dashed where negative"
     ax.text(left + 0.1, top - 0.05, key, ha="left", va="top", fontsize=7.5, color="0.45")
     draw_legend(ax, names)

@@ -79,3 +79,11 @@ def draw_legend(ax: Axes, names: list[str]) -> None:
 def weight_names(layers: int) -> list[str]:
     """Name the matrices: W and V for two layers, as the lecture does, W₁ … W_L otherwise."""
     return ["W", "V"] if layers == 2 else ["W"] if layers == 1 else [f"W_{{{i + 1}}}" for i in range(layers)]
+
+
+def label_of(trace: Trace) -> str:
+    """Write the label, and which neuron a class belongs to: classes count from 0, neurons from 1."""
+    target = trace.target
+    label = ", ".join(f"{v:g}" for v in np.ravel(target))
+    is_class = target.dtype.kind == "i" and target.shape == trace.dprediction.shape[:-1]
+    return f"label {label}: $y_{target[0] + 1}$" if is_class else f"label {label}"

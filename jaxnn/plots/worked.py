@@ -12,7 +12,15 @@ from jaxnn.plots.blocks import draw_blocks
 from jaxnn.plots.diagram import draw_neuron, frame, node_name, positions
 from jaxnn.plots.display import DERIVATIVE, VALUE, WEIGHT, WEIGHT_DERIVATIVES, Display, digits
 from jaxnn.plots.matrices import draw_matrices, size_of_matrices
-from jaxnn.plots.passes import Frame, column_numbers, draw_legend, frames_of_blocks, frames_of_graph, weight_names
+from jaxnn.plots.passes import (
+    Frame,
+    column_numbers,
+    draw_legend,
+    frames_of_blocks,
+    frames_of_graph,
+    label_of,
+    weight_names,
+)
 from jaxnn.trace import Trace
 
 STEP = 5.0  # between columns
@@ -66,8 +74,7 @@ class BackpropDisplay(Display):
         """Draw the graph and its legend, or the blocks."""
         shown = self.frames[-1] if frame is None else self.frames[frame]
         if self.columns is None:
-            stages = [stage for top in self.trace.stages for stage in top if not stage.inner]
-            ax = self._draw_in(ax, figsize=(11, 0.36 * (len(stages) + 2) + 1.0))
+            ax = self._draw_in(ax, figsize=(11, 0.36 * (len(self.trace.own_work()) + 2) + 1.0))
             known = {stage.path for i in shown.values for stage in self.trace.stages[i]}
             sloped = {stage.path for i in shown.slopes for stage in self.trace.stages[i]}
             draw_blocks(ax, self.trace, self.reason, known, sloped, shown.loss)
@@ -131,8 +138,7 @@ class BackpropDisplay(Display):
         ax.annotate("", (x + 2.0, 0), (x + RADIUS, 0), arrowprops={"arrowstyle": "->", "color": "0.5"})
         if known:
             ax.text(x + 2.1, 0.08, f"$J$ = {digits(float(self.trace.value))}", ha="left", va="bottom")
-        label = ", ".join(f"{v:g}" for v in np.ravel(self.trace.target))
-        ax.text(x + 2.1, -0.08, f"label {label}", ha="left", va="top", color="0.35")
+        ax.text(x + 2.1, -0.08, label_of(self.trace), ha="left", va="top", color="0.35")
 
 
 def place(i: int, sources: int, targets: int) -> float:

@@ -63,7 +63,7 @@
 
   // Writes an expression that has been written out; entry says how an entry is written.
   const LEVEL = { "+": 1, "-": 1, "*": 2, "/": 2, "//": 2, "%": 2, "**": 3 };
-  const SHOWN = 6;
+  const SHOWN = 10;
 
   function write(node, entry, times, around = 0) {
     const [text, level] = writeNode(node, entry, times);
@@ -231,9 +231,9 @@
   const marks = []; // what is drawn for which entries: {ids: [[identity, flat]…], element, label?}
   function buildGraph() {
     const graph = DATA.graph, svg = by("graph");
-    if (!graph) { by("diagram").remove(); return; }
+    if (!graph) { by("diagram").replaceWith(make("p", { class: "note" }, `No graph is drawn: ${DATA.reason}.`)); return; }
     const tallest = Math.max(...graph.columns.map((column) => column.size));
-    const gap = 200, spacing = tallest > 4 ? 82 : 104, radius = 25;
+    const gap = 200, spacing = tallest > 4 ? 94 : 104, radius = 25;
     const width = gap * (graph.columns.length - 1) + 240, height = spacing * tallest + 50;
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     svg.style.minWidth = `${Math.min(width, 560)}px`;
@@ -262,7 +262,7 @@
         group.append(draw("circle", { cx: x(c), cy: y(c, k), r: radius }), name, value, slope);
         svg.append(group);
         const ids = column.ids.map((id) => [id, k]);
-        marks.push({ ids, element: group, value, slope, valueId: column.value, slopeId: column.slope, before: column.before, flat: k });
+        marks.push({ ids, element: group, name, value, slope, valueId: column.value, slopeId: column.slope, before: column.before, flat: k });
         hover(group, ids);
       }
     });
@@ -311,6 +311,7 @@
       }
       if (mark.value) {
         const best = [mark.valueId, mark.before].find((id) => id && isKnown(id, mark.flat));
+        mark.name.innerHTML = svgSymbol(best ?? mark.valueId, mark.flat); // the sum, until the activation is applied
         mark.value.textContent = best ? digits(arrays[best].data[mark.flat], 5) : "";
         const slopeKnown = mark.slopeId && isKnown(mark.slopeId, mark.flat);
         mark.slope.textContent = slopeKnown ? digits(arrays[mark.slopeId].data[mark.flat], 5) : "";
