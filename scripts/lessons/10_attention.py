@@ -35,7 +35,7 @@ print(
 
 
 # %% [markdown]
-# The trace's formulas give p, the weights of attention, before training and after.
+# p, the weights of attention, by the formulas that `nn.explain` prints for this layer, before training and after.
 
 
 # %%
