@@ -18,6 +18,7 @@ from scipy.special import expit, ndtr
 
 import jaxnn as nn
 from jaxnn import plots
+from jaxnn.explanation.redraw import redraw
 
 # what the lecture publishes, to its digits
 LECTURE = {
@@ -149,7 +150,65 @@ def test_a_combinator_without_formulas_is_not_guessed_at():
     assert "[1].body" not in nn.explain(trace)
 
 
+def residual():
+    net = nn.chain(nn.Dense(2), nn.Residual(nn.chain(nn.Dense(2), nn.Tanh())), nn.Dense(1))
+    return traces.drawn(net, nn.MeanSquaredError(), np.array([[1.0, 2.0]]), np.ones((1, 1)))
+
+
+def test_inside_a_residual_each_number_has_its_own_name():
+    text = nn.explain(residual())
+    assert "y[0] = x[0] + y1[0]" in text
+    assert "dx[0] = dy[0] + dx1[0]" in text
+    chain = nn.explain(residual(), of="[0].w[0, 0]")
+    assert "d[1].body[1].y[0]/d[1].body[0].y[0] = 1 - y[0]²" in chain
+    assert "d[1].body.x[0]/d[0].y[0]" in chain
+
+
+def test_a_divisor_keeps_its_parentheses():
+    trace = traces.drawn(nn.Sigmoid(), nn.BinaryCrossEntropy(), np.ones((2, 1)), np.array([[1], [0]]))
+    assert "= 1 else 1 / (1 - y[n0, n1])) / 2" in nn.explain(trace)
+
+
+def test_a_chain_does_not_pass_over_a_layer_without_formulas():
+    @nn.layer
+    class Double:
+        def init(self, key, x):
+            return ()
+
+        def forward(self, params, x, key=None):
+            return 2 * x, None
+
+        def backward(self, params, cache, dy):
+            return (), 2 * dy
+
+    net = nn.chain(nn.Dense(2), Double(), nn.Dense(1))
+    trace = traces.drawn(net, nn.MeanSquaredError(), np.ones((1, 2)), np.ones((1, 1)))
+    lines = nn.explain(trace).splitlines()
+    places = [k for k, line in enumerate(lines) if line.startswith("[1]: states no formulas")]
+    headings = [lines.index("[2] Dense(features=1)"), lines.index("Backward")]
+    assert len(places) == 2
+    assert places[0] < headings[0] < headings[1] < places[1]
+    assert "dJ/d[2].y" in nn.explain(trace, of="[2].w[0, 0]")
+    with pytest.raises(nn.InputError, match=r"expected a formula .* by \[0\].y.*stated by \[1\]"):
+        nn.explain(trace, of="[0].w[0, 0]")
+
+
 # ── LaTeX and Markdown ──
+
+
+def test_a_blank_sheet_leaves_open_which_case_holds():
+    sheet, answers = nn.explain(traces.relu_classes(), "latex", blanks=True).split(r"\newpage")
+    assert sheet.count(r"\begin{cases} y^{(1)}_") == 4
+    assert r"\begin{cases}" not in answers
+
+
+def test_an_exercise_has_something_to_compute():
+    net = nn.chain(nn.Dense(2), nn.ReLU(), nn.Dense(1), nn.Sigmoid())
+    trace = traces.drawn(net, nn.BinaryCrossEntropy(), np.array([[1.0, 2.0], [0.5, 1.0]]), np.array([[1], [0]]))
+    for seed in range(12):
+        drawn = redraw(trace, seed)
+        assert np.any(drawn.stages[0].dparams.w)
+        assert np.any(drawn.x[0] != drawn.x[1])
 
 
 def test_the_lectures_numbers_in_latex():

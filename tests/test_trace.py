@@ -1,6 +1,7 @@
 """A trace holds the numbers of the passes that train, for networks of any nesting."""
 
 import pickle
+import re
 
 import jax
 import numpy as np
@@ -103,6 +104,30 @@ def test_numbers_are_found_by_their_place():
     assert trace.at("[1].y[0, 2]").derivative == trace.stages[1].dy[0, 2]
     assert trace.at("[0].x").derivative.shape == (1, 2)
     assert traces.nested().at("[0].body[1].wq[0, 1]").value == traces.nested().stages[0].params[1].wq[0, 1]
+
+
+def test_traces_are_compared_by_identity():
+    trace = traces.lecture()
+    assert trace == trace  # noqa: PLR0124
+    assert len({trace, traces.lecture()}) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"net": "a"}, "trace: expected net to be a layer, got 'a'"),
+        ({"loss": None}, "trace: expected loss to be a loss, got None"),
+        ({"loss": nn.MeanSquaredError}, "trace: expected loss to be a loss, got <class"),
+        ({"x": [[5.0, 3.0]]}, "trace: expected x to be an array, got [[5.0, 3.0]]"),
+        ({"target": [[1]]}, "trace: expected target to be an array, got [[1]]"),
+        ({"key": 0}, "trace: expected a PRNG key such as jax.random.key(0), got 0"),
+    ],
+)
+@pytest.mark.usefixtures("as_users_see_it")
+def test_what_cannot_be_traced_is_said(change, message):
+    t = traces.lecture()
+    with pytest.raises(nn.InputError, match=re.escape(message)):
+        nn.trace(**{"net": t.net, "loss": t.loss, "params": t.params, "x": t.x, "target": t.target} | change)
 
 
 @pytest.mark.parametrize(
