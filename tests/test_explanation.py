@@ -1,5 +1,6 @@
 """The working is shown: as text, LaTeX, Markdown and pictures, with the right numbers in them."""
 
+import base64
 import functools
 import io
 import itertools
@@ -11,6 +12,7 @@ import xml.etree.ElementTree
 import numpy as np
 import pytest
 import traces
+from IPython.lib.pretty import pretty
 from matplotlib.mathtext import MathTextParser
 from matplotlib.text import Text
 from PIL import Image
@@ -313,14 +315,22 @@ def test_frames_show_more_and_more():
 
 
 def test_an_animation_and_an_svg_are_one_call_away():
-    with Image.open(io.BytesIO(nn.explain(traces.lecture(), "gif"))) as animation:
+    gif = nn.explain(traces.lecture(), "gif")
+    with Image.open(io.BytesIO(gif)) as animation:
         assert animation.n_frames == 9
         assert animation.info["loop"] == 0
+    assert base64.b64encode(gif).decode() in gif._repr_html_()
     svg = nn.explain(traces.lecture(), "svg")
     assert xml.etree.ElementTree.fromstring(svg).tag.endswith("svg")
     assert svg == nn.explain(traces.lecture(), "svg")
     assert svg._repr_svg_() == svg
     assert isinstance(nn.explain(traces.lecture(), "figure"), plots.BackpropDisplay)
+
+
+def test_a_notebook_prints_text_line_by_line():
+    for form in ("text", "latex"):
+        text = nn.explain(traces.lecture(), form)
+        assert pretty(text) == text
 
 
 # ── Bad calls ──
