@@ -114,7 +114,14 @@ class Trace:
     def _repr_html_(self) -> str:
         head = ("layer", "output", "‖y‖", "‖∂J/∂y‖", "‖θ‖", "‖∂J/∂θ‖")
         rows = [
-            (f"{s.path} {s.layer!r}", _shapes(s.y), _norm(s.y), _norm(s.dy), _norm(s.params), _norm(s.dparams))
+            (
+                f"{s.path} {s.layer!r}",
+                shapes_of(s.y),
+                norm_of(s.y),
+                norm_of(s.dy),
+                norm_of(s.params),
+                norm_of(s.dparams),
+            )
             for s in self.own_work()
         ]
         more = "the difference of two traces" if self.is_difference else "jaxnn.explain shows every number"
@@ -188,13 +195,23 @@ def _inside_first(stage: Stage) -> Iterator[Stage]:
     yield stage
 
 
-def _shapes(tree: PyTree) -> str:
+def shapes_of(tree: PyTree) -> str:
+    """Write the shapes of a pytree's arrays."""
     return ", ".join(str(np.shape(leaf)) for leaf in jax.tree.leaves(tree))
 
 
-def _norm(tree: PyTree) -> str:
+def norm_of(tree: PyTree) -> str:
+    """Write the norm of all a pytree's arrays together, or nothing where there are none."""
     leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree)]
     return f"{np.sqrt(sum((leaf**2).sum() for leaf in leaves)):.3g}" if leaves else ""
+
+
+def same_arrays(a: PyTree, b: PyTree) -> bool:
+    """Whether two pytrees hold the same arrays, in whatever containers."""
+    leaves = jax.tree.leaves(a), jax.tree.leaves(b)
+    return len(leaves[0]) == len(leaves[1]) and all(
+        np.array_equal(*pair, equal_nan=True) for pair in zip(*leaves, strict=True)
+    )
 
 
 def named(root: str, tree: PyTree) -> dict[str, Any]:

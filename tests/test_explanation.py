@@ -133,21 +133,7 @@ def test_a_layer_without_formulas_is_named():
 
 
 def test_a_combinator_without_formulas_is_not_guessed_at():
-    @nn.layer
-    class Twice:
-        body: nn.Layer
-
-        def init(self, key, x):
-            return self.body.init(key, x)
-
-        def forward(self, params, x, key=None):
-            y, cache = self.body.forward(params, x)
-            return 2 * y, cache
-
-        def backward(self, params, cache, dy):
-            return self.body.backward(params, cache, 2 * dy)
-
-    trace = traces.drawn(nn.chain(nn.Dense(2), Twice(nn.Dense(2))), nn.Huber(), np.ones((1, 2)), np.ones((1, 2)))
+    trace = traces.drawn(nn.chain(nn.Dense(2), traces.Twice(nn.Dense(2))), nn.Huber(), np.ones((1, 2)), np.ones((1, 2)))
     assert "[1]: states no formulas" in nn.explain(trace)
     assert "[1].body" not in nn.explain(trace)
 

@@ -57,3 +57,20 @@ ALL = {
     "a convolution on a 4 x 4 image": convolution,
     "nested": nested,
 }
+
+
+@nn.layer
+class Twice:
+    """A combinator of one's own, without formulas."""
+
+    body: nn.Layer
+
+    def init(self, key, x):
+        return self.body.init(key, x)
+
+    def forward(self, params, x, key=None):
+        y, cache = self.body.forward(params, x)
+        return 2 * y, cache
+
+    def backward(self, params, cache, dy):
+        return self.body.backward(params, cache, 2 * dy)

@@ -11,13 +11,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-import jax
 import numpy as np
 
 from jaxnn.explanation.evaluate import evaluate
 from jaxnn.explanation.expressions import Equation, Index, Num, Ref, parse, refs, rename, replace
 from jaxnn.formulas import Formulas, formulas_of
-from jaxnn.trace import Stage, Trace, named
+from jaxnn.trace import Stage, Trace, named, same_arrays
 
 Direction = Literal["forward", "backward"]
 
@@ -222,14 +221,7 @@ def _in_a_row(stage: Stage) -> bool:
     forward = [stage.x, *(s.y for s in inner)], [*(s.x for s in inner), stage.y]
     backward = [*(s.dx for s in inner), stage.dy], [stage.dx, *(s.dy for s in inner)]
     pairs = [*zip(*forward, strict=True), *zip(*backward, strict=True)]
-    return all(_same(a, b) for a, b in pairs)
-
-
-def _same(a: Any, b: Any) -> bool:
-    leaves = jax.tree.leaves(a), jax.tree.leaves(b)
-    return len(leaves[0]) == len(leaves[1]) and all(
-        np.array_equal(*pair, equal_nan=True) for pair in zip(*leaves, strict=True)
-    )
+    return all(same_arrays(a, b) for a, b in pairs)
 
 
 def _lines(stated: Formulas | None, direction: Direction) -> list[str]:

@@ -1,14 +1,12 @@
 """Both passes through any network, a row a layer: shapes, and the norms of values, weights and derivatives."""
 
 import re
-from typing import Any
 
 import jax
-import numpy as np
 from matplotlib.axes import Axes
 
 from jaxnn.plots.display import DERIVATIVE, VALUE, WEIGHT, WEIGHT_DERIVATIVES
-from jaxnn.trace import Trace
+from jaxnn.trace import Trace, norm_of, same_arrays, shapes_of
 
 PLACES = (5.3, 6.4, 7.4, 8.4, 9.5)  # of the columns of numbers
 INDENT = 0.2  # of layers inside another, above it
@@ -24,7 +22,7 @@ def draw_blocks(ax: Axes, trace: Trace, reason: str, known: set[str], sloped: se
     for place, head, ink in zip(PLACES, heads, inks, strict=True):
         ax.text(place, 0.75, head, color=ink, ha="center", va="center", fontsize=9)
     ax.text(0, 0.75, reason, ha="left", va="center", fontsize=8, color="0.35", style="italic")
-    ax.text(0.1, 0, f"input {_shape(trace.x)}", ha="left", va="center", fontsize=9)
+    ax.text(0.1, 0, f"input {shapes_of(trace.x)}", ha="left", va="center", fontsize=9)
     before = trace.x
     for row, stage in enumerate(stages, start=1):
         active = stage.path in known or stage.path in sloped
@@ -34,16 +32,16 @@ def draw_blocks(ax: Axes, trace: Trace, reason: str, known: set[str], sloped: se
         name = name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
         left = 0.1 + INDENT * (len(re.findall(r"\.|\]\[", stage.path)) > 0)
         ax.text(left, -row, name, ha="left", va="center", fontsize=8, bbox=box, family="monospace")
-        if stage.inner or _same(stage.x, before):  # the branches of a Parallel do not feed one another
+        if stage.inner or same_arrays(stage.x, before):  # the branches of a Parallel do not feed one another
             ax.annotate("", (0.3, -row + 0.33), (0.3, -row + 0.67), arrowprops={"arrowstyle": "->", "color": "0.6"})
         before = stage.y
         trained = bool(jax.tree.leaves(stage.params))
         cells = (
-            _shape(stage.y),
-            _norm(stage.y) if stage.path in known else "",
-            _norm(stage.dy) if stage.path in sloped else "",
-            _norm(stage.params) if trained else "",
-            _norm(stage.dparams) if trained and stage.path in sloped else "",
+            shapes_of(stage.y),
+            norm_of(stage.y) if stage.path in known else "",
+            norm_of(stage.dy) if stage.path in sloped else "",
+            norm_of(stage.params) if trained else "",
+            norm_of(stage.dparams) if trained and stage.path in sloped else "",
         )
         for place, cell, ink in zip(PLACES, cells, inks, strict=True):
             ax.text(place, -row, cell, color=ink, ha="center", va="center", fontsize=8.5)
@@ -53,17 +51,3 @@ def draw_blocks(ax: Axes, trace: Trace, reason: str, known: set[str], sloped: se
     ax.annotate("", (0.3, -last + 0.33), (0.3, -last + 0.67), arrowprops={"arrowstyle": "->", "color": "0.6"})
     ax.set(xlim=(-0.1, 10.2), ylim=(-last - 0.6, 1.2))
     ax.axis("off")
-
-
-def _same(a: Any, b: Any) -> bool:
-    leaves = jax.tree.leaves(a), jax.tree.leaves(b)
-    return len(leaves[0]) == len(leaves[1]) and all(map(np.array_equal, *leaves))
-
-
-def _shape(tree: Any) -> str:
-    return " ".join(str(tuple(np.shape(leaf))) for leaf in jax.tree.leaves(tree))
-
-
-def _norm(tree: Any) -> str:
-    leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree)]
-    return f"{np.sqrt(sum((leaf**2).sum() for leaf in leaves)):.3g}"
