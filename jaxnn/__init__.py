@@ -30,12 +30,12 @@ def _collecting_later() -> Iterator[None]:
 with _collecting_later():
     from jaxnn import backprop, checks, compose, descent, layers, losses, networks, neuron, types
     from jaxnn.backprop import apply, grad, value_and_grad
-    from jaxnn.certify import Certificate, CertificateError, certify
     from jaxnn.checks import InputError
     from jaxnn.compose import Parallel, Remat, Repeat, Residual, Sequential, chain, output_shape
     from jaxnn.descent import Descent, gradient_descent
-    from jaxnn.diagnose import Diagnosis, diagnose
     from jaxnn.formulas import Formulas
+    from jaxnn.gradcheck.certify import Certificate, CertificateError, certify
+    from jaxnn.gradcheck.diagnose import Diagnosis, diagnose
     from jaxnn.layers import (
         ELU,
         GELU,
@@ -102,20 +102,21 @@ with _collecting_later():
     )
     from jaxnn.networks import lenet, mlp, recurrent_classifier, resnet, transformer_decoder, transformer_encoder
     from jaxnn.neuron import Neuron, NeuronParams, logistic_descent, perceptron_rule
-    from jaxnn.trace import Stage, Trace, trace
-    from jaxnn.types import Layer, Loss, Running, advance, from_json, join_running, layer, loss, split_running, to_json
+    from jaxnn.tracing import Stage, Trace, trace
+    from jaxnn.types import Layer, Loss, Running, advance, join_running, split_running
+    from jaxnn.values import from_json, layer, loss, to_json
 
 if TYPE_CHECKING:
     from jaxnn import data, plots
-    from jaxnn.checkpoint import Checkpoints
-    from jaxnn.evaluation import evaluate, predict
     from jaxnn.explanation import explain
-    from jaxnn.export import export_function, load_model, save_model
-    from jaxnn.loop import EarlyStopping, Event
-    from jaxnn.population import Population, fit_population
-    from jaxnn.step import TrainState, init_state, train_step
+    from jaxnn.serialization import export_function, load_model, save_model
     from jaxnn.summarize import summary
-    from jaxnn.train import Fit, TrainingError, TrainingInterrupted, fit
+    from jaxnn.training.checkpoint import Checkpoints
+    from jaxnn.training.evaluation import evaluate, predict
+    from jaxnn.training.fit import Fit, TrainingError, TrainingInterrupted, fit
+    from jaxnn.training.loop import EarlyStopping, Event
+    from jaxnn.training.population import Population, fit_population
+    from jaxnn.training.train_step import TrainState, init_state, train_step
 
 __version__ = "0.1.0"
 
@@ -258,25 +259,25 @@ __all__ = [
 _ON_FIRST_USE = {
     "data": "",
     "plots": "",
-    "Checkpoints": "checkpoint",
-    "EarlyStopping": "loop",
-    "Event": "loop",
-    "Fit": "train",
-    "Population": "population",
-    "TrainState": "step",
-    "TrainingError": "train",
-    "TrainingInterrupted": "train",
-    "evaluate": "evaluation",
+    "Checkpoints": "training.checkpoint",
+    "EarlyStopping": "training.loop",
+    "Event": "training.loop",
+    "Fit": "training.fit",
+    "Population": "training.population",
+    "TrainState": "training.train_step",
+    "TrainingError": "training.fit",
+    "TrainingInterrupted": "training.fit",
+    "evaluate": "training.evaluation",
     "explain": "explanation",
-    "export_function": "export",
-    "fit": "train",
-    "fit_population": "population",
-    "init_state": "step",
-    "load_model": "export",
-    "predict": "evaluation",
-    "save_model": "export",
+    "export_function": "serialization",
+    "fit": "training.fit",
+    "fit_population": "training.population",
+    "init_state": "training.train_step",
+    "load_model": "serialization",
+    "predict": "training.evaluation",
+    "save_model": "serialization",
     "summary": "summarize",
-    "train_step": "step",
+    "train_step": "training.train_step",
 }
 
 

@@ -15,7 +15,8 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from jaxnn.checks import InputError, check_choice, check_like, check_positive_int, check_shape, inside
 from jaxnn.formulas import Formulas
-from jaxnn.types import Layer, Params, Static, advance, check_input, layer
+from jaxnn.types import Layer, Params, Static, advance, check_input
+from jaxnn.values import layer
 
 
 @layer

@@ -27,7 +27,8 @@ from jaxnn.checks import (
 from jaxnn.descent import Descent, gradient_descent
 from jaxnn.formulas import Formulas
 from jaxnn.layers import Sigmoid
-from jaxnn.types import AnyArray, Layer, layer
+from jaxnn.types import AnyArray, Layer
+from jaxnn.values import layer
 
 
 class NeuronParams(NamedTuple):

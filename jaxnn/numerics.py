@@ -6,16 +6,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-def wide(x: Array) -> Array:
+def upcast(x: Array) -> Array:
     """Raise half precision to float32, for sums and statistics."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def along_last(v: Float[Array, "n"], ndim: int) -> Float[Array, "*ones n"]:
+def broadcast_last(v: Float[Array, "n"], ndim: int) -> Float[Array, "*ones n"]:
     """Give a vector leading axes of size 1, so that it lies along the last axis of an array."""
     return jnp.expand_dims(v, range(ndim - 1))
 
 
-def rows(x: Float[Array, "*B n"]) -> Float[Array, "rows n"]:
+def flatten_batch(x: Float[Array, "*B n"]) -> Float[Array, "rows n"]:
     """View all leading axes as one batch of rows."""
     return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])

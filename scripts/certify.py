@@ -16,7 +16,7 @@ from pathlib import Path
 import jax
 
 import jaxnn as nn
-from jaxnn import mutation, problem
+from jaxnn.gradcheck import mutation, vjp_claim
 
 jax.config.update("jax_enable_x64", True)
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -52,11 +52,11 @@ def certify(selected):
 
 def mutate(selected):
     """Plant mistakes in every backward, and count those that are caught."""
-    problems = [
-        problem.state_problem("certify", *positional, **named) for positional, named in map(arguments_of, selected)
+    claims = [
+        vjp_claim.state_claim("certify", *positional, **named) for positional, named in map(arguments_of, selected)
     ]
-    mutants = [mutant for stated in problems for mutant in mutation.planted(stated)]
-    mutants += mutation.rewritten(problems)
+    mutants = [mutant for stated in claims for mutant in mutation.planted(stated)]
+    mutants += mutation.rewritten(claims)
     count = Counter(mutant.verdict for mutant in mutants)
     reasons = Counter(mutant.reason for mutant in mutants if mutant.verdict == "equivalent")
     for mutant in mutants:

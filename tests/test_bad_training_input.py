@@ -11,7 +11,7 @@ import pytest
 
 import jaxnn as nn
 from jaxnn import data, plots
-from jaxnn.checkpoint import Checkpoints
+from jaxnn.training.checkpoint import Checkpoints
 
 pytestmark = pytest.mark.usefixtures("as_users_see_it")
 

@@ -15,7 +15,7 @@ import optax
 import pytest
 
 import jaxnn as nn
-from jaxnn.checkpoint import Checkpoints
+from jaxnn.training.checkpoint import Checkpoints
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(37, 4)).astype(np.float32)

@@ -20,7 +20,7 @@ from scipy.special import expit, ndtr
 
 import jaxnn as nn
 from jaxnn import plots
-from jaxnn.explanation.redraw import redraw
+from jaxnn.explanation.worksheet import redraw
 
 # what the lecture publishes, to its digits
 LECTURE = {
@@ -271,7 +271,7 @@ def test_nothing_overlaps(sizes):
 def test_the_lectures_numbers_in_the_figure():
     display = nn.explain(traces.lecture(), "figure")
     written = " ".join(text.get_text() for text in display.ax_.findobj(Text))
-    assert [number for number in NUMBERS if plots.display.digits(float(number)) not in written] == []
+    assert [number for number in NUMBERS if plots.display.format_number(float(number)) not in written] == []
 
 
 def test_larger_layers_are_drawn_as_blocks_and_the_picture_says_so():

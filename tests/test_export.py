@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jaxnn as nn
-from jaxnn.export import PLATFORMS
+from jaxnn.serialization import PLATFORMS
 
 
 @pytest.mark.parametrize("case", cases.NETWORKS, ids=lambda case: case.id)

@@ -7,8 +7,8 @@ import pytest
 from cases import LAYERS, LOSSES, NETWORKS
 
 import jaxnn as nn
-from jaxnn.explanation.expressions import parse
-from jaxnn.explanation.tape import make_tape
+from jaxnn.explanation.equations import equations_of
+from jaxnn.explanation.language.expressions import parse
 
 
 def weigh(dy):
@@ -37,23 +37,23 @@ def trace_with_random_slopes(case):
     return nn.trace(case.layer, weigh(dy), params, case.x, np.zeros(()), case.key)
 
 
-def worst(tape):
+def worst(equations):
     """Compute everything from inputs, parameters and slopes, and compare with what the layers gave."""
-    defined = {step.defines for step in tape.steps}
-    computed = tape.recompute({})
-    return max(np.abs(computed[name] - tape.values[name]).max(initial=0.0) for name in defined), defined
+    defined = {step.defines for step in equations.steps}
+    computed = equations.recompute({})
+    return max(np.abs(computed[name] - equations.values[name]).max(initial=0.0) for name in defined), defined
 
 
 @pytest.mark.parametrize("case", [*LAYERS, NETWORKS[2], NETWORKS[4]], ids=lambda case: case.id)
 def test_formulas_give_what_the_layer_gives(case):
     trace = trace_with_random_slopes(case)
-    tape = make_tape(trace)
-    assert tape.silent == ["loss"]  # ours alone states none
-    error, defined = worst(tape)
+    equations = equations_of(trace)
+    assert equations.silent == ["loss"]  # ours alone states none
+    error, defined = worst(equations)
     assert error < 1e-10
-    trained = {f"d{name}" for name, kind in tape.free.items() if kind == "parameter"}
+    trained = {f"d{name}" for name, kind in equations.free.items() if kind == "parameter"}
     assert trained <= defined  # every parameter's derivative has a formula
-    outputs = [name for name in tape.values if name.split("@")[-1].split(".")[0] == str(len(trace.stages))]
+    outputs = [name for name in equations.values if name.split("@")[-1].split(".")[0] == str(len(trace.stages))]
     assert any(name.startswith("y@") for name in defined.intersection(outputs))
     assert jax.tree.leaves(case.x)[0].dtype.kind == "i" or any(name.split(".")[0] == "dx" for name in defined)
 
@@ -62,11 +62,11 @@ def test_formulas_give_what_the_layer_gives(case):
 def test_formulas_give_what_the_loss_gives(case):
     prediction = np.asarray(case.prediction)
     trace = nn.trace(nn.LeakyReLU(slope=1.0), case.loss, (), prediction, case.target)  # the identity
-    tape = make_tape(trace)
+    equations = equations_of(trace)
     if isinstance(case.loss, nn.OptaxLoss):
-        assert tape.silent == ["loss"]  # JAX differentiates it, there is nothing to state
+        assert equations.silent == ["loss"]  # JAX differentiates it, there is nothing to state
         return
-    error, defined = worst(tape)
+    error, defined = worst(equations)
     assert {"J", "dy@1"} <= defined
     assert error < 1e-12
 
@@ -115,7 +115,7 @@ X = np.linspace(-1, 1, 6).reshape(2, 3)
 
 
 def test_a_formula_that_lies_is_found():
-    assert worst(make_tape(nn.trace(Liar(), nn.MeanSquaredError(), (), X, np.zeros((2, 3)))))[0] > 1e-3
+    assert worst(equations_of(nn.trace(Liar(), nn.MeanSquaredError(), (), X, np.zeros((2, 3)))))[0] > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_formulas_from_outside_are_not_believed(net, loss, message, form):
 
 def test_a_loss_of_ones_own_has_settings_and_several_formulas():
     trace = nn.trace(nn.Tanh(), Scaled(), (), X, np.zeros((2, 3)))
-    assert worst(make_tape(trace))[0] < 1e-15
+    assert worst(equations_of(trace))[0] < 1e-15
     assert "dy[0, 0] = 3·error[0, 0] = 3×(-0.761594)" in nn.explain(trace)
 
 
@@ -147,7 +147,7 @@ def test_saturated_inputs_stay_finite():
         (nn.Sigmoid(), nn.MeanSquaredError(), np.zeros((1, 3))),
         (nn.GELU(), nn.SoftmaxCrossEntropy(), np.array([1])),
     ):
-        computed = make_tape(nn.trace(net, loss, (), x, target)).recompute({})
+        computed = equations_of(nn.trace(net, loss, (), x, target)).recompute({})
         assert all(np.isfinite(value).all() for value in computed.values())
 
 

@@ -8,21 +8,21 @@ from pathlib import Path
 import pytest
 from cases import LAYERS, LOSSES, LayerCase
 
-from jaxnn import mutation
-from jaxnn.problem import state_problem
+from jaxnn.gradcheck import mutation
+from jaxnn.gradcheck.vjp_claim import state_claim
 
 ROOT = Path(__file__).parent.parent
 
 
-def problem_of(case):
+def claim_of(case):
     if isinstance(case, LayerCase):
-        return state_problem("test", case.layer, case.x, key=case.key)
-    return state_problem("test", case.loss, case.prediction, case.target, weights=case.weights)
+        return state_claim("test", case.layer, case.x, key=case.key)
+    return state_claim("test", case.loss, case.prediction, case.target, weights=case.weights)
 
 
 @pytest.mark.parametrize("case", LAYERS + LOSSES, ids=lambda case: case.id)
 def test_no_planted_mistake_is_missed(case):
-    mutants = mutation.planted(problem_of(case))
+    mutants = mutation.planted(claim_of(case))
     assert [mutant for mutant in mutants if mutant.verdict == "missed"] == []
     assert all(mutant.reason for mutant in mutants if mutant.verdict == "equivalent")
 
@@ -34,7 +34,7 @@ MODULES = sorted({type(case.layer).__module__ for case in LAYERS} | {type(case.l
 @pytest.mark.parametrize("module", MODULES)
 def test_no_mistake_in_the_source_is_missed(module):
     cases = [c for c in LAYERS + LOSSES if type(getattr(c, "layer", getattr(c, "loss", None))).__module__ == module]
-    mutants = mutation.rewritten([problem_of(case) for case in cases])
+    mutants = mutation.rewritten([claim_of(case) for case in cases])
     assert [mutant for mutant in mutants if mutant.verdict == "missed"] == []
     assert len(mutants) >= 3 or module.endswith(("adapter", "reshape", "compose", "positions"))
 
@@ -47,7 +47,7 @@ def test_functions_in_files_of_their_own_are_changed_too():
 def test_a_check_that_cannot_fail_would_show(monkeypatch):
     """With a comparison that lets everything pass, every mutant is reported as missed."""
     monkeypatch.setattr(mutation, "_differs", lambda leaves, truth: False)
-    mutants = mutation.planted(problem_of(LAYERS[1]))
+    mutants = mutation.planted(claim_of(LAYERS[1]))
     assert {mutant.verdict for mutant in mutants} == {"missed"}
 
 

@@ -16,7 +16,7 @@ from matplotlib.testing.compare import compare_images
 from py_mini_racer import MiniRacer
 
 import jaxnn as nn
-from jaxnn.explanation.tape import make_tape
+from jaxnn.explanation.equations import equations_of
 
 BASELINE = Path(__file__).parent / "baseline"
 BROWSER = next(filter(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome")), None)
@@ -45,10 +45,14 @@ def compute(engine, data):
     }
 
 
-def assert_same(computed, tape):
-    for step in tape.steps:
+def assert_same(computed, equations):
+    for step in equations.steps:
         np.testing.assert_allclose(
-            computed[step.defines], np.ravel(tape.values[step.defines]), rtol=1e-12, atol=1e-12, err_msg=step.defines
+            computed[step.defines],
+            np.ravel(equations.values[step.defines]),
+            rtol=1e-12,
+            atol=1e-12,
+            err_msg=step.defines,
         )
 
 
@@ -58,7 +62,7 @@ def assert_same(computed, tape):
 @pytest.mark.parametrize("name", traces.ALL)
 def test_the_page_computes_what_the_library_does(name, engine):
     trace = traces.ALL[name]()
-    assert_same(compute(engine, data_of(nn.explain(trace, "html"))), make_tape(trace))
+    assert_same(compute(engine, data_of(nn.explain(trace, "html"))), equations_of(trace))
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -77,7 +81,7 @@ def test_random_small_networks(seed, engine):
         (nn.Huber(), random.standard_normal((batch, classes))),
     ][seed % 3]
     trace = traces.drawn(net, loss, random.standard_normal((batch, 3)), target, seed)
-    assert_same(compute(engine, data_of(nn.explain(trace, "html"))), make_tape(trace))
+    assert_same(compute(engine, data_of(nn.explain(trace, "html"))), equations_of(trace))
 
 
 def test_changed_numbers_give_what_the_library_gives_for_them(engine):
@@ -90,7 +94,7 @@ def test_changed_numbers_give_what_the_library_gives_for_them(engine):
     w[0, 3] = -0.25
     params = (trace.params[0]._replace(w=w), *trace.params[1:])
     changed = nn.trace(trace.net, trace.loss, params, np.array([[0.7, -1.3]]), np.array([2]))
-    assert_same(compute(engine, data), make_tape(changed))
+    assert_same(compute(engine, data), equations_of(changed))
 
 
 def test_the_functions_are_exact_over_their_range(engine):
@@ -193,7 +197,7 @@ def library(trace, steps, rate):
     for _ in range(steps):
         _, gradient = nn.value_and_grad(trace.net, trace.loss)(params, trace.x, trace.target)
         params = jax.tree.map(lambda p, d: p - rate * d, params, gradient)
-    return make_tape(nn.trace(trace.net, trace.loss, params, trace.x, trace.target))
+    return equations_of(nn.trace(trace.net, trace.loss, params, trace.x, trace.target))
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here; V8 computes the same above")
@@ -204,7 +208,7 @@ def test_in_a_browser(name, tmp_path):
     flat = lambda arrays: {key: np.asarray(array["data"]) for key, array in arrays.items()}
     assert_same(flat(told["edited"]), library(trace, 0, 0.5))
     assert_same(flat(told["descended"]), library(trace, 3, 0.5))
-    assert_same(flat(told["reset"]), make_tape(trace))
+    assert_same(flat(told["reset"]), equations_of(trace))
     assert told["problem"].startswith("Expected a number for w of layer 1")
     assert told["noProblem"] == ""
     assert told["curve"].endswith("in 3 steps")

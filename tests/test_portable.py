@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxnn.portable import take_apart
+from jaxnn.training.constant_hoisting import take_apart
 
 PARAMS = {"w": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3), "b": jnp.ones(3)}
 FORMULAS = {

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import jaxnn as nn
-from jaxnn.batches import epoch_order, shuffle_seeds
+from jaxnn.training.batching import epoch_order, shuffle_seeds
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)

@@ -10,9 +10,9 @@ from typing import Any
 from jaxnn.checks import InputError, check_choice, check_positive_int
 from jaxnn.explanation.latex import LATEX, MARKDOWN, as_document
 from jaxnn.explanation.page import as_page
-from jaxnn.explanation.redraw import redraw
-from jaxnn.explanation.text import as_text, chain_as_text
-from jaxnn.trace import Trace
+from jaxnn.explanation.text import as_text, gradient_path_as_text
+from jaxnn.explanation.worksheet import redraw
+from jaxnn.tracing import Trace
 
 FORMATS = ("text", "latex", "markdown", "figure", "frames", "gif", "svg", "html")
 __all__ = ["FORMATS", "explain"]
@@ -108,7 +108,7 @@ def explain(
     trace = trace if seed is None else redraw(trace, seed)
     match format:
         case "text":
-            return _Text(as_text(trace, digits) if of is None else chain_as_text(trace, of, digits))
+            return _Text(as_text(trace, digits) if of is None else gradient_path_as_text(trace, of, digits))
         case "latex":
             return _Text(as_document(trace, LATEX, digits, blanks))
         case "markdown":
@@ -119,7 +119,7 @@ def explain(
 
 
 def _picture(trace: Trace, kind: str) -> Any:
-    from jaxnn.explanation.pictures import as_frames, as_gif, as_svg  # matplotlib: only for who draws
+    from jaxnn.plots.animation import as_frames, as_gif, as_svg  # matplotlib: only for who draws
     from jaxnn.plots.worked import BackpropDisplay
 
     match kind:

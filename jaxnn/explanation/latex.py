@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxnn.explanation.equations import Equations, Step, parts_of
 from jaxnn.explanation.labels import pointers
+from jaxnn.explanation.language.expand import Spot
+from jaxnn.explanation.language.printing import LatexWriter, format_number, latex_number
 from jaxnn.explanation.rows import Row, entry_value, place, rows_of
-from jaxnn.explanation.tape import Step, Tape, parts_of
-from jaxnn.explanation.terms import Spot
-from jaxnn.explanation.witness import make_true_tape
-from jaxnn.explanation.writer import LatexWriter, digits, latex_number
-from jaxnn.trace import Trace
+from jaxnn.explanation.verify import verified_equations
+from jaxnn.tracing import Trace
 
 MOST = 16  # entries of one array that are written out
 ACROSS = 58  # characters of a formula that fit on a line
@@ -76,31 +76,31 @@ MARKDOWN = Layout(
 
 def as_document(trace: Trace, layout: Layout, significant: int, blanks: bool) -> str:
     """Write the whole derivation; with ``blanks`` first without its numbers, and the answers on a page of their own."""
-    tape = make_true_tape(trace)
-    parts = [layout.heading(1, "Backpropagation by hand"), *_given(tape, trace, layout, significant)]
+    equations = verified_equations(trace)
+    parts = [layout.heading(1, "Backpropagation by hand"), *_given(equations, trace, layout, significant)]
     if blanks:
-        parts += [*_passes(tape, layout, significant, blanks=True), layout.page, layout.heading(1, "Answers")]
-    parts += _passes(tape, layout, significant, blanks=False)
+        parts += [*_passes(equations, layout, significant, blanks=True), layout.page, layout.heading(1, "Answers")]
+    parts += _passes(equations, layout, significant, blanks=False)
     return layout.head + "\n\n".join(parts) + "\n" + layout.tail
 
 
-def _given(tape: Tape, trace: Trace, layout: Layout, significant: int) -> Iterator[str]:
+def _given(equations: Equations, trace: Trace, layout: Layout, significant: int) -> Iterator[str]:
     yield f"The network is {layout.code(repr(trace.net))}, the loss {layout.code(repr(trace.loss))}."
     lines = []
-    for identity, kind in tape.free.items():
+    for identity, kind in equations.free.items():
         if kind != "given":
-            lines += _matrices(tape, identity, significant)
+            lines += _matrices(equations, identity, significant)
     yield layout.display(lines)
-    if counted := [symbol(tape, name) for name in pointers(tape)]:
+    if counted := [symbol(equations, name) for name in pointers(equations)]:
         yield f"Indices count from 1; the numbers in ${', '.join(counted)}$ from 0, which stands for the first class."
 
 
-def _matrices(tape: Tape, identity: str, significant: int) -> list[str]:
+def _matrices(equations: Equations, identity: str, significant: int) -> list[str]:
     """Write an array as matrices: one for each index before its last two axes."""
-    array = np.asarray(tape.values[identity])
-    if identity in tape.batched and array.shape[:1] == (1,):
+    array = np.asarray(equations.values[identity])
+    if identity in equations.batched and array.shape[:1] == (1,):
         array = array[0]
-    name = symbol(tape, identity)
+    name = symbol(equations, identity)
     matrices = (
         array.reshape(-1, *((1,) * (2 - array.ndim)), *array.shape[-2:]) if array.ndim else array.reshape(1, 1, 1)
     )
@@ -115,34 +115,35 @@ def _matrices(tape: Tape, identity: str, significant: int) -> list[str]:
 
 
 def _row(row: np.ndarray, significant: int) -> list[str]:
-    cells = [latex_number(digits(value, significant)) for value in row[:WIDE]]
+    cells = [latex_number(format_number(value, significant)) for value in row[:WIDE]]
     return [*cells, r"\cdots"] if len(row) > WIDE else cells
 
 
-def _passes(tape: Tape, layout: Layout, significant: int, blanks: bool) -> Iterator[str]:
+def _passes(equations: Equations, layout: Layout, significant: int, blanks: bool) -> Iterator[str]:
     for direction, title in (("forward", "Forward"), ("backward", "Backward")):
         yield layout.heading(1, title)
         heading = None
-        for step in (step for step in tape.steps if step.direction == direction):
+        for step in (step for step in equations.steps if step.direction == direction):
             if step.path != heading:
                 heading = step.path
                 number = f"Layer {step.number}" if step.number else "Loss"
                 yield layout.heading(2, f"{number}: {layout.code(repr(step.op))}")
-            rows, total = rows_of(tape, step, MOST, undecided=blanks)  # which case holds is half of the answer
-            yield layout.display([_line(tape, row, significant, blanks) for row in rows])
+            rows, total = rows_of(equations, step, MOST, undecided=blanks)  # which case holds is half of the answer
+            yield layout.display([_line(equations, row, significant, blanks) for row in rows])
             if total > len(rows):
                 yield f"The other {total - len(rows)} entries likewise."
-    if tape.silent and not blanks:
-        yield f"No formulas are stated by {', '.join(tape.silent)}, so that part is not written out."
+    if equations.silent and not blanks:
+        yield f"No formulas are stated by {', '.join(equations.silent)}, so that part is not written out."
 
 
-def _line(tape: Tape, row: Row, significant: int, blanks: bool) -> str:
-    write = LatexWriter(lambda ref: _entry(tape, row.step, ref))
+def _line(equations: Equations, row: Row, significant: int, blanks: bool) -> str:
+    write = LatexWriter(lambda ref: _entry(equations, row.step, ref))
     numbers = LatexWriter(
-        lambda ref: latex_number(digits(entry_value(tape, row.step.ids[ref.name], ref), significant)), r" \times "
+        lambda ref: latex_number(format_number(entry_value(equations, row.step.ids[ref.name], ref), significant)),
+        r" \times ",
     )
     parts = [write(row.right)] if row.is_plain else [write(row.right), BLANK if blanks else numbers(row.right)]
-    parts.append(BLANK if blanks else latex_number(digits(row.value, significant)))
+    parts.append(BLANK if blanks else latex_number(format_number(row.value, significant)))
     parts = parts[1:] if parts[0] == parts[1] else parts
     lines, width = [f"{write(row.left)} &= {_broken(parts[0])}"], _width(parts[0])
     for part in parts[1:]:
@@ -181,14 +182,14 @@ def _broken(latex: str) -> str:
     return f"{NEXT}&".join(lines)
 
 
-def _entry(tape: Tape, step: Step, spot: Spot) -> str:
+def _entry(equations: Equations, step: Step, spot: Spot) -> str:
     identity = step.ids[spot.name]
-    return symbol(tape, identity, [i + 1 for i in place(tape, identity, spot)])
+    return symbol(equations, identity, [i + 1 for i in place(equations, identity, spot)])
 
 
-def symbol(tape: Tape, identity: str, at: list[int] | None = None) -> str:
+def symbol(equations: Equations, identity: str, at: list[int] | None = None) -> str:
     """Write an array, or an entry of it, as on a blackboard; a derivative as a fraction."""
-    parts = parts_of(tape, identity)
+    parts = parts_of(equations, identity)
     name = GREEK.get(parts.name, parts.name if len(parts.name) == 1 else rf"\mathit{{{parts.name}}}")
     indices = ([parts.time] if parts.time else []) + (at or [])
     above = f"^{{({parts.number})}}" if parts.number else ""

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from jaxnn.checks import InputError
-from jaxnn.columns import columns_or_reason
-from jaxnn.explanation.expressions import Call, Choice, Expr, Index, Num, Op, Over, Ref, refs
+from jaxnn.explanation.equations import Equations, parts_of
 from jaxnn.explanation.labels import allowed_integers, pointers
-from jaxnn.explanation.tape import Tape, parts_of
-from jaxnn.explanation.witness import make_true_tape
-from jaxnn.trace import Trace
+from jaxnn.explanation.language.expressions import Call, Choice, Expr, Index, Num, Op, Over, Ref, refs
+from jaxnn.explanation.verify import verified_equations
+from jaxnn.mlp_columns import columns_or_reason
+from jaxnn.tracing import Trace
 
 MOST = 400  # entries that are stepped through one by one; with more, a step is an equation
 CELLS = 64  # entries of one array that are shown
@@ -31,15 +31,15 @@ def as_page(trace: Trace) -> str:
     Raises:
         InputError: for a network with a layer that states no formulas, or with too many numbers for a page.
     """
-    tape = make_true_tape(trace)
-    if tape.silent:
+    equations = verified_equations(trace)
+    if equations.silent:
         raise InputError(
-            f"explain: expected layers that state formulas for a page, got {', '.join(tape.silent)} without."
+            f"explain: expected layers that state formulas for a page, got {', '.join(equations.silent)} without."
         )
-    if (numbers := sum(np.size(value) for value in tape.values.values())) > LARGEST:
+    if (numbers := sum(np.size(value) for value in equations.values.values())) > LARGEST:
         raise InputError(f"explain: expected at most {LARGEST:,} numbers for a page, got {numbers:,}.")
     asset = lambda name: resources.files("jaxnn.explanation").joinpath("assets", name).read_text(encoding="utf-8")  # noqa: E731
-    data = json.dumps(_data(tape, trace), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+    data = json.dumps(_data(equations, trace), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     page = asset("page.html")
     for mark, text in (
         ("/*CSS*/", asset("page.css")),
@@ -51,11 +51,11 @@ def as_page(trace: Trace) -> str:
     return page
 
 
-def _data(tape: Tape, trace: Trace) -> dict[str, Any]:
+def _data(equations: Equations, trace: Trace) -> dict[str, Any]:
     """Give all that the page knows, as plain data."""
-    graph, reason = _graph(tape, trace)
-    identities = [name for name in tape.values if name in tape.free or name in tape.by_definition]
-    parameters = [(name, _slope(name)) for name, kind in tape.free.items() if kind == "parameter"]
+    graph, reason = _graph(equations, trace)
+    identities = [name for name in equations.values if name in equations.free or name in equations.by_definition]
+    parameters = [(name, _slope(name)) for name, kind in equations.free.items() if kind == "parameter"]
     return {
         "steps": [
             {
@@ -67,15 +67,15 @@ def _data(tape: Tape, trace: Trace) -> dict[str, Any]:
                 "number": step.number,
                 "op": repr(step.op),
             }
-            for step in tape.steps
+            for step in equations.steps
         ],
-        "arrays": {name: _array(tape.values[name]) for name in identities},
-        "symbols": {name: _symbol(tape, name) for name in identities},
-        "parameters": [pair for pair in parameters if pair[1] in tape.by_definition],
-        "groups": _groups(tape, trace),
+        "arrays": {name: _array(equations.values[name]) for name in identities},
+        "symbols": {name: _symbol(equations, name) for name in identities},
+        "parameters": [pair for pair in parameters if pair[1] in equations.by_definition],
+        "groups": _groups(equations, trace),
         "graph": graph,
         "reason": reason.partition(": ")[2],
-        "allowed": {name: list(values) for name, values in allowed_integers(tape, trace.loss).items()},
+        "allowed": {name: list(values) for name, values in allowed_integers(equations, trace.loss).items()},
         "most": MOST,
         "cells": CELLS,
     }
@@ -112,25 +112,25 @@ def _array(value: np.ndarray) -> dict[str, Any]:
     return {"shape": list(np.shape(value)), "data": told}
 
 
-def _symbol(tape: Tape, identity: str) -> dict[str, Any]:
-    name, number, time, is_slope = parts_of(tape, identity)
-    return {"name": name, "number": number, "time": time, "slope": is_slope, "batched": identity in tape.batched}
+def _symbol(equations: Equations, identity: str) -> dict[str, Any]:
+    name, number, time, is_slope = parts_of(equations, identity)
+    return {"name": name, "number": number, "time": time, "slope": is_slope, "batched": identity in equations.batched}
 
 
-def _groups(tape: Tape, trace: Trace) -> list[dict[str, Any]]:
+def _groups(equations: Equations, trace: Trace) -> list[dict[str, Any]]:
     """Say which arrays stand in which part of the page, and which may be edited."""
-    known = lambda name: name if name in tape.by_definition else None  # noqa: E731
-    editable = lambda name: tape.free.get(name) in ("input", "parameter", "target")  # noqa: E731
-    used = {step.ids[ref.name] for step in tape.steps for ref in refs(step.equation.body)}
-    inputs = [name for name, kind in tape.free.items() if kind == "input" and name in used]
+    known = lambda name: name if name in equations.by_definition else None  # noqa: E731
+    editable = lambda name: equations.free.get(name) in ("input", "parameter", "target")  # noqa: E731
+    used = {step.ids[ref.name] for step in equations.steps for ref in refs(step.equation.body)}
+    inputs = [name for name, kind in equations.free.items() if kind == "input" and name in used]
     groups = [{
-        "title": "Input and label" + "; classes count from 0" * bool(pointers(tape)),
+        "title": "Input and label" + "; classes count from 0" * bool(pointers(equations)),
         "arrays": [{"id": n, "slope": known(_slope(n)), "editable": editable(n)} for n in [*inputs, "t"]],
         "details": [],
     }]  # fmt: skip
-    for number, path in tape.paths.items():
-        steps = [step for step in tape.steps if step.number == number]
-        own = [n for n, kind in tape.free.items() if kind == "parameter" and n.endswith(f"@{number}")]
+    for number, path in equations.paths.items():
+        steps = [step for step in equations.steps if step.number == number]
+        own = [n for n, kind in equations.free.items() if kind == "parameter" and n.endswith(f"@{number}")]
         mine = list(dict.fromkeys(step.defines for step in steps if step.direction == "forward"))
         outputs, between = mine[-1:], mine[:-1]
         if not steps:
@@ -143,7 +143,7 @@ def _groups(tape: Tape, trace: Trace) -> list[dict[str, Any]]:
     return groups
 
 
-def _graph(tape: Tape, trace: Trace) -> tuple[dict[str, Any] | None, str]:
+def _graph(equations: Equations, trace: Trace) -> tuple[dict[str, Any] | None, str]:
     """Describe the graph of a small multilayer perceptron and one sample, or say why there is none."""
     columns, reason = columns_or_reason(trace)
     if columns is None:
@@ -157,7 +157,7 @@ def _graph(tape: Tape, trace: Trace) -> tuple[dict[str, Any] | None, str]:
             continue
         layers = range(column.dense + 1, column.last + 2)
         ids = [f"{kind}@{number}" for number in layers for kind in ("y", "dy")]
-        bias = [f"b@{layers[0]}", f"db@{layers[0]}"] if f"b@{layers[0]}" in tape.values else []
+        bias = [f"b@{layers[0]}", f"db@{layers[0]}"] if f"b@{layers[0]}" in equations.values else []
         described.append({
             "size": column.size,
             "value": f"y@{layers[-1]}",

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxnn.explanation.expressions import Equation, Expr, Num, Ref, replace
-from jaxnn.explanation.tape import Step, Tape
-from jaxnn.explanation.terms import SHOWN, Spot, write_out
+from jaxnn.explanation.equations import Equations, Step
+from jaxnn.explanation.language.expand import SHOWN, Spot, write_out
+from jaxnn.explanation.language.expressions import Equation, Expr, Num, Ref, replace
 
 
 class Row(NamedTuple):
@@ -33,13 +33,13 @@ class Row(NamedTuple):
         return isinstance(self.right, (Num, Spot))
 
 
-def rows_of(tape: Tape, step: Step, most: int, undecided: bool = False) -> tuple[list[Row], int]:
+def rows_of(equations: Equations, step: Step, most: int, undecided: bool = False) -> tuple[list[Row], int]:
     """Give the first ``most`` rows of a step, and how many there are in all.
 
     With ``undecided`` a choice that depends on what is yet to be computed is left open.
     """
-    unknown = {name for name, key in step.ids.items() if key not in tape.free} if undecided else ()
-    values = {name: tape.values[key] for name, key in step.ids.items() if key in tape.values}
+    unknown = {name for name, key in step.ids.items() if key not in equations.free} if undecided else ()
+    values = {name: equations.values[key] for name, key in step.ids.items() if key in equations.values}
     rows = []
     for at in _first(step.equation.shape, most):
         left = Spot(step.equation.name, at)
@@ -55,17 +55,17 @@ def _first(shape: tuple[int, ...], most: int) -> Iterator[tuple[int, ...]]:
         yield at
 
 
-def place(tape: Tape, identity: str, ref: Spot | Ref) -> tuple[Any, ...]:
+def place(equations: Equations, identity: str, ref: Spot | Ref) -> tuple[Any, ...]:
     """Give the indices that are worth writing: not that of a batch of one, nor of a lone number."""
-    at, shape = ref.at or (), np.shape(tape.values[identity])
-    if identity in tape.batched and shape[:1] == (1,):
+    at, shape = ref.at or (), np.shape(equations.values[identity])
+    if identity in equations.batched and shape[:1] == (1,):
         return () if all(size == 1 for size in shape) else at[1:]
     return at
 
 
-def entry_value(tape: Tape, identity: str, spot: Spot) -> float:
+def entry_value(equations: Equations, identity: str, spot: Spot) -> float:
     """Look the number up that an entry stands for."""
-    return float(np.asarray(tape.values[identity])[spot.at])
+    return float(np.asarray(equations.values[identity])[spot.at])
 
 
 def without_batch_of_one(equation: Equation) -> Expr:

@@ -4,14 +4,14 @@ import functools
 import math
 import re
 
-from jaxnn.explanation.chain import Link, chain_to
-from jaxnn.explanation.expressions import Ref
+from jaxnn.explanation.equations import Equations, Step
+from jaxnn.explanation.gradient_path import Link, path_to
+from jaxnn.explanation.language.expand import SHOWN, Spot
+from jaxnn.explanation.language.expressions import Ref
+from jaxnn.explanation.language.printing import Writer, format_number
 from jaxnn.explanation.rows import Row, entry_value, place, rows_of, without_batch_of_one
-from jaxnn.explanation.tape import Step, Tape
-from jaxnn.explanation.terms import SHOWN, Spot
-from jaxnn.explanation.witness import make_true_tape
-from jaxnn.explanation.writer import Writer, digits
-from jaxnn.trace import Trace
+from jaxnn.explanation.verify import verified_equations
+from jaxnn.tracing import Trace
 
 HEAD = "dz stands for dJ/dz; indices and classes count from 0, as in the code."
 INNER = " Within a layer, x1 and y1 belong to the first one inside it."
@@ -21,30 +21,30 @@ MOST = 16  # entries of one array that are shown
 
 def as_text(trace: Trace, significant: int) -> str:
     """Write the forward table, and the backward one."""
-    tape = make_true_tape(trace)
-    inner = any("f1" in step.ids for step in tape.steps)
+    equations = verified_equations(trace)
+    inner = any("f1" in step.ids for step in equations.steps)
     lines = [f"{trace.net!r}, {trace.loss!r}", HEAD + INNER * inner]
     for direction in ("forward", "backward"):
         lines += ["", direction.capitalize()]
         heading = None
-        for k, step in enumerate((*tape.steps, None)):
-            silent = [path for way, at, path in tape.gaps if (way, at) == (direction, k)]
+        for k, step in enumerate((*equations.steps, None)):
+            silent = [path for way, at, path in equations.gaps if (way, at) == (direction, k)]
             lines += [f"{path}: states no formulas, so its part is not written out." for path in silent]
             if step is None or step.direction != direction:
                 continue
             if step.path != heading:
                 lines.append(f"{step.path} {step.op!r}")
                 heading = step.path
-            lines += _table(tape, step, significant)
+            lines += _table(equations, step, significant)
     return "\n".join(lines) + "\n"
 
 
-def _table(tape: Tape, step: Step, significant: int) -> list[str]:
-    rows, total = rows_of(tape, step, MOST)
-    cells = [_cells(tape, row, significant) for row in rows]
+def _table(equations: Equations, step: Step, significant: int) -> list[str]:
+    rows, total = rows_of(equations, step, MOST)
+    cells = [_cells(equations, row, significant) for row in rows]
     lines = [f"    {line}" for line in _aligned(cells)]
     if total > 1:
-        lines.insert(0, f"  {formula(tape, step)}")
+        lines.insert(0, f"  {formula(equations, step)}")
     if total > len(rows):
         lines.append(f"    … {total - len(rows)} more")
     return lines
@@ -64,22 +64,24 @@ def _aligned(cells: list[list[str]], longest: float = math.inf) -> list[str]:
     return lines
 
 
-def _cells(tape: Tape, row: Row, significant: int) -> list[str]:
-    symbols, numbers = writers(tape, row.step, significant)
+def _cells(equations: Equations, row: Row, significant: int) -> list[str]:
+    symbols, numbers = writers(equations, row.step, significant)
     written = symbols(row.right)
     put_in = "" if row.is_plain else numbers(row.right)
-    value = digits(row.value, significant)
+    value = format_number(row.value, significant)
     return [symbols(row.left), "" if written == value else written, "" if put_in == written else put_in, value]
 
 
-def writers(tape: Tape, step: Step, significant: int) -> tuple[Writer, Writer]:
+def writers(equations: Equations, step: Step, significant: int) -> tuple[Writer, Writer]:
     """Give the writer of a step's symbols, and that of its numbers."""
 
     def name(spot: Spot) -> str:
-        at = ", ".join(map(str, place(tape, step.ids[spot.name], spot)))
+        at = ", ".join(map(str, place(equations, step.ids[spot.name], spot)))
         return f"{plain(spot.name)}[{at}]" if at else plain(spot.name)
 
-    return Writer(name), Writer(lambda spot: digits(entry_value(tape, step.ids[spot.name], spot), significant), "×")
+    return Writer(name), Writer(
+        lambda spot: format_number(entry_value(equations, step.ids[spot.name], spot), significant), "×"
+    )
 
 
 def plain(name: str) -> str:
@@ -87,40 +89,40 @@ def plain(name: str) -> str:
     return re.sub(r"^(d?)f(?=\d+$)", lambda match: "dx" if match[1] else "y", name)
 
 
-def formula(tape: Tape, step: Step) -> str:
+def formula(equations: Equations, step: Step) -> str:
     """Write a step's equation, in letters."""
 
     def name(ref: Ref) -> str:
-        at = ", ".join(map(write, place(tape, step.ids[ref.name], ref)))
+        at = ", ".join(map(write, place(equations, step.ids[ref.name], ref)))
         return f"{plain(ref.name)}[{at}]" if at else plain(ref.name)
 
     write = Writer(name)
     return f"{write(step.left)} = {write(without_batch_of_one(step.equation))}"
 
 
-def chain_as_text(trace: Trace, of: str, significant: int) -> str:
+def gradient_path_as_text(trace: Trace, of: str, significant: int) -> str:
     """Write the chain from the loss to one weight or input, factor by factor."""
-    tape = make_true_tape(trace)
-    links = chain_to(tape, trace, of)
+    equations = verified_equations(trace)
+    links = path_to(equations, trace, of)
     is_one_way = all(len(link.factors) <= 1 for link in links)
-    cells = [cell for link in links for cell in _link(tape, link, significant, with_sum=not is_one_way)]
+    cells = [cell for link in links for cell in _link(equations, link, significant, with_sum=not is_one_way)]
     if is_one_way:
         factors = [link.factors[0].value if link.factors else link.value for link in links]
         cells.append(
-            [f"dJ/d{links[-1].name}", _product(factors, significant), "", digits(links[-1].value, significant)]
+            [f"dJ/d{links[-1].name}", _product(factors, significant), "", format_number(links[-1].value, significant)]
         )
     return "\n".join([f"dJ/d{of}, back from the loss", *(f"  {line}" for line in _aligned(cells, LONGEST))]) + "\n"
 
 
 def _product(factors: list[float], significant: int) -> str:
-    first, *others = (digits(factor, significant) for factor in factors)
+    first, *others = (format_number(factor, significant) for factor in factors)
     return "×".join([first, *(f"({other})" if other.startswith("-") else other for other in others)])
 
 
-def _link(tape: Tape, link: Link, significant: int, with_sum: bool) -> list[list[str]]:
-    symbols, numbers = writers(tape, link.step, significant)
+def _link(equations: Equations, link: Link, significant: int, with_sum: bool) -> list[list[str]]:
+    symbols, numbers = writers(equations, link.step, significant)
     if not link.factors:
-        value = digits(link.value, significant)
+        value = format_number(link.value, significant)
         right = [text if text != value else "" for text in (symbols(link.right), numbers(link.right))]
         return [[f"dJ/d{link.name}", *right, value]]
     cells = []
@@ -128,13 +130,13 @@ def _link(tape: Tape, link: Link, significant: int, with_sum: bool) -> list[list
         left = f"d{factor.name}/d{link.name}"
         plain = symbols(factor.expression)
         put_in = numbers(factor.expression)
-        value = digits(factor.value, significant)
+        value = format_number(factor.value, significant)
         cells.append([left, plain if plain != value else "", put_in if put_in not in (plain, value) else "", value])
     if with_sum:
         terms = [f"dJ/d{factor.name}·d{factor.name}/d{link.name}" for factor in link.factors]
         products = [_product([factor.upstream, factor.value], significant) for factor in link.factors]
         left = f"dJ/d{link.name}"
-        cells.append([left, _sum(terms), _sum(products), digits(link.value, significant)])
+        cells.append([left, _sum(terms), _sum(products), format_number(link.value, significant)])
     return cells
 
 

@@ -31,8 +31,7 @@ from jaxnn.layers.normalization import (
 )
 from jaxnn.layers.pooling import AveragePool, GlobalAveragePool, MaxPool
 from jaxnn.layers.positions import SinusoidalPositions
-from jaxnn.layers.recurrence import GRUParams, LSTMState, RecurrentParams, Sequences
-from jaxnn.layers.recurrent import GRU, LSTM, RNN
+from jaxnn.layers.recurrent import GRU, LSTM, RNN, GRUParams, LSTMState, RecurrentParams, Sequences
 from jaxnn.layers.reshape import Flatten, Reshape
 from jaxnn.layers.softmax import LogSoftmax, Softmax
 

@@ -17,10 +17,27 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxnn.checks import check_choice, check_shape
+from jaxnn.checks import check_choice, check_floating, check_like, check_no_params, check_shape
 from jaxnn.formulas import Formulas
-from jaxnn.layers.activation import Activation
-from jaxnn.types import Static, layer
+from jaxnn.types import Static
+from jaxnn.values import layer
+
+
+class Activation:
+    """A function without parameters, whose output has the shape of its input."""
+
+    kinks: ClassVar[str] = ""
+
+    def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> tuple[()]:
+        """Give no parameters: ``()``."""
+        return ()
+
+    def _check_forward(self, params: tuple[()], x: Array) -> None:
+        check_no_params(self, params)
+        check_floating(self, "x", x)
+
+    def _check_backward(self, dy: Array, like: Array) -> None:
+        check_like(self, "dy", dy, like, "the output")
 
 
 @layer

@@ -30,8 +30,9 @@ from jaxnn.checks import (
 from jaxnn.formulas import Formulas
 from jaxnn.layers.initializers import Initializer, check_initializer, initialize
 from jaxnn.layers.positions import angles, rotate
-from jaxnn.numerics import along_last, rows, wide
-from jaxnn.types import Static, layer
+from jaxnn.numerics import broadcast_last, flatten_batch, upcast
+from jaxnn.types import Static
+from jaxnn.values import layer
 
 
 class AttentionParams(NamedTuple):
@@ -159,12 +160,12 @@ class MultiHeadAttention:
         dq, dk, dv = _merge(dq), _merge(dk), _merge(dv)
         source = x if context is None else context
         dparams = AttentionParams(
-            wq=rows(x).T @ rows(dq),
-            wk=rows(source).T @ rows(dk),
-            wv=rows(source).T @ rows(dv),
-            wo=rows(_merge(o)).T @ rows(dy),
+            wq=flatten_batch(x).T @ flatten_batch(dq),
+            wk=flatten_batch(source).T @ flatten_batch(dk),
+            wv=flatten_batch(source).T @ flatten_batch(dv),
+            wo=flatten_batch(_merge(o)).T @ flatten_batch(dy),
             **{
-                f"b{name}": rows(d).sum(axis=0) if self.bias else None
+                f"b{name}": flatten_batch(d).sum(axis=0) if self.bias else None
                 for name, d in zip("qkvo", (dq, dk, dv, dy), strict=True)
             },
         )
@@ -241,7 +242,7 @@ class MultiHeadAttention:
 
 
 def _scores(q: Array, k: Array, allowed: Array | None) -> Float[Array, "B N T S"]:
-    s = wide(jnp.einsum("bntd,bnsd->bnts", q, k)) / math.sqrt(q.shape[-1])
+    s = upcast(jnp.einsum("bntd,bnsd->bnts", q, k)) / math.sqrt(q.shape[-1])
     return s if allowed is None else jnp.where(allowed, s, -jnp.inf)
 
 
@@ -264,9 +265,9 @@ def attend(q: Array, k: Array, v: Array, allowed: Array | None) -> tuple[Array, 
 def attend_backward(q: Array, k: Array, v: Array, o: Array, p: Array, do: Array) -> tuple[Array, Array, Array]:
     """Return dq, dk and dv."""
     dv = jnp.einsum("bnts,bntd->bnsd", p, do)
-    dp = wide(jnp.einsum("bntd,bnsd->bnts", do, v))
-    delta = (wide(do) * wide(o)).sum(axis=-1, keepdims=True)
-    ds = (wide(p) * (dp - delta) / math.sqrt(q.shape[-1])).astype(q.dtype)
+    dp = upcast(jnp.einsum("bntd,bnsd->bnts", do, v))
+    delta = (upcast(do) * upcast(o)).sum(axis=-1, keepdims=True)
+    ds = (upcast(p) * (dp - delta) / math.sqrt(q.shape[-1])).astype(q.dtype)
     return jnp.einsum("bnts,bnsd->bntd", ds, k), jnp.einsum("bnts,bntd->bnsd", ds, q), dv
 
 
@@ -320,7 +321,7 @@ def _merge(x: Float[Array, "B N T D"]) -> Float[Array, "B T C"]:
 
 
 def _affine(x: Array, w: Array, b: Array | None) -> Array:
-    return x @ w if b is None else x @ w + along_last(b, x.ndim)
+    return x @ w if b is None else x @ w + broadcast_last(b, x.ndim)
 
 
 # ── Formulas: n sample, h head, t query, s key, d channel of a head, c or j channel of all ──────

@@ -16,10 +16,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxnn.checks import InputError, check_floating, check_params, check_positive_int, check_shape
 from jaxnn.formulas import Formulas
-from jaxnn.layers.convolve import Geometry, Pairs, conv, conv_input, conv_kernel
 from jaxnn.layers.initializers import Initializer, check_initializer, initialize
-from jaxnn.numerics import along_last
-from jaxnn.types import layer
+from jaxnn.numerics import broadcast_last
+from jaxnn.values import layer
 
 Sizes = int | tuple[int, ...]
 Padding = str | int | tuple[tuple[int, int], ...]
@@ -30,6 +29,91 @@ class ConvParams(NamedTuple):
 
     w: Float[Array, "*k C_g O"]
     b: Float[Array, "O"] | None
+
+
+# ── The convolution of an image and a kernel, and its two derivatives ───────────────────────────
+
+Pairs = tuple[tuple[int, int], ...]
+
+
+class Geometry(NamedTuple):
+    """How a kernel moves over an image: plain numbers, one entry an axis of space."""
+
+    stride: tuple[int, ...]
+    padding: Pairs
+    dilation: tuple[int, ...]
+    groups: int
+
+
+def conv(x: Float[Array, "B *S C"], w: Float[Array, "*k C_g O"], at: Geometry) -> Float[Array, "B *R O"]:
+    """Return y[b, r, o] = Σ_{k, c} x[b, r · stride + k · dilation - padding, c] w[k, c, o]."""
+    space = "HW"[: len(at.stride)]
+    return lax.conv_general_dilated(
+        x,
+        w,
+        window_strides=at.stride,
+        padding=at.padding,
+        rhs_dilation=at.dilation,
+        dimension_numbers=(f"N{space}C", f"{space}IO", f"N{space}C"),
+        feature_group_count=at.groups,
+    )
+
+
+def conv_input(
+    dy: Float[Array, "B *R O"], w: Float[Array, "*k C_g O"], at: Geometry, size: tuple[int, ...]
+) -> Float[Array, "B *S C"]:
+    """Return dx of ``conv``, for x with ``size`` points along each axis of space.
+
+    Where x[s] met w[k] to give y[r], that is s = r · stride + k · dilation - padding, dy[r] now meets
+    w[k] to give dx[s]: dy is spread out by the stride, and w is flipped, with its channels exchanged.
+    """
+    space = "HW"[: len(at.stride)]
+    kernel = w.shape[:-2]
+    padding = []
+    for n, k, r, s, d, (low, _) in zip(size, kernel, dy.shape[1:-1], at.stride, at.dilation, at.padding, strict=True):
+        reach, spread = d * (k - 1) + 1, (r - 1) * s + 1
+        before = reach - 1 - low
+        padding.append((before, n + reach - 1 - spread - before))
+    # (k, C/g, g·O/g) -> (k, O/g, g·C/g): within each group, inputs and outputs change places
+    outputs = w.shape[-1] // at.groups
+    grouped = w.reshape(*w.shape[:-1], at.groups, outputs)
+    exchanged = jnp.swapaxes(grouped, -3, -1).reshape(*kernel, outputs, at.groups * w.shape[-2])
+    return lax.conv_general_dilated(
+        dy,
+        jnp.flip(exchanged, range(len(kernel))),
+        window_strides=(1,) * len(kernel),
+        padding=padding,
+        lhs_dilation=at.stride,
+        rhs_dilation=at.dilation,
+        dimension_numbers=(f"N{space}C", f"{space}IO", f"N{space}C"),
+        feature_group_count=at.groups,
+    )
+
+
+def conv_kernel(
+    x: Float[Array, "B *S C"], dy: Float[Array, "B *R O"], at: Geometry, kernel: tuple[int, ...]
+) -> Float[Array, "*k C_g O"]:
+    """Return dw of ``conv``: x and dy slid over one another, summed over the batch.
+
+    Stride and dilation change places: dy is spread out by the stride, and the steps from one entry of
+    the kernel to the next are those of the dilation.
+    """
+    space = "HW"[: len(at.stride)]
+    padding = []
+    for n, k, r, s, d, (low, _) in zip(
+        x.shape[1:-1], kernel, dy.shape[1:-1], at.stride, at.dilation, at.padding, strict=True
+    ):
+        reach, spread = d * (k - 1) + 1, (r - 1) * s + 1
+        padding.append((low, spread - n + reach - 1 - low))
+    return lax.conv_general_dilated(
+        x,
+        dy,
+        window_strides=at.dilation,
+        padding=padding,
+        rhs_dilation=at.stride,
+        dimension_numbers=(f"C{space}N", f"I{space}O", f"{space}NC"),  # the batch takes the place of the channels
+        batch_group_count=at.groups,
+    )
 
 
 # ── What they share ─────────────────────────────────────────────────────────────────────────────────
@@ -135,7 +219,7 @@ class _Forward(_Convolution):
         at = self._geometry(x.shape[1:-1])
         self._check_fits(x.shape[1:-1], at)
         y = conv(x, params.w, at)
-        return y if params.b is None else y + along_last(params.b, y.ndim), x  # x: dw slides over it
+        return y if params.b is None else y + broadcast_last(params.b, y.ndim), x  # x: dw slides over it
 
     def backward(
         self, params: ConvParams, cache: Float[Array, "B *S C"], dy: Float[Array, "B *R O"]
@@ -183,7 +267,7 @@ class _Transposed(_Convolution):
         self._check_params(params, x, (*self._sizes("kernel_size"), self.features // self.groups, x.shape[-1]))
         size = self._output_size(x.shape[1:-1])
         y = conv_input(x, params.w, self._geometry(size), size)
-        return y if params.b is None else y + along_last(params.b, y.ndim), x  # x: dw slides over it
+        return y if params.b is None else y + broadcast_last(params.b, y.ndim), x  # x: dw slides over it
 
     def backward(
         self, params: ConvParams, cache: Float[Array, "B *R C"], dy: Float[Array, "B *S O"]

@@ -9,8 +9,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from jaxnn.checks import InputError, check_floating, check_params, check_positive_int, check_shape
 from jaxnn.formulas import Formulas
 from jaxnn.layers.initializers import Initializer, check_initializer, initialize
-from jaxnn.numerics import along_last, rows
-from jaxnn.types import layer
+from jaxnn.numerics import broadcast_last, flatten_batch
+from jaxnn.values import layer
 
 
 class DenseParams(NamedTuple):
@@ -55,7 +55,7 @@ class Dense:
         """Return x W + b for x of shape (B, I), or with more leading axes (B, T, I)."""
         self._check(params, x)
         w, b = params
-        y = x @ w if b is None else x @ w + along_last(b, x.ndim)
+        y = x @ w if b is None else x @ w + broadcast_last(b, x.ndim)
         return y, x  # x: dw is a product with it
 
     def backward(
@@ -64,8 +64,8 @@ class Dense:
         """Return dW = xᵀ dy and db = Σ dy, both summed over the batch, and dx = dy Wᵀ."""
         x, (w, b) = cache, params
         check_shape(self, "dy", dy, (*x.shape[:-1], self.features))
-        dw = rows(x).T @ rows(dy)  # x.T @ dy, with any leading axes part of the batch
-        db = None if b is None else rows(dy).sum(axis=0)
+        dw = flatten_batch(x).T @ flatten_batch(dy)  # x.T @ dy, with any leading axes part of the batch
+        db = None if b is None else flatten_batch(dy).sum(axis=0)
         dx = dy @ w.T
         return DenseParams(dw, db), dx
 

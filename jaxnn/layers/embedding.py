@@ -17,8 +17,9 @@ from jaxnn.checks import (
 )
 from jaxnn.formulas import Formulas
 from jaxnn.layers.initializers import Initializer, check_initializer, initialize
-from jaxnn.numerics import rows
-from jaxnn.types import Layer, Params, advance, layer
+from jaxnn.numerics import flatten_batch
+from jaxnn.types import Layer, Params, advance
+from jaxnn.values import layer
 
 
 class EmbeddingParams(NamedTuple):
@@ -145,7 +146,7 @@ class TiedEmbedding:
         """Return dw = dyᵀ h + the sum by token of what comes back through the body, and the body's own."""
         x, h, body_cache = cache
         check_shape(self, "dy", dy, (*x.shape, self.vocabulary))
-        dw_output = rows(dy).T @ rows(h)
+        dw_output = flatten_batch(dy).T @ flatten_batch(h)
         with inside(".body"):
             dbody, de = self.body.backward(params.body, body_cache, dy @ params.w)
         return TiedParams(dw_output + _sum_by_token(params.w, x, de), dbody), None

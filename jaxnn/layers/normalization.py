@@ -22,8 +22,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxnn.checks import InputError, check_floating, check_params, check_positive, check_positive_int, check_shape
 from jaxnn.formulas import Formulas
-from jaxnn.numerics import along_last, wide
-from jaxnn.types import Running, Static, layer
+from jaxnn.numerics import broadcast_last, upcast
+from jaxnn.types import Running, Static
+from jaxnn.values import layer
 
 
 class NormParams(NamedTuple):
@@ -84,9 +85,9 @@ class LayerNorm:
     ) -> tuple[Float[Array, "*B C"], Any]:
         """Return γ x̂ + β."""
         _check(self, params, NormParams, x)
-        scale, bias = (along_last(wide(p), x.ndim) for p in params)
-        mean, _, rstd = statistics(wide(x), -1, self.epsilon)
-        y = (wide(x) - mean) * rstd * scale + bias
+        scale, bias = (broadcast_last(upcast(p), x.ndim) for p in params)
+        mean, _, rstd = statistics(upcast(x), -1, self.epsilon)
+        y = (upcast(x) - mean) * rstd * scale + bias
         return y.astype(x.dtype), (x, mean, rstd)  # mean and rstd: two numbers a sample make x̂ of x again
 
     def backward(
@@ -95,9 +96,9 @@ class LayerNorm:
         """Return dγ = Σ dy x̂ and dβ = Σ dy over all samples, and dx."""
         x, mean, rstd = cache
         check_shape(self, "dy", dy, x.shape)
-        g = wide(dy)
-        xhat = (wide(x) - mean) * rstd
-        dx = normalized_backward(g * along_last(wide(params.scale), x.ndim), xhat, rstd, -1)
+        g = upcast(dy)
+        xhat = (upcast(x) - mean) * rstd
+        dx = normalized_backward(g * broadcast_last(upcast(params.scale), x.ndim), xhat, rstd, -1)
         dscale, dbias = _sum_to_channels(g * xhat, x.dtype), _sum_to_channels(g, x.dtype)
         return NormParams(dscale, dbias), dx.astype(x.dtype)
 
@@ -147,8 +148,8 @@ class RMSNorm:
     ) -> tuple[Float[Array, "*B C"], Any]:
         """Return γ x / √(mean(x²) + ε)."""
         _check(self, params, RMSNormParams, x)
-        rrms = lax.rsqrt((wide(x) ** 2).mean(axis=-1, keepdims=True) + self.epsilon)
-        y = wide(x) * rrms * along_last(wide(params.scale), x.ndim)
+        rrms = lax.rsqrt((upcast(x) ** 2).mean(axis=-1, keepdims=True) + self.epsilon)
+        y = upcast(x) * rrms * broadcast_last(upcast(params.scale), x.ndim)
         return y.astype(x.dtype), (x, rrms)  # rrms: one number a sample makes x̂ of x again
 
     def backward(
@@ -157,10 +158,10 @@ class RMSNorm:
         """Return dγ = Σ dy x̂, and dx = (dx̂ - x̂ mean(dx̂ x̂)) / √(mean(x²) + ε): no mean taken, none comes back."""
         x, rrms = cache
         check_shape(self, "dy", dy, x.shape)
-        g, z = wide(dy), wide(x)
+        g, z = upcast(dy), upcast(x)
         dscale = _sum_to_channels(g * (z * rrms), x.dtype)
         dscale, rrms = lax.optimization_barrier((dscale, rrms))  # dγ first: dx then takes the memory that it needed
-        dxhat = g * along_last(wide(params.scale), x.ndim)
+        dxhat = g * broadcast_last(upcast(params.scale), x.ndim)
         through_square = z * (rrms * rrms * (dxhat * z).mean(axis=-1, keepdims=True))  # x̂ mean(dx̂ x̂)
         dx = rrms * (dxhat - through_square)
         return RMSNormParams(dscale), dx.astype(x.dtype)
@@ -207,8 +208,8 @@ class GroupNorm:
     ) -> tuple[Float[Array, "B *S C"], Any]:
         """Return γ x̂ + β."""
         _check(self, params, NormParams, x)
-        scale, bias = (along_last(wide(p), x.ndim) for p in params)
-        grouped = wide(x).reshape(self._grouped(x))
+        scale, bias = (broadcast_last(upcast(p), x.ndim) for p in params)
+        grouped = upcast(x).reshape(self._grouped(x))
         mean, _, rstd = statistics(grouped, (1, 3), self.epsilon)
         y = ((grouped - mean) * rstd).reshape(x.shape) * scale + bias
         return y.astype(x.dtype), (x, mean, rstd)  # mean and rstd: two numbers a group make x̂ of x again
@@ -219,9 +220,9 @@ class GroupNorm:
         """Return dγ = Σ dy x̂ and dβ = Σ dy over batch and space, and dx."""
         x, mean, rstd = cache
         check_shape(self, "dy", dy, x.shape)
-        g, shape = wide(dy), self._grouped(x)
-        xhat = (wide(x).reshape(shape) - mean) * rstd
-        dxhat = (g * along_last(wide(params.scale), x.ndim)).reshape(shape)
+        g, shape = upcast(dy), self._grouped(x)
+        xhat = (upcast(x).reshape(shape) - mean) * rstd
+        dxhat = (g * broadcast_last(upcast(params.scale), x.ndim)).reshape(shape)
         dx = normalized_backward(dxhat, xhat, rstd, (1, 3)).reshape(x.shape)
         dscale, dbias = _sum_to_channels(g * xhat.reshape(x.shape), x.dtype), _sum_to_channels(g, x.dtype)
         return NormParams(dscale, dbias), dx.astype(x.dtype)
@@ -303,12 +304,14 @@ class BatchNorm:
         _check(self, params, BatchNormParams, x)
         training = key is not None
         if training:
-            mean, variance, _ = statistics(wide(x), range(x.ndim - 1), self.epsilon)
+            mean, variance, _ = statistics(upcast(x), range(x.ndim - 1), self.epsilon)
         else:
             kept = lax.stop_gradient(params.moments.value)  # constants: they are not trained
-            mean, variance = (along_last(wide(moment), x.ndim) for moment in kept)
+            mean, variance = (broadcast_last(upcast(moment), x.ndim) for moment in kept)
         rstd = lax.rsqrt(variance + self.epsilon)
-        y = (wide(x) - mean) * rstd * along_last(wide(params.scale), x.ndim) + along_last(wide(params.bias), x.ndim)
+        y = (upcast(x) - mean) * rstd * broadcast_last(upcast(params.scale), x.ndim) + broadcast_last(
+            upcast(params.bias), x.ndim
+        )
         # the moments: a few numbers make x̂ of x again, and move the estimates on; training: which rule holds
         return y.astype(x.dtype), (x, mean, variance, Static(training))
 
@@ -318,9 +321,9 @@ class BatchNorm:
         """Return dγ = Σ dy x̂ and dβ = Σ dy over batch and space, 0 for the moments, and dx."""
         x, mean, variance, training = cache
         check_shape(self, "dy", dy, x.shape)
-        g, rstd = wide(dy), lax.rsqrt(variance + self.epsilon)
-        xhat = (wide(x) - mean) * rstd
-        dxhat = g * along_last(wide(params.scale), x.ndim)
+        g, rstd = upcast(dy), lax.rsqrt(variance + self.epsilon)
+        xhat = (upcast(x) - mean) * rstd
+        dxhat = g * broadcast_last(upcast(params.scale), x.ndim)
         dx = normalized_backward(dxhat, xhat, rstd, range(x.ndim - 1)) if training.value else dxhat * rstd
         dscale, dbias = _sum_to_channels(g * xhat, x.dtype), _sum_to_channels(g, x.dtype)
         return BatchNormParams(dscale, dbias, jax.tree.map(jnp.zeros_like, params.moments)), dx.astype(x.dtype)

@@ -18,8 +18,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxnn.checks import InputError, check_floating, check_no_params, check_positive_int, check_shape
 from jaxnn.formulas import Formulas
-from jaxnn.numerics import wide
-from jaxnn.types import Static, layer
+from jaxnn.numerics import upcast
+from jaxnn.types import Static
+from jaxnn.values import layer
 
 Sizes = int | tuple[int, ...]
 
@@ -181,7 +182,7 @@ class AveragePool(_Windowed):
     ) -> tuple[Float[Array, "B *R C"], Static[tuple[int, ...]]]:
         """Return the mean of each window."""
         check_no_params(self, params)
-        total = self._reduce(wide(x), 0.0, lax.add)
+        total = self._reduce(upcast(x), 0.0, lax.add)
         return (total / self._count(x)).astype(x.dtype), Static(x.shape)  # the shape: the derivative is a constant
 
     def backward(
@@ -192,7 +193,7 @@ class AveragePool(_Windowed):
         window, stride, padding = self._window(x)
         expected = jax.eval_shape(lambda x: self._reduce(x, 0.0, lax.add), x)
         check_shape(self, "dy", dy, expected.shape)
-        share = wide(dy) / self._count(x)
+        share = upcast(dy) / self._count(x)
         # what slid over x to add up slides back over the spread-out dy, as in a convolution by a constant
         back = []
         for n, k, r, s, (low, _) in zip(x.shape[1:-1], window, dy.shape[1:-1], stride, padding, strict=True):
@@ -222,7 +223,7 @@ class AveragePool(_Windowed):
 
     def _count(self, x: Any) -> Array:
         """Count the real entries of each window."""
-        ones = jnp.ones((1, *x.shape[1:-1], 1), wide(jnp.zeros((), x.dtype)).dtype)
+        ones = jnp.ones((1, *x.shape[1:-1], 1), upcast(jnp.zeros((), x.dtype)).dtype)
         return self._reduce(ones, 0.0, lax.add)
 
 
@@ -242,7 +243,7 @@ class GlobalAveragePool:
         check_floating(self, "x", x)
         if x.ndim < 3:
             raise InputError(f"{self}: expected x of shape (B, *space, C), got {x.shape}.")
-        y = wide(x).mean(axis=range(1, x.ndim - 1)).astype(x.dtype)
+        y = upcast(x).mean(axis=range(1, x.ndim - 1)).astype(x.dtype)
         return y, Static(x.shape)  # the shape: the derivative is the constant 1/n
 
     def backward(

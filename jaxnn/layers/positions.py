@@ -9,7 +9,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxnn.checks import check_floating, check_no_params, check_positive, check_shape
 from jaxnn.formulas import Formulas
-from jaxnn.types import Static, layer
+from jaxnn.types import Static
+from jaxnn.values import layer
 
 
 def angles(time: int, channels: int, period: float = 10000.0) -> np.ndarray:

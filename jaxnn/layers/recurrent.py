@@ -1,17 +1,340 @@
-"""Recurrent layers: one step of each, forward and back. The walk through time is in ``recurrence``.
+"""What recurrent layers share: the walk through time, and backpropagation through it by hand.
 
-B batch, T time, I input features, H hidden features (``features``).
+B batch, T time, I input features, H hidden features (``features``), G gates.
+
+All walk the same way. Forward, the inputs' share of every pre-activation is one product for all
+times, ``x wx + b``, and a scan adds ``h wh`` step by step. Backward, a scan in the opposite direction
+carries dJ/dh (and dJ/dc) from each step to the one before and gives dz, the derivative at the
+pre-activations, for every time; the derivatives of the weights are then one product each::
+
+    dwx = xᵀ dz        dwh = h_previousᵀ dz        db = Σ dz        dx = dz wxᵀ
+
+Autodiff of the scan would add up dwh step by step.
+
+Padded sequences: where t is not below the sample's length, the state is carried over unchanged and the
+output is 0. A reversed layer so starts at each sample's own last step.
 """
 
-from typing import Any, ClassVar
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jax import lax
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from jaxnn.layers.recurrence import GRUParams, LSTMState, Recurrent, RecurrentParams
-from jaxnn.numerics import rows
-from jaxnn.types import layer
+from jaxnn.checks import (
+    check_choice,
+    check_floating,
+    check_lengths,
+    check_params,
+    check_positive_int,
+    check_shape,
+)
+from jaxnn.formulas import Formulas
+from jaxnn.layers.initializers import Initializer, check_initializer, initialize
+from jaxnn.numerics import flatten_batch
+from jaxnn.types import Static
+from jaxnn.values import layer
+
+
+class Sequences(NamedTuple):
+    """What a recurrent layer may take in the place of a plain array.
+
+    Attributes:
+        x: inputs (B, T, I).
+        lengths: how many steps of each sample are real, (B,) integers, or None for all T.
+        state: the initial state, like the layer's final one, or None for zeros.
+    """
+
+    x: Float[Array, "B T I"]
+    lengths: Int[Array, "B"] | None = None
+    state: PyTree = None
+
+
+class RecurrentParams(NamedTuple):
+    """Weights of the input ``wx`` (I, G·H) and of the state ``wh`` (H, G·H), and bias ``b`` (G·H,)."""
+
+    wx: Float[Array, "I GH"]
+    wh: Float[Array, "H GH"]
+    b: Float[Array, "GH"]
+
+
+class GRUParams(NamedTuple):
+    """As :class:`RecurrentParams`, and ``bh`` (H,), the bias of the candidate inside the reset gate."""
+
+    wx: Float[Array, "I GH"]
+    wh: Float[Array, "H GH"]
+    b: Float[Array, "GH"]
+    bh: Float[Array, "H"]
+
+
+class LSTMState(NamedTuple):
+    """The output ``h`` and the cell ``c``, each (B, H)."""
+
+    h: Float[Array, "B H"]
+    c: Float[Array, "B H"]
+
+
+class _Form(NamedTuple):
+    """How the input came, so that its gradient can go back in the same form."""
+
+    sequences: bool
+    state: bool
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Recurrent:
+    """A walk through time, forward and back.
+
+    A layer adds ``_step``, one step forward from the inputs' share of the pre-activations,
+    ``_step_backward``, its derivative, and the formulas of both.
+    """
+
+    gates: ClassVar[int]
+    params_type: ClassVar[type]
+    features: int
+    output: str = "sequence"
+    reverse: bool = False
+    return_state: bool = False
+    w_init: Initializer = "glorot_uniform"
+    wh_init: Initializer = "orthogonal"
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        check_positive_int(name, "features", self.features)
+        check_choice(name, "output", self.output, ("sequence", "last"))
+        check_initializer(name, "w_init", self.w_init)
+        check_initializer(name, "wh_init", self.wh_init)
+
+    def check_input(self, x: Any) -> None:
+        """Check that no length exceeds the sequence."""
+        if isinstance(x, Sequences) and x.lengths is not None:
+            check_lengths(self, x.lengths, *x.x.shape[:2])
+
+    def init(self, key: PRNGKeyArray, x: Any) -> Any:
+        """Draw the weights for inputs (B, T, I), in the dtype of ``x``; biases start at 0."""
+        x = x.x if isinstance(x, Sequences) else x
+        check_floating(self, "x", x)
+        check_shape(self, "x", x, ("B", "T", "I"))
+        key_x, *keys_h = jax.random.split(key, 1 + self.gates)
+        wx = initialize(self.w_init, key_x, (x.shape[-1], self.gates * self.features), x.dtype)
+        square = (self.features, self.features)
+        wh = jnp.concatenate([initialize(self.wh_init, k, square, x.dtype) for k in keys_h], axis=1)
+        return self._params(wx, wh)
+
+    def forward(self, params: Any, x: Any, key: PRNGKeyArray | None = None) -> tuple[Any, Any]:
+        """Walk through time.
+
+        Args:
+            params: the weights.
+            x: inputs (B, T, I), or :class:`Sequences` with lengths or an initial state.
+            key: not used.
+
+        Returns:
+            The outputs (B, T, H) or the last one (B, H), with ``return_state`` a pair of that and the
+            final state; and the cache.
+        """
+        sequences = x if isinstance(x, Sequences) else Sequences(x)
+        self._check(params, sequences)
+        start = self._zero_state(sequences.x) if sequences.state is None else sequences.state
+        real = _real_steps(sequences)
+        zx = _time_first(sequences.x @ params.wx + jnp.expand_dims(params.b, (0, 1)))  # for all times at once
+
+        def step(state: Any, inputs: tuple[Array, Array | None]) -> tuple[Any, Any]:
+            after, kept = self._step(params, state, inputs[0])
+            after = _where(inputs[1], after, state)
+            return after, (after, kept)
+
+        final, (states, kept) = lax.scan(step, start, (zx, real), reverse=self.reverse)
+        h = _h(states)
+        y = _time_first(h if real is None else jnp.where(real, h, 0)) if self.output == "sequence" else _h(final)
+        form = _Form(isinstance(x, Sequences), sequences.state is not None)
+        # states: what each step started from; kept: its gates; real: which steps counted
+        return (y, final) if self.return_state else y, (sequences.x, start, states, kept, real, Static(form))
+
+    def backward(self, params: Any, cache: Any, dy: Any) -> tuple[Any, Any]:
+        """Walk back through time, then give the weights their derivatives, a product each."""
+        x, start, states, kept, real, form = cache
+        dy, dfinal = dy if self.return_state else (dy, jax.tree.map(jnp.zeros_like, start))
+        batch, time, _ = x.shape
+        check_shape(self, "dy", dy, (batch, self.features) if self.output == "last" else (batch, time, self.features))
+        before = jax.tree.map(self._shifted, start, states)
+        if self.output == "last":
+            dfinal, dy_by_time = _add_h(dfinal, dy), None
+        else:
+            dy_by_time = _time_first(dy) if real is None else jnp.where(real, _time_first(dy), 0)
+
+        def step(dafter: Any, at: Any) -> tuple[Any, Array]:
+            before, after, kept, real, dy = at
+            dafter = dafter if dy is None else _add_h(dafter, dy)
+            dz, dbefore = self._step_backward(params, before, after, kept, dafter)
+            if real is not None:  # a step that did not count let the state pass
+                dz, dbefore = jnp.where(real, dz, 0), _where(real, dbefore, dafter)
+            return dbefore, dz
+
+        steps = (before, states, kept, real, dy_by_time)
+        dstart, dz = lax.scan(step, dfinal, steps, reverse=not self.reverse)
+        dzx = _time_first(dz)
+        dx = dzx @ params.wx.T
+        dparams = self._weights_backward(x, _h(before), kept, dzx, dz)
+        if not form.value.sequences:
+            return dparams, dx
+        return dparams, Sequences(dx, None, dstart if form.value.state else None)
+
+    def _shifted(self, start: Array, states: Array) -> Array:
+        """Give the state before each step: that after the step before, in the layer's direction."""
+        start = jnp.expand_dims(start, 0)
+        return jnp.concatenate([states[1:], start] if self.reverse else [start, states[:-1]])
+
+    def _check(self, params: Any, sequences: Sequences) -> None:
+        x, lengths, state = sequences
+        check_params(self, params, self.params_type)
+        gates = self.gates * self.features
+        check_shape(self, "wh", params.wh, (self.features, gates))
+        check_shape(self, "x", x, ("B", "T", params.wx.shape[0]))
+        check_floating(self, "x", x, like=params.wx)
+        if lengths is not None:
+            check_lengths(self, lengths, *x.shape[:2])
+        if state is not None:
+            for leaf, like in zip(jax.tree.leaves(state), jax.tree.leaves(self._zero_state(x)), strict=True):
+                check_shape(self, "the initial state", leaf, like.shape)
+                check_floating(self, "the initial state", leaf, like=params.wx)
+
+    def _params(self, wx: Array, wh: Array) -> Any:
+        return RecurrentParams(wx, wh, jnp.zeros(wx.shape[1], wx.dtype))
+
+    def _zero_state(self, x: Array) -> Any:
+        return jnp.zeros((x.shape[0], self.features), x.dtype)
+
+    def _step(self, params: Any, state: Any, zx: Array) -> tuple[Any, Any]:
+        raise NotImplementedError
+
+    def _step_backward(self, params: Any, before: Any, after: Any, kept: Any, dafter: Any) -> tuple[Array, Any]:
+        raise NotImplementedError
+
+    def _weights_backward(self, x: Array, h_before: Array, kept: Any, dzx: Array, dz: Array) -> Any:
+        """Give dwx = xᵀ dz, dwh = h_previousᵀ dz and db = Σ dz, over batch and time."""
+        return RecurrentParams(
+            flatten_batch(x).T @ flatten_batch(dzx),
+            flatten_batch(h_before).T @ flatten_batch(dz),
+            flatten_batch(dz).sum(axis=0),
+        )
+
+    # ── Formulas: one set of equations a step, named by its time: h0, h1, …; n sample, j unit, k gate and unit ──
+
+    states: ClassVar[tuple[str, ...]] = ("h",)
+
+    def formulas(self, x: Any, cache: Any) -> Formulas:
+        """State each step in the order in which it is walked, and the way back through time."""
+        sequences = x if isinstance(x, Sequences) else Sequences(x)
+        times = range(sequences.x.shape[1])[:: -1 if self.reverse else 1]
+        given: dict[str, Any] = {}
+        start = {s: "state" if len(self.states) == 1 else f"state_{s}" for s in self.states}
+        if sequences.state is None:
+            start = {s: f"{s}_start" for s in self.states}
+            given = {name: jnp.zeros((len(sequences.x), self.features)) for name in start.values()}
+        masked = sequences.lengths is not None
+        if masked:
+            given["real"] = _time_first(_real_steps(sequences)[..., 0])  # type: ignore[index]
+        before = [start, *({s: f"{s}{t}" for s in self.states} for t in times)]
+        walk = list(zip(times, before, before[1:], strict=False))
+        forward = [line for t, at, _ in walk for line in self._forward_formulas(t, at, masked)]
+        forward += self._output_formulas(times[-1], len(times), masked)
+        backward, handed = self._backward_formulas(walk, masked)
+        backward += self._weight_formulas(walk)
+        if isinstance(x, Sequences) and x.state is not None:
+            backward += [f"d{start[s]}[n, j:{self.features}] = {handed[s]}" for s in self.states]
+        return Formulas("\n".join(forward), "\n".join(backward), given)
+
+    def _output_formulas(self, last: int, steps: int, masked: bool) -> list[str]:
+        y = "y_0" if self.return_state else "y"
+        by_time = " else ".join([*(f"h{t}[n, j] if t == {t}" for t in range(steps - 1)), f"h{steps - 1}[n, j]"])
+        lines = [f"{y}[n, j] = h{last}[n, j]"]
+        if self.output == "sequence":
+            lines = [f"{y}[n, t, j] = ({by_time}) if real[n, t] else 0" if masked else f"{y}[n, t, j] = {by_time}"]
+        if self.return_state:
+            lines += [f"{self._final(s, 'y_1')}[n, j] = {s}{last}[n, j]" for s in self.states]
+        return lines
+
+    def _backward_formulas(self, walk: Any, masked: bool) -> tuple[list[str], dict[str, str]]:
+        """Walk back; each step is handed derivatives by the output and by the step after it."""
+        lines, handed, dy = [], dict.fromkeys(self.states, ""), "dy_0" if self.return_state else "dy"
+        for t, before, _ in reversed(walk):
+            last = t == walk[-1][0]
+            for s in self.states:
+                terms = [handed[s]] if handed[s] else []
+                if s == "h" and self.output == "sequence":
+                    terms.append(f"({dy}[n, {t}, j] if real[n, {t}] else 0)" if masked else f"{dy}[n, {t}, j]")
+                elif s == "h" and last:
+                    terms.append(f"{dy}[n, j]")
+                if last and self.return_state:
+                    terms.append(f"{self._final(s, 'dy_1')}[n, j]")
+                lines.append(f"d{s}{t}[n, j:{self.features}] = {' + '.join(terms) or f'0 * {s}{t}[n, j]'}")
+            back, handed = self._step_back_formulas(t, before)
+            if masked:
+                back = [f"{line} if real[n, {t}] else 0" if line.startswith(f"dz{t}[") else line for line in back]
+                handed = {s: f"({text} if real[n, {t}] else d{s}{t}[n, j])" for s, text in handed.items()}
+            lines += back
+        return lines, handed
+
+    def _weight_formulas(self, walk: Any) -> list[str]:
+        """Add up what each time step says of the weights."""
+        times, last = [t for t, *_ in walk], walk[-1][0]
+        dh = self._state_dz
+        dx = [f"sum(dz{t}[n, k] * wx[i, k] for k in K)" + (f" if t == {t} else" if t != last else "") for t in times]
+        return [
+            "dwx[i, k] = " + " + ".join(f"sum(x[n, {t}, i] * dz{t}[n, k] for n in B)" for t in times),
+            "dwh[j, k] = " + " + ".join(f"sum({at['h']}[n, j] * {dh}{t}[n, k] for n in B)" for t, at, _ in walk),
+            "db[k] = " + " + ".join(f"sum(dz{t}[n, k] for n in B)" for t in times),
+            "dx[n, t, i] = " + " ".join(dx),
+        ]
+
+    _state_dz: ClassVar[str] = "dz"  # the derivative at the state's share of the pre-activations, where it differs
+
+    def _final(self, state: str, name: str) -> str:
+        return name if len(self.states) == 1 else f"{name}_{state}"
+
+    def _keep(self, name: str, value: str, before: str, t: int, masked: bool) -> str:
+        return f"{name}[n, j:{self.features}] = " + (
+            f"({value}) if real[n, {t}] else {before}[n, j]" if masked else value
+        )
+
+    def _forward_formulas(self, t: int, before: dict[str, str], masked: bool) -> list[str]:
+        raise NotImplementedError
+
+    def _step_back_formulas(self, t: int, before: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+        raise NotImplementedError
+
+
+# ── Small helpers ───────────────────────────────────────────────────────────────────────────────
+
+
+def _time_first(x: Array) -> Array:  # and back
+    return jnp.swapaxes(x, 0, 1)
+
+
+def _real_steps(sequences: Sequences) -> Array | None:
+    """Say for each time and sample whether the step is real, (T, B, 1), or None when all are."""
+    if sequences.lengths is None:
+        return None
+    time = jnp.arange(sequences.x.shape[1])
+    return jnp.expand_dims(jnp.expand_dims(time, 1) < jnp.expand_dims(sequences.lengths, 0), -1)
+
+
+def _where(real: Array | None, after: Any, before: Any) -> Any:
+    return after if real is None else jax.tree.map(lambda a, b: jnp.where(real, a, b), after, before)
+
+
+def _h(state: Any) -> Array:
+    return state.h if isinstance(state, LSTMState) else state
+
+
+def _add_h(state: Any, dh: Array) -> Any:
+    return state._replace(h=state.h + dh) if isinstance(state, LSTMState) else state + dh
+
+
+# ── The layers: one step of each, forward and back ──────────────────────────────────────────────
 
 
 @layer
@@ -185,8 +508,10 @@ class GRU(Recurrent):
 
     def _weights_backward(self, x: Array, h_before: Array, kept: Any, dzx: Array, dz: Array) -> GRUParams:
         dzh = self._state_share(dz, kept[0])
-        dwx, dwh = rows(x).T @ rows(dzx), rows(h_before).T @ rows(dzh)
-        return GRUParams(dwx, dwh, rows(dz).sum(axis=0), rows(dzh)[:, 2 * self.features :].sum(axis=0))
+        dwx, dwh = flatten_batch(x).T @ flatten_batch(dzx), flatten_batch(h_before).T @ flatten_batch(dzh)
+        return GRUParams(
+            dwx, dwh, flatten_batch(dz).sum(axis=0), flatten_batch(dzh)[:, 2 * self.features :].sum(axis=0)
+        )
 
     _state_dz: ClassVar[str] = "dzh"
 

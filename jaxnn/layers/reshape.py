@@ -8,7 +8,8 @@ from jaxtyping import Array, Num, PRNGKeyArray
 
 from jaxnn.checks import InputError, check_no_params, check_shape
 from jaxnn.formulas import Formulas
-from jaxnn.types import Static, layer
+from jaxnn.types import Static
+from jaxnn.values import layer
 
 
 @layer

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxnn.formulas import Formulas
-from jaxnn.layers.activation import Activation
-from jaxnn.numerics import wide
-from jaxnn.types import layer
+from jaxnn.layers.activations import Activation
+from jaxnn.numerics import upcast
+from jaxnn.values import layer
 
 
 @layer
@@ -36,7 +36,7 @@ class Softmax(Activation):
         """Return y (dy - Σ_j y_j dy_j), the product of dy with diag(y) - y yᵀ, which is never formed."""
         e, total = cache
         self._check_backward(dy, e)
-        g = wide(dy)
+        g = upcast(dy)
         mean = (e * g).sum(axis=-1, keepdims=True) / total  # Σ_j y_j dy_j, with y = e / total
         return (), (e * ((g - mean) / total)).astype(dy.dtype)
 
@@ -56,17 +56,17 @@ class LogSoftmax(Activation):
         """Return the log-softmax of each row."""
         self._check_forward(params, x)
         e, total = _exponentials(x)
-        return jax.nn.log_softmax(wide(x), axis=-1).astype(x.dtype), (e, total)  # their quotient is the softmax
+        return jax.nn.log_softmax(upcast(x), axis=-1).astype(x.dtype), (e, total)  # their quotient is the softmax
 
     def backward(self, params: tuple[()], cache: Any, dy: Float[Array, "*n"]) -> tuple[tuple[()], Float[Array, "*n"]]:
         """Return dy - softmax(x) Σ_j dy_j."""
         e, total = cache
         self._check_backward(dy, e)
-        g = wide(dy)
+        g = upcast(dy)
         return (), (g - e * (g.sum(axis=-1, keepdims=True) / total)).astype(dy.dtype)
 
 
 def _exponentials(x: Array) -> tuple[Array, Array]:
     """Give exp(x - max x) along the last axis, and its sum, which is at least 1."""
-    e = jnp.exp(wide(x) - jax.lax.stop_gradient(wide(x).max(axis=-1, keepdims=True)))
+    e = jnp.exp(upcast(x) - jax.lax.stop_gradient(upcast(x).max(axis=-1, keepdims=True)))
     return e, e.sum(axis=-1, keepdims=True)

@@ -14,8 +14,9 @@ from jaxnn.losses.mean import (
     mean_of,
     share_of,
 )
-from jaxnn.numerics import wide
-from jaxnn.types import AnyArray, loss
+from jaxnn.numerics import upcast
+from jaxnn.types import AnyArray
+from jaxnn.values import loss
 
 
 @loss
@@ -52,5 +53,5 @@ class OptaxLoss:
 
     def _value(self, prediction: Array, target: Any, weights: Any) -> Array:
         given = target if is_integer(target) else as_numbers(target, prediction)
-        cost = getattr(optax.losses, self.name)(wide(prediction), given, **dict(self.options))
+        cost = getattr(optax.losses, self.name)(upcast(prediction), given, **dict(self.options))
         return mean_of(share_of(self, jnp.shape(cost), weights, prediction), cost)

@@ -19,8 +19,9 @@ from jaxnn.losses.mean import (
     share_of,
     smallest,
 )
-from jaxnn.numerics import wide
-from jaxnn.types import AnyArray, loss
+from jaxnn.numerics import upcast
+from jaxnn.types import AnyArray
+from jaxnn.values import loss
 
 
 @loss
@@ -47,7 +48,7 @@ class BinaryCrossEntropy:
         """Return the mean of -log q, with q the probability that the prediction gives to the label."""
         self.check(prediction, target)
         share = share_of(self, prediction.shape, weights, prediction)
-        p = wide(prediction)
+        p = upcast(prediction)
         q = jnp.where(target == 1, p, 1 - p)
         cost = jnp.where(q == 0, jnp.inf, -jnp.log(jnp.maximum(q, smallest(q))))
         # prediction: for q, one subtraction away; target: which of p and 1 - p it was
@@ -56,7 +57,7 @@ class BinaryCrossEntropy:
     def backward(self, cache: Any) -> Float[Array, "*n"]:
         """Return share · (-1/p) where the label is 1, share · 1/(1 - p) where it is 0."""
         prediction, target, share = cache
-        p = wide(prediction)
+        p = upcast(prediction)
         q = jnp.where(target == 1, p, 1 - p)
         dq = -share / jnp.maximum(q, smallest(q))
         return jnp.where(target == 1, dq, -dq).astype(prediction.dtype)
@@ -88,14 +89,14 @@ class SigmoidBinaryCrossEntropy:
         """Return the mean of softplus(m)."""
         self.check(prediction, target)
         share = share_of(self, prediction.shape, weights, prediction)
-        z = wide(prediction)
+        z = upcast(prediction)
         m = jnp.where(target == 1, -z, z)
         return mean_of(share, jnp.logaddexp(m, 0)), (prediction, target, share)  # each needed; m is one select away
 
     def backward(self, cache: Any) -> Float[Array, "*n"]:
         """Return share · (σ(z) - t), written as ±σ(m), which does not cancel when both are near 1."""
         prediction, target, share = cache
-        z = wide(prediction)
+        z = upcast(prediction)
         dm = share * jax.nn.sigmoid(jnp.where(target == 1, -z, z))
         return jnp.where(target == 1, -dm, dm).astype(prediction.dtype)
 
@@ -127,13 +128,13 @@ class Hinge:
         """Return the mean of max(0, 1 - t z)."""
         self.check(prediction, target)
         share = share_of(self, prediction.shape, weights, prediction)
-        margin = 1 - jnp.asarray(target) * wide(prediction)
+        margin = 1 - jnp.asarray(target) * upcast(prediction)
         return mean_of(share, jnp.where(margin > 0, margin, 0)), (prediction, target, share)  # both: for the margin
 
     def backward(self, cache: Any) -> Float[Array, "*n"]:
         """Return share · (-t) where the margin is violated."""
         prediction, target, share = cache
-        violated = target * wide(prediction) < 1
+        violated = target * upcast(prediction) < 1
         return (share * jnp.where(violated, -target, 0)).astype(prediction.dtype)
 
     def formulas(self, prediction: AnyArray, target: AnyArray) -> Formulas:
@@ -164,13 +165,13 @@ class PerceptronCriterion:
         """Return the mean of max(0, -t z)."""
         self.check(prediction, target)
         share = share_of(self, prediction.shape, weights, prediction)
-        miss = -jnp.asarray(target) * wide(prediction)
+        miss = -jnp.asarray(target) * upcast(prediction)
         return mean_of(share, jnp.where(miss > 0, miss, 0)), (prediction, target, share)  # both: which were missed
 
     def backward(self, cache: Any) -> Float[Array, "*n"]:
         """Return share · (-t) where the sign is wrong."""
         prediction, target, share = cache
-        missed = target * wide(prediction) < 0
+        missed = target * upcast(prediction) < 0
         return (share * jnp.where(missed, -target, 0)).astype(prediction.dtype)
 
     def formulas(self, prediction: AnyArray, target: AnyArray) -> Formulas:

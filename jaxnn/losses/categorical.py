@@ -19,8 +19,9 @@ from jaxnn.losses.mean import (
     share_of,
     valid_classes,
 )
-from jaxnn.numerics import wide
-from jaxnn.types import AnyArray, Static, loss
+from jaxnn.numerics import upcast
+from jaxnn.types import AnyArray, Static
+from jaxnn.values import loss
 
 
 @loss
@@ -71,7 +72,7 @@ class SoftmaxCrossEntropy:
         target = jnp.asarray(target)
         counted = target != self.ignore if self.ignore is not None and is_integer(target) else None
         share = share_of(self, prediction.shape[:-1], weights, prediction, counted)
-        z = wide(prediction)
+        z = upcast(prediction)
         log_sum = jax.nn.logsumexp(z, axis=-1)
         if is_integer(target):
             hit = jnp.take_along_axis(z, valid_classes(target, z)[..., None], axis=-1)[..., 0]
@@ -84,7 +85,7 @@ class SoftmaxCrossEntropy:
     def backward(self, cache: Any) -> Float[Array, "*n K"]:
         """Return share · (softmax(z) - t), the derivatives of logarithm and softmax having cancelled."""
         prediction, log_sum, target, share = cache
-        z = wide(prediction)
+        z = upcast(prediction)
         if is_integer(target):
             t = jax.nn.one_hot(valid_classes(target, z), z.shape[-1], dtype=z.dtype)
         else:
@@ -141,7 +142,7 @@ class KLDivergence:
         t = as_numbers(target, prediction)
         entropy = jax.scipy.special.xlogy(t, t)
         # the target alone: the loss is linear in the prediction, of which only the dtype is needed
-        return mean_of(share, (entropy - t * wide(prediction)).sum(axis=-1)), (t, share, Static(prediction.dtype))
+        return mean_of(share, (entropy - t * upcast(prediction)).sum(axis=-1)), (t, share, Static(prediction.dtype))
 
     def backward(self, cache: Any) -> Float[Array, "*n K"]:
         """Return share · (-t)."""

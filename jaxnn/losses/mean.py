@@ -17,7 +17,7 @@ from jaxnn.checks import (
     is_concrete,
 )
 from jaxnn.formulas import Formulas
-from jaxnn.numerics import wide
+from jaxnn.numerics import upcast
 
 
 def check_binary(who: Any, prediction: Any, target: Any, labels: tuple[int, ...] = (0, 1)) -> None:
@@ -46,7 +46,7 @@ def check_distribution(who: Any, target: Any) -> None:
 
 def as_numbers(target: Any, prediction: Array) -> Array:
     """Give a target in the precision in which the loss is computed, that of the prediction or float32."""
-    return jnp.asarray(target, wide(prediction).dtype)
+    return jnp.asarray(target, upcast(prediction).dtype)
 
 
 def is_integer(target: Any) -> bool:
@@ -72,7 +72,7 @@ def share_of(who: Any, shape: tuple[int, ...], weights: Any, prediction: Any, co
     check_shape(who, "weights", weights, shape[: jnp.ndim(weights)])
     if is_concrete(weights) and not (np.asarray(weights) >= 0).all():
         raise InputError(f"{who}: expected weights of at least 0, got {np.asarray(weights).min()}.")
-    w = wide(jnp.asarray(weights, prediction.dtype))
+    w = upcast(jnp.asarray(weights, prediction.dtype))
     w = jnp.broadcast_to(w.reshape(w.shape + (1,) * (len(shape) - w.ndim)), shape)
     w = w if counted is None else jnp.where(counted, w, 0)
     total = w.sum()

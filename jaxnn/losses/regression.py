@@ -16,8 +16,9 @@ from jaxnn.losses.mean import (
     mean_of,
     share_of,
 )
-from jaxnn.numerics import wide
-from jaxnn.types import AnyArray, loss
+from jaxnn.numerics import upcast
+from jaxnn.types import AnyArray
+from jaxnn.values import loss
 
 
 @loss
@@ -34,13 +35,13 @@ class MeanSquaredError:
         """Return the mean square."""
         self.check(prediction, target)
         share = share_of(self, prediction.shape, weights, prediction)
-        error = wide(prediction) - as_numbers(target, prediction)
+        error = upcast(prediction) - as_numbers(target, prediction)
         return mean_of(share, error**2), (prediction, target, share)  # both: their difference is the derivative
 
     def backward(self, cache: Any) -> Float[Array, "*n"]:
         """Return share · 2 (prediction - target)."""
         prediction, target, share = cache
-        return (share * 2 * (wide(prediction) - as_numbers(target, prediction))).astype(prediction.dtype)
+        return (share * 2 * (upcast(prediction) - as_numbers(target, prediction))).astype(prediction.dtype)
 
     def formulas(self, prediction: AnyArray, target: AnyArray) -> Formulas:
         """State the mean and its slope, for a prediction y and a target t."""
@@ -67,13 +68,13 @@ class MeanAbsoluteError:
         """Return the mean distance."""
         self.check(prediction, target)
         share = share_of(self, prediction.shape, weights, prediction)
-        error = wide(prediction) - as_numbers(target, prediction)
+        error = upcast(prediction) - as_numbers(target, prediction)
         return mean_of(share, jnp.abs(error)), (prediction, target, share)  # both: for the sign of their difference
 
     def backward(self, cache: Any) -> Float[Array, "*n"]:
         """Return share · sign(prediction - target)."""
         prediction, target, share = cache
-        return (share * jnp.sign(wide(prediction) - as_numbers(target, prediction))).astype(prediction.dtype)
+        return (share * jnp.sign(upcast(prediction) - as_numbers(target, prediction))).astype(prediction.dtype)
 
     def formulas(self, prediction: AnyArray, target: AnyArray) -> Formulas:
         """State the mean and its slope, for a prediction y and a target t."""
@@ -107,14 +108,14 @@ class Huber:
         """Return the mean cost."""
         self.check(prediction, target)
         share = share_of(self, prediction.shape, weights, prediction)
-        size = jnp.abs(wide(prediction) - as_numbers(target, prediction))
+        size = jnp.abs(upcast(prediction) - as_numbers(target, prediction))
         inner = jnp.minimum(size, self.delta)
         return mean_of(share, inner * (size - inner / 2)), (prediction, target, share)  # both: for their difference
 
     def backward(self, cache: Any) -> Float[Array, "*n"]:
         """Return share · (prediction - target), cut off at ±δ."""
         prediction, target, share = cache
-        error = wide(prediction) - as_numbers(target, prediction)
+        error = upcast(prediction) - as_numbers(target, prediction)
         return (share * jnp.clip(error, -self.delta, self.delta)).astype(prediction.dtype)
 
     def formulas(self, prediction: AnyArray, target: AnyArray) -> Formulas:

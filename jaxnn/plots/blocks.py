@@ -6,7 +6,7 @@ import jax
 from matplotlib.axes import Axes
 
 from jaxnn.plots.display import DERIVATIVE, VALUE, WEIGHT, WEIGHT_DERIVATIVES
-from jaxnn.trace import Trace, norm_of, same_arrays, shapes_of
+from jaxnn.tracing import Trace, norm_of, same_arrays, shapes_of
 
 PLACES = (5.3, 6.4, 7.4, 8.4, 9.5)  # of the columns of numbers
 INDENT = 0.2  # of layers inside another, above it

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Circle
 
 from jaxnn.checks import InputError
-from jaxnn.columns import Column, columns_of
+from jaxnn.mlp_columns import Column, columns_of
 from jaxnn.plots.display import VALUE, WEIGHT, Display
 from jaxnn.types import Layer
 
@@ -55,7 +55,7 @@ class NetworkDisplay(Display):
                 draw_neuron(ax, (c * step, y), RADIUS, node_name(self.columns, c, k))
             name = layer_name(self.columns, c)
             ax.text(c * step, -(tallest - 1) / 2 - 0.5, name, ha="center", va="top", fontsize=9)
-        frame(ax, (-0.9, (len(self.columns) - 1) * step + 0.9), (-tallest / 2 - 0.75, tallest / 2))
+        set_view(ax, (-0.9, (len(self.columns) - 1) * step + 0.9), (-tallest / 2 - 0.75, tallest / 2))
         return self
 
 
@@ -81,7 +81,7 @@ def layer_name(columns: list[Column], c: int) -> str:
     return f"{role}, {columns[c].size}" + (f"\n{columns[c].activation}" if columns[c].activation else "")
 
 
-def frame(ax: Axes, xlim: tuple[float, float], ylim: tuple[float, float]) -> None:
+def set_view(ax: Axes, xlim: tuple[float, float], ylim: tuple[float, float]) -> None:
     """Show the drawing without axes, circles as circles."""
     ax.set(xlim=xlim, ylim=ylim, aspect="equal")
     ax.axis("off")

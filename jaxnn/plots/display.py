@@ -27,7 +27,7 @@ class Display:
         return ax
 
 
-def digits(value: float) -> str:
+def format_number(value: float) -> str:
     """Write a number with five significant digits, a small one in scientific notation with three."""
     value = float(value) + 0.0  # no minus zero
     return f"{value:.5g}" if value == 0 or abs(value) >= 1e-3 else f"{value:.2e}"

@@ -3,11 +3,11 @@
 import numpy as np
 from matplotlib.axes import Axes
 
-from jaxnn.columns import Column
-from jaxnn.plots.diagram import draw_neuron, frame, node_name, positions
+from jaxnn.mlp_columns import Column
+from jaxnn.plots.diagram import draw_neuron, node_name, positions, set_view
 from jaxnn.plots.display import DERIVATIVE, VALUE, WEIGHT, WEIGHT_DERIVATIVES
 from jaxnn.plots.passes import Frame, column_numbers, draw_legend, label_of, weight_names
-from jaxnn.trace import Trace
+from jaxnn.tracing import Trace
 
 RADIUS = 0.2  # of a neuron
 SPACING = 0.86  # between neurons
@@ -59,7 +59,7 @@ def draw_matrices(ax: Axes, trace: Trace, columns: list[Column], shown: Frame) -
     key = "edges: the thicker the larger, dashed where negative"
     ax.text(left + 0.1, top - 0.05, key, ha="left", va="top", fontsize=7.5, color="0.45")
     draw_legend(ax, names)
-    frame(ax, (left, right), (bottom, top))
+    set_view(ax, (left, right), (bottom, top))
 
 
 def _draw_edges(ax: Axes, x0: float, x1: float, w: np.ndarray) -> None:

@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from jaxnn.columns import Column
+from jaxnn.mlp_columns import Column
 from jaxnn.plots.display import DERIVATIVE, VALUE, WEIGHT, WEIGHT_DERIVATIVES
-from jaxnn.trace import Trace
+from jaxnn.tracing import Trace
 
 
 class Frame(NamedTuple):

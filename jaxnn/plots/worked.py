@@ -6,11 +6,11 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from jaxnn.checks import InputError
-from jaxnn.columns import Column, columns_or_reason
 from jaxnn.layers import Dense
+from jaxnn.mlp_columns import Column, columns_or_reason
 from jaxnn.plots.blocks import draw_blocks
-from jaxnn.plots.diagram import draw_neuron, frame, node_name, positions
-from jaxnn.plots.display import DERIVATIVE, VALUE, WEIGHT, WEIGHT_DERIVATIVES, Display, digits
+from jaxnn.plots.diagram import draw_neuron, node_name, positions, set_view
+from jaxnn.plots.display import DERIVATIVE, VALUE, WEIGHT, WEIGHT_DERIVATIVES, Display, format_number
 from jaxnn.plots.matrices import draw_matrices, size_of_matrices
 from jaxnn.plots.passes import (
     Frame,
@@ -21,7 +21,7 @@ from jaxnn.plots.passes import (
     label_of,
     weight_names,
 )
-from jaxnn.trace import Trace
+from jaxnn.tracing import Trace
 
 STEP = 5.0  # between columns
 SPACING = 2.6  # between neurons
@@ -103,19 +103,19 @@ class BackpropDisplay(Display):
                 x = c * STEP
                 draw_neuron(ax, (x, y), RADIUS, node_name(columns, c, k), fontsize=12)
                 if c in shown.values:
-                    ax.text(x, y + RADIUS + 0.1, digits(values[k]), ha="center", va="bottom", color=VALUE)
+                    ax.text(x, y + RADIUS + 0.1, format_number(values[k]), ha="center", va="bottom", color=VALUE)
                 if c in shown.slopes:
-                    ax.text(x, y - RADIUS - 0.1, digits(slopes[k]), ha="center", va="top", color=DERIVATIVE)
+                    ax.text(x, y - RADIUS - 0.1, format_number(slopes[k]), ha="center", va="top", color=DERIVATIVE)
                 dense = None if column.dense is None else stages[column.dense]
                 if dense is not None and dense.params.b is not None:
                     small: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 8.5}
-                    ax.text(x, y + RADIUS + 0.95, f"b {digits(dense.params.b[k])}", color=WEIGHT, **small)
+                    ax.text(x, y + RADIUS + 0.95, f"b {format_number(dense.params.b[k])}", color=WEIGHT, **small)
                     if c in shown.dweights:
                         color = WEIGHT_DERIVATIVES[(c - 1) % len(WEIGHT_DERIVATIVES)]
-                        ax.text(x, y + RADIUS + 0.56, digits(dense.dparams.b[k]), color=color, **small)
+                        ax.text(x, y + RADIUS + 0.56, format_number(dense.dparams.b[k]), color=color, **small)
         self._draw_loss(ax, len(columns) - 1, shown.loss)
         draw_legend(ax, names)
-        frame(ax, (-1.3, len(columns) * STEP - 1.2), (-height / 2 - 1.4, height / 2 + 0.5))
+        set_view(ax, (-1.3, len(columns) * STEP - 1.2), (-height / 2 - 1.4, height / 2 + 0.5))
         return ax
 
     def _draw_weights(self, ax: Axes, c: int, w: np.ndarray, dw: np.ndarray | None, spacing: float) -> None:
@@ -131,13 +131,15 @@ class BackpropDisplay(Display):
                 labels = [(w[i, j], WEIGHT, "bottom")] + ([] if dw is None else [(dw[i, j], color, "top")])
                 for value, ink, align in labels:
                     box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
-                    ax.text(x, y, digits(value), color=ink, ha="center", va=align, fontsize=8.5, zorder=2, bbox=box)
+                    ax.text(
+                        x, y, format_number(value), color=ink, ha="center", va=align, fontsize=8.5, zorder=2, bbox=box
+                    )
 
     def _draw_loss(self, ax: Axes, c: int, known: bool) -> None:
         x = c * STEP
         ax.annotate("", (x + 2.0, 0), (x + RADIUS, 0), arrowprops={"arrowstyle": "->", "color": "0.5"})
         if known:
-            ax.text(x + 2.1, 0.08, f"$J$ = {digits(float(self.trace.value))}", ha="left", va="bottom")
+            ax.text(x + 2.1, 0.08, f"$J$ = {format_number(float(self.trace.value))}", ha="left", va="bottom")
         ax.text(x + 2.1, -0.08, label_of(self.trace), ha="left", va="top", color="0.35")
 
 

@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxnn.checks import InputError
-from jaxnn.problem import Floats, Problem, is_float, state_problem
+from jaxnn.gradcheck.activation_mistakes import wrong_derivatives
+from jaxnn.gradcheck.vjp_claim import Claim, Floats, is_float, state_claim
 from jaxnn.types import AnyArray, Layer, Loss
-from jaxnn.wrong_slopes import wrong_derivatives
 
 RIGHT = 1e-5  # relative error below which a gradient is right: somebody may well work in float32
 HERE = Path(__file__).parent
@@ -89,17 +89,17 @@ def diagnose(
     if not callable(backward):
         raise InputError(f"diagnose: expected backward to be a function, got {type(backward).__name__}.")
     with jax.enable_x64(True):
-        state = lambda x: state_problem(  # noqa: E731
+        state = lambda x: state_claim(  # noqa: E731
             "diagnose", op, x, target, params=params, weights=weights, key=key, backward=backward, seed=seed
         )
-        problem = state(x)
-        if problem.batch == 1:
+        claim = state(x)
+        if claim.batch == 1:
             raise InputError(
                 "diagnose: expected a batch of at least two samples, to tell sums and means apart, got one."
             )
-        case = _Case(problem, np.random.default_rng(seed + 1))
+        case = _Case(claim, np.random.default_rng(seed + 1))
         try:
-            claimed = _leaves(problem, case.floats, case.dy)
+            claimed = _leaves(claim, case.floats, case.dy)
         except _UnusableError as finding:
             return Diagnosis(repr(op), (Finding("", "form", str(finding)),))
         moved = state(_moved(x, np.random.default_rng(seed + 2)))
@@ -112,21 +112,21 @@ class _UnusableError(Exception):
 
 
 class _Case:
-    """The problem at one point, with the true gradients and the usual wrong ones."""
+    """The claim at one point, with the true gradients and the usual wrong ones."""
 
-    def __init__(self, problem: Problem, random: np.random.Generator) -> None:
-        self.problem, self.floats = problem, problem.floats
-        self.dy = problem.random_dy(random)
-        self.truth = [np.asarray(leaf) for leaf in jax.jit(problem.autodiff)(self.floats, self.dy)]
-        self.names = problem.names
+    def __init__(self, claim: Claim, random: np.random.Generator) -> None:
+        self.claim, self.floats = claim, claim.floats
+        self.dy = claim.random_dy(random)
+        self.truth = [np.asarray(leaf) for leaf in jax.jit(claim.autodiff)(self.floats, self.dy)]
+        self.names = claim.names
 
 
-def _leaves(problem: Problem, floats: Floats, dy: PyTree) -> list[np.ndarray]:
+def _leaves(claim: Claim, floats: Floats, dy: PyTree) -> list[np.ndarray]:
     """Run the backward and take its leaves as they come, in whatever containers."""
-    point = problem.at(floats)
-    cache = problem.forward(point)[1]
+    point = claim.at(floats)
+    cache = claim.forward(point)[1]
     try:
-        gradient = problem.backward(point, cache, dy)
+        gradient = claim.backward(point, cache, dy)
     except NotImplementedError as error:
         raise _UnusableError("The backward is not written yet: it raises NotImplementedError.") from error
     except Exception as error:
@@ -137,7 +137,7 @@ def _leaves(problem: Problem, floats: Floats, dy: PyTree) -> list[np.ndarray]:
         raise _UnusableError(f"The backward gives something that is not an array: {error}") from error
     if len(leaves) != len(floats):
         raise _UnusableError(
-            f"The backward gives {len(leaves)} gradients; {len(floats)} are expected: {', '.join(problem.names)}."
+            f"The backward gives {len(leaves)} gradients; {len(floats)} are expected: {', '.join(claim.names)}."
         )
     return leaves
 
@@ -145,7 +145,7 @@ def _leaves(problem: Problem, floats: Floats, dy: PyTree) -> list[np.ndarray]:
 # ── Looking for what fits ───────────────────────────────────────────────────────────────────────
 
 
-def _find(case: _Case, moved: Problem, claimed: list[np.ndarray], i: int) -> Finding:
+def _find(case: _Case, moved: Claim, claimed: list[np.ndarray], i: int) -> Finding:
     """Try the explanations in order, from the plainest; the first that fits is the finding."""
     leaf, got, true = case.names[i], claimed[i], case.truth[i]
     label = f"The gradient of {leaf}"
@@ -165,9 +165,9 @@ def _find(case: _Case, moved: Problem, claimed: list[np.ndarray], i: int) -> Fin
 Explanations = Iterator[tuple[str, str]]
 
 
-def _form(case: _Case, moved: Problem, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
+def _form(case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
     if got.shape != true.shape:
-        batch = case.problem.batch
+        batch = case.claim.batch
         yield from _shape(got, true, batch)
     elif not np.isfinite(got).all():
         place = tuple(int(n) for n in np.argwhere(~np.isfinite(got))[0])
@@ -192,12 +192,12 @@ def _shape(got: np.ndarray, true: np.ndarray, batch: int) -> Explanations:
         yield "shape", f"has shape {got.shape}; a gradient has the shape of what it is the gradient of, {true.shape}."
 
 
-def _right(case: _Case, moved: Problem, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
+def _right(case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
     if _close(got, true):
         yield "right", f"is right (relative error {_error(got, true):.1e})."
 
 
-def _wrong_form_of_right(case: _Case, moved: Problem, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
+def _wrong_form_of_right(case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
     if not got.any():
         yield "zero", f"is 0 everywhere; it should have the norm {np.linalg.norm(true):.4g}. Was it ever computed?"
     elif _close(got, -true):
@@ -211,10 +211,10 @@ def _wrong_form_of_right(case: _Case, moved: Problem, got: np.ndarray, true: np.
 def _one_sample(case: _Case, got: np.ndarray, i: int) -> Explanations:
     """See whether only one sample of the batch was counted."""
     first = jax.tree.leaves(case.dy)[0]
-    if first.ndim and first.shape[0] == case.problem.batch:
-        for sample in (0, case.problem.batch - 1):
+    if first.ndim and first.shape[0] == case.claim.batch:
+        for sample in (0, case.claim.batch - 1):
             only = jax.tree.map(lambda d, n=sample: jnp.zeros_like(d).at[n].set(d[n]), case.dy)
-            if _close(got, np.asarray(case.problem.autodiff(case.floats, only)[i])):
+            if _close(got, np.asarray(case.claim.autodiff(case.floats, only)[i])):
                 yield (
                     "batch sum",
                     (
@@ -224,12 +224,12 @@ def _one_sample(case: _Case, got: np.ndarray, i: int) -> Explanations:
                 )
 
 
-def _factors(case: _Case, moved: Problem, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
+def _factors(case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
     scale = float((got * true).sum() / (true**2).sum()) if true.any() else 0.0
     if not scale or not _close(got, scale * true):
         return
-    batch, size = case.problem.batch, true.size
-    if isinstance(case.problem.op, Loss) and _same(scale, size):
+    batch, size = case.claim.batch, true.size
+    if isinstance(case.claim.op, Loss) and _same(scale, size):
         yield (
             "missing 1/B",
             f"is {size} times too large, and it has {size} entries: the 1/{size} of the mean is missing.",
@@ -252,23 +252,23 @@ def _factors(case: _Case, moved: Problem, got: np.ndarray, true: np.ndarray, i: 
         yield "factor", f"is {scale:.6g} times the expected: a constant factor of {advice}."
 
 
-def _other_leaf(case: _Case, moved: Problem, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
+def _other_leaf(case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
     for j, other in enumerate(case.truth):
         if j != i and other.shape == got.shape and _close(got, other):
             yield "exchanged", f"is the gradient of {case.names[j]}: were the two exchanged?"
 
 
-def _derivatives(case: _Case, moved: Problem, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
+def _derivatives(case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
     """Compare with what a wrong derivative of an activation would give."""
-    for activation, what, sentence, gradient in wrong_derivatives(case.problem, case.dy):
+    for activation, what, sentence, gradient in wrong_derivatives(case.claim, case.dy):
         if gradient[i].shape == got.shape and _close(got, gradient[i]):
             yield what, sentence.format(name=activation)
 
 
-def _stale(case: _Case, moved: Problem, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
+def _stale(case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
     other_dy = jax.tree.map(lambda d: 1.5 * d, case.dy)
     try:
-        by_dy = _leaves(case.problem, case.floats, other_dy)[i]
+        by_dy = _leaves(case.claim, case.floats, other_dy)[i]
         by_input = _leaves(moved, moved.floats, case.dy)[i]
     except _UnusableError:
         return
@@ -278,7 +278,7 @@ def _stale(case: _Case, moved: Problem, got: np.ndarray, true: np.ndarray, i: in
         yield "stale", "does not change when the input does, though it should: a factor that depends on it is missing."
 
 
-def _kinks(case: _Case, moved: Problem, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
+def _kinks(case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
     """See whether it is right as soon as the input has moved off the kinks."""
     wrong = ~np.isclose(got, true, rtol=RIGHT, atol=RIGHT * float(np.abs(true).max(initial=0)))
     try:

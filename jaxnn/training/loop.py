@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn.batches import shuffle_seeds
-from jaxnn.checkpoint import Checkpoints
 from jaxnn.checks import InputError, check_choice, check_positive_int
 from jaxnn.progress import bar
-from jaxnn.sources import Advance
-from jaxnn.step import TrainState
+from jaxnn.training.batching import shuffle_seeds
+from jaxnn.training.checkpoint import Checkpoints
+from jaxnn.training.feeds import Advance
+from jaxnn.training.train_step import TrainState
 from jaxnn.types import Params, split_running
 
 Record = dict[str, Any]  # "step", "loss", and what validation gave
@@ -83,7 +83,7 @@ class EarlyStopping:
 
 
 class Source(Protocol):
-    """What feeds the loop, see :mod:`jaxnn.sources`."""
+    """What feeds the loop, see :mod:`jaxnn.training.feeds`."""
 
     def advance(self, state: TrainState, position: int, until: int) -> Advance | None:
         """Train on from a step, or say that the data are at their end."""

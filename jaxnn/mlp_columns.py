@@ -7,8 +7,8 @@ import numpy as np
 from jaxnn.checks import InputError
 from jaxnn.compose import Sequential, chain
 from jaxnn.layers import Dense
-from jaxnn.layers.activation import Activation
-from jaxnn.trace import Trace
+from jaxnn.layers.activations import Activation
+from jaxnn.tracing import Trace
 from jaxnn.types import Layer
 
 MOST = 8  # neurons a layer; a trace through more is shown as blocks

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxnn.checks import InputError
+from jaxnn.explanation.equations import Equations, Step, parts_of
+from jaxnn.explanation.language.expand import ZERO, Spot, coefficient, mentions, number, write_out
 from jaxnn.explanation.rows import place
-from jaxnn.explanation.tape import Step, Tape, parts_of
-from jaxnn.explanation.terms import ZERO, Spot, coefficient, mentions, number, write_out
-from jaxnn.trace import Trace
+from jaxnn.tracing import Trace
 
 LONGEST = 200  # links; a longer chain is for nobody to read
 
@@ -48,7 +48,7 @@ class Link(NamedTuple):
     value: float
 
 
-def chain_to(tape: Tape, trace: Trace, of: str) -> list[Link]:
+def path_to(equations: Equations, trace: Trace, of: str) -> list[Link]:
     """Collect the links between the loss and the number ``of``, those next to the loss first.
 
     Raises:
@@ -56,24 +56,24 @@ def chain_to(tape: Tape, trace: Trace, of: str) -> list[Link]:
             a chain that goes through a layer without formulas, or is too long to read.
     """
     stage, (part, name), at = trace.find(of)
-    numbers = {path: number for number, path in tape.paths.items()}
-    identity = _identity(tape, numbers[stage.path], part, name)
-    array = np.asarray(tape.values[identity])
+    numbers = {path: number for number, path in equations.paths.items()}
+    identity = _identity(equations, numbers[stage.path], part, name)
+    array = np.asarray(equations.values[identity])
     if len(at) != array.ndim:
         raise InputError(
             f"explain: expected the place of one number, got {of!r}, which has shape {array.shape[len(at) :]}."
         )
     at = tuple(i % n for i, n in zip(at, array.shape, strict=True))
     links: dict[Spot, Link] = {}
-    _collect(tape, Spot(_slope(identity), at), links)
+    _collect(equations, Spot(_slope(identity), at), links)
     return [link for link in links.values() if link.right != ZERO] or list(links.values())
 
 
-def _identity(tape: Tape, number: str, part: str, name: str) -> str:
-    step = next((s for s in tape.steps if s.number == number), None)
+def _identity(equations: Equations, number: str, part: str, name: str) -> str:
+    step = next((s for s in equations.steps if s.number == number), None)
     local = name or part
     if step is None or local not in step.ids:
-        raise InputError(f"explain: expected a layer that states formulas, got {tape.paths[number]}.")
+        raise InputError(f"explain: expected a layer that states formulas, got {equations.paths[number]}.")
     return step.ids[local]
 
 
@@ -82,52 +82,56 @@ def _slope(identity: str) -> str:
     return f"d{base}@{number}" if number else f"d{base}"
 
 
-def _collect(tape: Tape, entry: Spot, links: dict[Spot, Link]) -> None:
-    step = tape.by_definition.get(entry.name)
+def _collect(equations: Equations, entry: Spot, links: dict[Spot, Link]) -> None:
+    step = equations.by_definition.get(entry.name)
     if step is None or step.direction == "forward":
-        raise InputError(f"explain: expected a number with a derivative that formulas give, got {_name(tape, entry)}.")
-    values = {name: tape.values[key] for name, key in step.ids.items() if key in tape.values}
+        raise InputError(
+            f"explain: expected a number with a derivative that formulas give, got {_name(equations, entry)}."
+        )
+    values = {name: equations.values[key] for name, key in step.ids.items() if key in equations.values}
     right = write_out(step.equation, entry.at, values)
     slopes = frozenset(
-        name for name, key in step.ids.items() if (s := tape.by_definition.get(key)) and s.direction == "backward"
+        name for name, key in step.ids.items() if (s := equations.by_definition.get(key)) and s.direction == "backward"
     )
     factors = []
     for mention in mentions(right):
         upstream = mention._replace(name=step.ids[mention.name])
         if mention.name not in slopes:
-            if parts_of(tape, upstream.name).is_slope and upstream.name not in tape.free:
-                silent = f"; no formulas are stated by {', '.join(tape.silent)}" if tape.silent else ""
-                raise InputError(f"explain: expected a formula for the derivative by {_name(tape, upstream)}{silent}.")
+            if parts_of(equations, upstream.name).is_slope and upstream.name not in equations.free:
+                silent = f"; no formulas are stated by {', '.join(equations.silent)}" if equations.silent else ""
+                raise InputError(
+                    f"explain: expected a formula for the derivative by {_name(equations, upstream)}{silent}."
+                )
             continue
         if upstream not in links:
-            _collect(tape, upstream, links)
+            _collect(equations, upstream, links)
         if links[upstream].right == ZERO:
             continue  # nothing comes back this way
         local = coefficient(right, mention, slopes)
         factors.append(
-            Factor(_name_at(tape, step, mention), local, float(number(local, values)), links[upstream].value)
+            Factor(_name_at(equations, step, mention), local, float(number(local, values)), links[upstream].value)
         )
     if len(links) > LONGEST:
         raise InputError(f"explain: expected a chain of at most {LONGEST} numbers, this one is longer.")
-    value = float(np.asarray(tape.values[entry.name])[entry.at])
-    links[entry] = Link(_name(tape, entry), step, right, tuple(factors), value)
+    value = float(np.asarray(equations.values[entry.name])[entry.at])
+    links[entry] = Link(_name(equations, entry), step, right, tuple(factors), value)
 
 
-def _name(tape: Tape, slope: Spot) -> str:
+def _name(equations: Equations, slope: Spot) -> str:
     """Name the number whose derivative an entry is, by its place in the network."""
     base, _, number = slope.name.partition("@")
-    parts = parts_of(tape, slope.name)
-    path, name = tape.paths.get(parts.number, ""), base[1:] if parts.number == number else parts.name
-    return _written(tape, f"{path}.{name}".lstrip("."), slope)
+    parts = parts_of(equations, slope.name)
+    path, name = equations.paths.get(parts.number, ""), base[1:] if parts.number == number else parts.name
+    return _written(equations, f"{path}.{name}".lstrip("."), slope)
 
 
-def _name_at(tape: Tape, step: Step, mention: Spot) -> str:
+def _name_at(equations: Equations, step: Step, mention: Spot) -> str:
     """Name the same as the layer at hand sees it: inside a Residual, its y is not the sum's."""
     upstream = mention._replace(name=step.ids[mention.name])
     is_output = re.fullmatch(r"dy(_.*)?", mention.name) and step.path != "loss"
-    return _written(tape, f"{step.path}.{mention.name[1:]}", upstream) if is_output else _name(tape, upstream)
+    return _written(equations, f"{step.path}.{mention.name[1:]}", upstream) if is_output else _name(equations, upstream)
 
 
-def _written(tape: Tape, name: str, slope: Spot) -> str:
-    at = ", ".join(map(str, place(tape, slope.name, slope)))
+def _written(equations: Equations, name: str, slope: Spot) -> str:
+    at = ", ".join(map(str, place(equations, slope.name, slope)))
     return name + (f"[{at}]" if at else "")

@@ -9,23 +9,23 @@ import numpy as np
 from jaxtyping import PyTree
 
 from jaxnn.compose import Sequential
-from jaxnn.layers.activation import Activation
-from jaxnn.problem import Problem
+from jaxnn.gradcheck.vjp_claim import Claim
+from jaxnn.layers.activations import Activation
 from jaxnn.types import Layer
 
 
-def wrong_derivatives(problem: Problem, dy: PyTree) -> Iterator[tuple[str, str, str, list[np.ndarray]]]:
+def wrong_derivatives(claim: Claim, dy: PyTree) -> Iterator[tuple[str, str, str, list[np.ndarray]]]:
     """Give the gradients with one activation's derivative left out, or taken at the wrong place.
 
     Yields:
         The activation, a word for the mistake, a sentence with {name} for the activation, and the gradients.
     """
-    op = problem.op
+    op = claim.op
     children = op.layers if isinstance(op, Sequential) else (op,)
     if not isinstance(op, Layer):
         return
     for n, child in enumerate(children):
-        if jax.tree.leaves(problem.point.get("params", ())) and not isinstance(op, Sequential):
+        if jax.tree.leaves(claim.point.get("params", ())) and not isinstance(op, Sequential):
             return
         if not isinstance(child, Activation) and not _is_elementwise(child):
             continue
@@ -33,10 +33,10 @@ def wrong_derivatives(problem: Problem, dy: PyTree) -> Iterator[tuple[str, str, 
             changed = _WithSlope(child, slope)
             parts = [*children[:n], changed, *children[n + 1 :]]
             try:
-                gradient = jax.tree.leaves(_walk(parts, problem, dy))
+                gradient = jax.tree.leaves(_walk(parts, claim, dy))
             except Exception:
                 continue
-            if len(gradient) == len(problem.names):
+            if len(gradient) == len(claim.names):
                 yield type(child).__name__, what, sentence, [np.asarray(leaf) for leaf in gradient]
 
 
@@ -90,11 +90,11 @@ class _WithSlope:
         return (), self.slope(x, y, dy)
 
 
-def _walk(parts: list[Any], problem: Problem, dy: PyTree) -> Any:
+def _walk(parts: list[Any], claim: Claim, dy: PyTree) -> Any:
     """Run layers forward and back, as the chain rule does."""
-    params = problem.point["params"]
-    params = params if isinstance(problem.op, Sequential) else (params,)
-    y, caches = problem.point["x"], []
+    params = claim.point["params"]
+    params = params if isinstance(claim.op, Sequential) else (params,)
+    y, caches = claim.point["x"], []
     for part, part_params in zip(parts, params, strict=True):
         y, cache = part.forward(part_params, y, None)
         caches.append(cache)

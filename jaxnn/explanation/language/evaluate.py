@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from jaxnn.explanation.expressions import Call, Choice, Equation, Expr, Index, Num, Op, Over, Ref, overs
+from jaxnn.explanation.language.expressions import Call, Choice, Equation, Expr, Index, Num, Op, Over, Ref, overs
 
 FUNCTIONS: dict[str, Any] = {
     "exp": np.exp,

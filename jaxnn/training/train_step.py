@@ -9,9 +9,9 @@ import optax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from jaxnn.backprop import Method, run_pass
-from jaxnn.batches import Batch
 from jaxnn.checks import InputError, check_choice, check_key
-from jaxnn.optimizers import as_transformation, first_state
+from jaxnn.training.batching import Batch
+from jaxnn.training.optimizers import as_transformation, first_state
 from jaxnn.types import Layer, Loss, Params, join_running, split_running
 
 PRECISIONS = ("bfloat16",)

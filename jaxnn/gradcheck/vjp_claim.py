@@ -29,7 +29,7 @@ class WrongForm(Exception):  # noqa: N818, a finding more than an error
 
 
 @dataclasses.dataclass(frozen=True)
-class Problem:
+class Claim:
     """What to differentiate, and where.
 
     Attributes:
@@ -73,7 +73,7 @@ class Problem:
         """Differentiate by ``jax.vjp`` of the forward."""
         return jax.vjp(self.value, floats)[1](dy)[0]
 
-    def claimed(self, floats: Floats, dy: PyTree, cache: Any = None) -> Floats:
+    def by_hand(self, floats: Floats, dy: PyTree, cache: Any = None) -> Floats:
         """Run the backward, with the forward's cache or another, and check the form of what it gives.
 
         Raises:
@@ -102,7 +102,7 @@ class Problem:
         return jax.tree.map(lambda leaf: jnp.asarray(random.standard_normal(leaf.shape), leaf.dtype), y)
 
 
-def state_problem(
+def state_claim(
     who: str,
     op: Any,
     x: PyTree,
@@ -114,8 +114,8 @@ def state_problem(
     backward: Callable[..., Any] | None = None,
     dtype: Any = jnp.float64,
     seed: int = 0,
-) -> Problem:
-    """State a layer or a loss as a problem; call it where float64 is enabled.
+) -> Claim:
+    """State a layer or a loss as a claim; call it where float64 is enabled.
 
     Args:
         who: the function that the user called, for its errors.
@@ -147,7 +147,7 @@ def _own_backward(op: Any, *arguments: Any) -> Any:
     return op.backward(*arguments)  # looked up when it runs, so that a mutation planted later is seen
 
 
-def _of_layer(op: Layer, x: PyTree, params: PyTree, key: Any, backward: Any, dtype: Any, seed: int) -> Problem:
+def _of_layer(op: Layer, x: PyTree, params: PyTree, key: Any, backward: Any, dtype: Any, seed: int) -> Claim:
     if params is None:
         random = np.random.default_rng(seed)
         params = jax.tree.map(
@@ -162,10 +162,10 @@ def _of_layer(op: Layer, x: PyTree, params: PyTree, key: Any, backward: Any, dty
         dparams, dx = backward(join_running(point["params"], running), cache, dy)
         return {"params": split_running(dparams)[0], "x": dx}
 
-    return Problem(op, {"params": trained, "x": x}, forward, claimed)
+    return Claim(op, {"params": trained, "x": x}, forward, claimed)
 
 
-def _of_loss(op: Loss, prediction: PyTree, target: Array, weights: Any, backward: Any) -> Problem:
+def _of_loss(op: Loss, prediction: PyTree, target: Array, weights: Any, backward: Any) -> Claim:
     def forward(point: Any) -> tuple[PyTree, Any]:
         return op.forward(point["prediction"], target, weights)
 
@@ -173,7 +173,7 @@ def _of_loss(op: Loss, prediction: PyTree, target: Array, weights: Any, backward
         dprediction = backward(cache)
         return {"prediction": (dy * dprediction).astype(dprediction.dtype)}
 
-    return Problem(op, {"prediction": prediction}, forward, claimed)
+    return Claim(op, {"prediction": prediction}, forward, claimed)
 
 
 # ── Comparing ───────────────────────────────────────────────────────────────────────────────────

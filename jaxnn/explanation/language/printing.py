@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from jaxnn.explanation.expressions import Call, Choice, Index, Num, Op, Over, Ref
-from jaxnn.explanation.terms import SHOWN, Gap, Spot, Terms
+from jaxnn.explanation.language.expand import SHOWN, Gap, Spot, Terms
+from jaxnn.explanation.language.expressions import Call, Choice, Index, Num, Op, Over, Ref
 
 LOOSE, SUM, PRODUCT, POWER, ATOM = range(5)  # how tightly an expression holds together
 LEVEL = {"+": SUM, "-": SUM, "*": PRODUCT, "/": PRODUCT, "//": PRODUCT, "%": PRODUCT, "**": POWER}
@@ -181,6 +181,6 @@ def latex_number(text: str) -> str:
     return rf"{match[1]} \times 10^{{{int(match[2])}}}" if match else text.replace("inf", r"\infty")
 
 
-def digits(value: Any, significant: int = 6) -> str:
+def format_number(value: Any, significant: int = 6) -> str:
     """Write a number with so many significant digits."""
     return f"{float(value) + 0.0:.{significant}g}"  # + 0.0: no minus zero

@@ -19,7 +19,8 @@ from jaxtyping import PRNGKeyArray, PyTree
 from jaxnn import notebook
 from jaxnn.checks import InputError, check_key, inside
 from jaxnn.compose import Remat, Repeat, Sequential, chain, check_params_tuple, split_key
-from jaxnn.types import AnyArray, Cache, Layer, Loss, Params, check_input, layer
+from jaxnn.types import AnyArray, Cache, Layer, Loss, Params, check_input
+from jaxnn.values import layer
 
 
 @jax.tree_util.register_dataclass

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxnn.explanation.evaluate import FUNCTIONS, OPERATIONS, REDUCTIONS
-from jaxnn.explanation.expressions import Call, Choice, Equation, Expr, Index, Num, Op, Over, Ref, refs
+from jaxnn.explanation.language.evaluate import FUNCTIONS, OPERATIONS, REDUCTIONS
+from jaxnn.explanation.language.expressions import Call, Choice, Equation, Expr, Index, Num, Op, Over, Ref, refs
 
 ZERO, ONE = Num(0), Num(1)
 SHOWN = 10  # terms of a longer sum that are written out, the last one included

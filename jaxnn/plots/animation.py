@@ -7,7 +7,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from jaxnn.plots.worked import BackpropDisplay
-from jaxnn.trace import Trace
+from jaxnn.tracing import Trace
 
 SECONDS = 1.2  # a frame of an animation
 DPI = 110

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from jaxnn.checks import InputError
-from jaxnn.types import Layer, Params, Running, from_json, to_json
+from jaxnn.types import Layer, Params, Running
+from jaxnn.values import from_json, to_json
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 

@@ -23,8 +23,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn.certify import AUTODIFF_TOLERANCE
-from jaxnn.problem import Floats, Problem, is_float, relative_errors
+from jaxnn.gradcheck.certify import AUTODIFF_TOLERANCE
+from jaxnn.gradcheck.vjp_claim import Claim, Floats, is_float, relative_errors
 
 EQUIVALENT = {
     "MaxPool.backward: sign flipped: -math.inf → math.inf": "what pads only has to differ from every finite maximum",
@@ -51,35 +51,35 @@ class Mutant(NamedTuple):
 # ── Mistakes in what backward returns, or is given ──────────────────────────────────────────────
 
 
-def planted(problem: Problem) -> list[Mutant]:
-    """Spoil the gradients of a problem in every way that fits their shapes, and compare each with ``jax.vjp``."""
+def planted(claim: Claim) -> list[Mutant]:
+    """Spoil the gradients of a claim in every way that fits their shapes, and compare each with ``jax.vjp``."""
     random = np.random.default_rng(17)
-    floats, dy = problem.floats, problem.random_dy(random)
-    truth = [np.asarray(leaf) for leaf in jax.jit(problem.autodiff)(floats, dy)]
-    right = [np.asarray(leaf) for leaf in jax.jit(problem.claimed)(floats, dy)]
+    floats, dy = claim.floats, claim.random_dy(random)
+    truth = [np.asarray(leaf) for leaf in jax.jit(claim.autodiff)(floats, dy)]
+    right = [np.asarray(leaf) for leaf in jax.jit(claim.by_hand)(floats, dy)]
     whole = np.sqrt(sum((leaf**2).sum() for leaf in truth))
     mutants = []
-    for i, name in enumerate(problem.names):
+    for i, name in enumerate(claim.names):
         nothing = np.linalg.norm(truth[i]) <= NOTHING * whole
-        for mistake, leaf in _spoiled(problem, right, i, floats, dy):
+        for mistake, leaf in _spoiled(claim, right, i, floats, dy):
             reason = "the true gradient is 0 everywhere" if nothing else ""
-            if mistake.startswith(("B times", "1/B")) and problem.batch == 1:
+            if mistake.startswith(("B times", "1/B")) and claim.batch == 1:
                 reason = "with a batch of one, B is 1"
             spoiled = [*right[:i], leaf, *right[i + 1 :]]
-            mutants.append(_judged(problem, f"{name}: {mistake}", _differs(spoiled, truth), reason))
+            mutants.append(_judged(claim, f"{name}: {mistake}", _differs(spoiled, truth), reason))
         for j in range(i):
             if right[i].shape == right[j].shape:
                 swapped = list(right)
                 swapped[i], swapped[j] = swapped[j], swapped[i]
-                mistake = f"{problem.names[j]} and {name} exchanged"
-                mutants.append(_judged(problem, mistake, _differs(swapped, truth), ""))
-    return mutants + _stale(problem, floats, dy, truth, random)
+                mistake = f"{claim.names[j]} and {name} exchanged"
+                mutants.append(_judged(claim, mistake, _differs(swapped, truth), ""))
+    return mutants + _stale(claim, floats, dy, truth, random)
 
 
 def _spoiled(
-    problem: Problem, right: list[np.ndarray], i: int, floats: Floats, dy: Any
+    claim: Claim, right: list[np.ndarray], i: int, floats: Floats, dy: Any
 ) -> Iterator[tuple[str, np.ndarray]]:
-    leaf, batch = right[i], problem.batch
+    leaf, batch = right[i], claim.batch
     yield "sign flipped", -leaf
     yield "factor 1.0005", 1.0005 * leaf
     yield "B times too large", batch * leaf
@@ -87,22 +87,20 @@ def _spoiled(
     if leaf.ndim == 2 and leaf.shape[0] == leaf.shape[1] > 1:
         yield "transposed", leaf.T
     first = jax.tree.leaves(dy)[0]
-    if problem.names[i].startswith("params") and first.ndim and first.shape[0] == batch > 1:
+    if claim.names[i].startswith("params") and first.ndim and first.shape[0] == batch > 1:
         only_first = jax.tree.map(lambda d: jnp.zeros_like(d).at[0].set(d[0]), dy)
-        yield "batch sum lost", np.asarray(jax.jit(problem.claimed)(floats, only_first)[i])
+        yield "batch sum lost", np.asarray(jax.jit(claim.by_hand)(floats, only_first)[i])
 
 
-def _stale(
-    problem: Problem, floats: Floats, dy: Any, truth: list[np.ndarray], random: np.random.Generator
-) -> list[Mutant]:
+def _stale(claim: Claim, floats: Floats, dy: Any, truth: list[np.ndarray], random: np.random.Generator) -> list[Mutant]:
     """Replace each entry of the cache by that of another input."""
-    other_point = dict(problem.point)
+    other_point = dict(claim.point)
     field = "x" if "x" in other_point else "prediction"
     other_point[field] = jax.tree.map(
         lambda leaf: jnp.asarray(random.uniform(0.1, 0.9, leaf.shape), leaf.dtype) if is_float(leaf) else leaf[::-1],
         other_point[field],
     )
-    cache, other = problem.forward(problem.point)[1], problem.forward(other_point)[1]
+    cache, other = claim.forward(claim.point)[1], claim.forward(other_point)[1]
     paths = [jax.tree_util.keystr(path) or "whole" for path, _ in jax.tree_util.tree_leaves_with_path(cache)]
     (leaves, structure), stale = jax.tree.flatten(cache), jax.tree.leaves(other)
     mutants = []
@@ -111,23 +109,23 @@ def _stale(
         if _equal(leaves[i], stale[i]):
             reason = "this entry is the same for both inputs"
         mixed = jax.tree.unflatten(structure, [*leaves[:i], stale[i], *leaves[i + 1 :]])
-        differs = _runs_wrong(problem, floats, dy, truth, mixed)
-        mutants.append(_judged(problem, f"cache entry {path} stale", differs, reason))
+        differs = _runs_wrong(claim, floats, dy, truth, mixed)
+        mutants.append(_judged(claim, f"cache entry {path} stale", differs, reason))
     return mutants
 
 
 # ── Mistakes in the source of backward ──────────────────────────────────────────────────────────
 
 
-def rewritten(problems: Sequence[Problem]) -> list[Mutant]:
-    """Change the source of the problems' backward passes, one place at a time, and run all that use that place."""
+def rewritten(claims: Sequence[Claim]) -> list[Mutant]:
+    """Change the source of the claims' backward passes, one place at a time, and run all that use that place."""
     random = np.random.default_rng(17)
     users: dict[tuple[Any, str], tuple[Callable[..., Any], list[Any]]] = {}
-    for problem in problems:
-        dy = problem.random_dy(random)
-        cache = problem.forward(problem.point)[1]  # which no mutant changes
-        point = (problem, problem.floats, dy, jax.jit(problem.autodiff)(problem.floats, dy), cache)
-        for owner, attribute, function in _only_backward(problem.op):
+    for claim in claims:
+        dy = claim.random_dy(random)
+        cache = claim.forward(claim.point)[1]  # which no mutant changes
+        point = (claim, claim.floats, dy, jax.jit(claim.autodiff)(claim.floats, dy), cache)
+        for owner, attribute, function in _only_backward(claim.op):
             users.setdefault((owner, attribute), (function, []))[1].append(point)
     mutants = []
     for (owner, attribute), (function, points) in users.items():
@@ -248,9 +246,9 @@ def _differs(leaves: Any, truth: Any) -> bool:
     return not max(relative_errors(leaves, truth), default=0.0) <= AUTODIFF_TOLERANCE  # so that NaN differs
 
 
-def _runs_wrong(problem: Problem, floats: Floats, dy: Any, truth: Any, cache: Any = None) -> bool:
+def _runs_wrong(claim: Claim, floats: Floats, dy: Any, truth: Any, cache: Any = None) -> bool:
     try:
-        return _differs(problem.claimed(floats, dy, cache), truth)
+        return _differs(claim.by_hand(floats, dy, cache), truth)
     except Exception:  # a mutant may fail in any way, and to fail is to be caught
         return True
 
@@ -261,6 +259,6 @@ def _equal(a: Any, b: Any) -> bool:
     return np.array_equal(a, b)
 
 
-def _judged(problem: Problem, mistake: str, caught: bool, reason: str) -> Mutant:
+def _judged(claim: Claim, mistake: str, caught: bool, reason: str) -> Mutant:
     verdict = "caught" if caught else "equivalent" if reason else "missed"
-    return Mutant(repr(problem.op), mistake, verdict, "" if caught else reason)
+    return Mutant(repr(claim.op), mistake, verdict, "" if caught else reason)

@@ -14,11 +14,11 @@ from jax import lax
 from jaxtyping import Array
 
 from jaxnn.backprop import Method
-from jaxnn.batches import Batch
 from jaxnn.checks import InputError
-from jaxnn.optimizers import take_apart_update
-from jaxnn.portable import Program
-from jaxnn.step import TrainState, TrainStep
+from jaxnn.training.batching import Batch
+from jaxnn.training.constant_hoisting import Program
+from jaxnn.training.optimizers import take_apart_update
+from jaxnn.training.train_step import TrainState, TrainStep
 from jaxnn.types import Layer, Loss, split_running
 
 

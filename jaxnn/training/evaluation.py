@@ -10,9 +10,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, PyTree
 
-from jaxnn.batches import Batch, as_batch, check_stream, is_stream, on_device, rows_of
 from jaxnn.checks import InputError, check_finite, check_not_empty, check_positive_int
-from jaxnn.metrics import Metric, find
+from jaxnn.training.batching import Batch, as_batch, check_stream, is_stream, on_device, rows_of
+from jaxnn.training.metrics import Metric, find
 from jaxnn.types import Layer, Loss, Params, check_input
 
 ROWS = 1024  # a batch, unless told otherwise

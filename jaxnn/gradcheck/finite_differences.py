@@ -1,6 +1,6 @@
 """Central finite differences in float64, the arbiter that knows no calculus.
 
-Small problems are compared Jacobian against Jacobian. In large ones each leaf is probed along a few
+Small claims are compared Jacobian against Jacobian. In large ones each leaf is probed along a few
 random directions, which a wrong entry anywhere in the leaf disturbs. A direction along which the
 slope jumps within one step crosses a kink; it proves nothing about a derivative, and is left out.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from jaxnn.problem import Floats, Problem
+from jaxnn.gradcheck.vjp_claim import Claim, Floats
 
 STEP = 1e-5  # the error of the five-point difference, O(step⁴) + O(ε / step), is then near 1e-11
 FULL_JACOBIAN = 4096  # entries; above it, random projections
@@ -32,7 +32,7 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    problem: Problem,
+    claim: Claim,
     floats: Floats,
     dy: PyTree,
     random: np.random.Generator,
@@ -40,41 +40,41 @@ def compare(
     """Set the derivatives that the backward claims beside the differences of the forward, leaf by leaf.
 
     Args:
-        problem: the function and its claimed backward.
+        claim: the function and its claimed backward.
         floats: where to differentiate, in float64.
         dy: a cotangent, for the projections.
         random: draws the directions.
     """
     outputs = sum(leaf.size for leaf in jax.tree.leaves(dy))
     if outputs * sum(leaf.size for leaf in floats) <= FULL_JACOBIAN:
-        return _full_jacobian(problem, floats, dy)
-    return _projections(problem, floats, dy, random)
+        return _full_jacobian(claim, floats, dy)
+    return _projections(claim, floats, dy, random)
 
 
-def _full_jacobian(problem: Problem, floats: Floats, dy: PyTree) -> Comparison:
+def _full_jacobian(claim: Claim, floats: Floats, dy: PyTree) -> Comparison:
     flat_dy, restore_dy = ravel_pytree(dy)
     point, restore = ravel_pytree(floats)
-    rows = jax.jit(jax.vmap(lambda e: problem.claimed(floats, restore_dy(e))))(np.eye(flat_dy.size))
+    rows = jax.jit(jax.vmap(lambda e: claim.by_hand(floats, restore_dy(e))))(np.eye(flat_dy.size))
     by_hand = np.concatenate([np.asarray(leaf).reshape(flat_dy.size, -1) for leaf in rows], axis=1).T
 
     @jax.jit
     def shifted(step: Array) -> Float[Array, "inputs outputs"]:
         return jax.lax.map(
-            lambda i: ravel_pytree(problem.value(restore(point.at[i].add(step))))[0], jnp.arange(point.size)
+            lambda i: ravel_pytree(claim.value(restore(point.at[i].add(step))))[0], jnp.arange(point.size)
         )
 
     return _split(by_hand, *_central(shifted), [leaf.size for leaf in floats])
 
 
 def _projections(
-    problem: Problem,
+    claim: Claim,
     floats: Floats,
     dy: PyTree,
     random: np.random.Generator,
 ) -> Comparison:
     flat_dy = ravel_pytree(dy)[0]
     along = [jnp.asarray(random.standard_normal((PROJECTIONS, *leaf.shape))) for leaf in floats]
-    gradient = jax.jit(problem.claimed)(floats, dy)
+    gradient = jax.jit(claim.by_hand)(floats, dy)
     by_hand = np.concatenate([jnp.tensordot(v, d, d.ndim) for v, d in zip(along, gradient, strict=True)])
 
     @jax.jit
@@ -83,7 +83,7 @@ def _projections(
             moved, direction = leaf_and_direction
             shifts = [step * (moved == i) * v[direction] for i, v in enumerate(along)]
             return (
-                ravel_pytree(problem.value([leaf + shift for leaf, shift in zip(floats, shifts, strict=True)]))[0]
+                ravel_pytree(claim.value([leaf + shift for leaf, shift in zip(floats, shifts, strict=True)]))[0]
                 @ flat_dy
             )
 

@@ -1,6 +1,6 @@
 """Many networks in one program: seeds, hyperparameters, initial scales and folds as a batch axis.
 
-M members, n rows. Each member is trained as :func:`jaxnn.train.fit` would train it alone, with its
+M members, n rows. Each member is trained as :func:`jaxnn.training.fit.fit` would train it alone, with its
 own parameters, optimizer, shuffles and dropout.
 """
 
@@ -21,24 +21,24 @@ from jax import lax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from jaxnn.backprop import Method
-from jaxnn.batches import Batch, as_batch, is_stream, rows_of
-from jaxnn.checkpoint import Checkpoints, as_checkpoints
 from jaxnn.checks import InputError, check_choice, check_finite
-from jaxnn.compiled import Plan, make_plan
-from jaxnn.evaluation import ROWS, Scorer, check_rows, check_targets, in_batches, make_scorer, results, score
-from jaxnn.loop import Callback, Loop
-from jaxnn.metrics import probabilities
-from jaxnn.optimizers import take_apart_init
-from jaxnn.portable import Program
-from jaxnn.sources import Members
-from jaxnn.step import TrainState, train_step
-from jaxnn.train import Fit, check_batch_size, check_counts, describe_run, losing_nothing
+from jaxnn.training.batching import Batch, as_batch, is_stream, rows_of
+from jaxnn.training.checkpoint import Checkpoints, as_checkpoints
+from jaxnn.training.compiled_loops import Plan, make_plan
+from jaxnn.training.constant_hoisting import Program
+from jaxnn.training.evaluation import ROWS, Scorer, check_rows, check_targets, in_batches, make_scorer, results, score
+from jaxnn.training.feeds import Members
+from jaxnn.training.fit import Fit, check_batch_size, check_counts, describe_run, losing_nothing
+from jaxnn.training.loop import Callback, Loop
+from jaxnn.training.metrics import probabilities
+from jaxnn.training.optimizers import take_apart_init
+from jaxnn.training.train_step import TrainState, train_step
 from jaxnn.types import Layer, Loss, Params, join_running, split_running
 
 
 @dataclasses.dataclass(frozen=True)
 class Population:
-    """Trained networks, indexed by member: ``population[3]`` is a :class:`jaxnn.train.Fit`.
+    """Trained networks, indexed by member: ``population[3]`` is a :class:`jaxnn.training.fit.Fit`.
 
     Attributes:
         net: the network.
@@ -137,7 +137,7 @@ def fit_population(
             ``optax.inject_hyperparams(optax.adam)(learning_rate=1e-3)`` a "learning_rate".
         initial_scale: a factor a member, (M,), on its initial weights (the arrays of two axes or more).
         weights: how much each row counts for each member, (M, n): 0 for the rows that a fold holds out.
-        epochs: as of :func:`jaxnn.train.fit`; so are all others that are not named here.
+        epochs: as of :func:`jaxnn.training.fit.fit`; so are all others that are not named here.
         steps: see there.
         batch_size: see there.
         validation: see there.

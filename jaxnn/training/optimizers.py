@@ -1,4 +1,4 @@
-"""Optimizers of optax as programs: the formula apart from its numbers, see :mod:`jaxnn.portable`."""
+"""Optimizers of optax as programs: the formula apart from its numbers, see :mod:`jaxnn.training.constant_hoisting`."""
 
 import functools
 from typing import Any
@@ -9,7 +9,7 @@ import optax
 from jaxtyping import PyTree
 
 from jaxnn.checks import InputError
-from jaxnn.portable import Program, take_apart
+from jaxnn.training.constant_hoisting import Program, take_apart
 from jaxnn.types import Params
 
 

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn.batches import Batch, Stack, ahead, epoch_order, on_device, rows_of, shuffle_seeds
-from jaxnn.compiled import (
+from jaxnn.training.batching import Batch, Stack, ahead, epoch_order, on_device, rows_of, shuffle_seeds
+from jaxnn.training.compiled_loops import (
     Chunk,
     Plan,
     train_members,
@@ -22,7 +22,7 @@ from jaxnn.compiled import (
     train_stack,
     train_stack_in_place,
 )
-from jaxnn.step import TrainState
+from jaxnn.training.train_step import TrainState
 
 SECONDS = 0.5  # how long one compiled call should last
 STEPS = 1024  # how many steps' worth of epochs a call may take at once
@@ -199,7 +199,7 @@ class Stream:
     Args:
         plan: the compiled loop's.
         numbers: the optimizer's.
-        items: what :func:`jaxnn.batches.stacks` yields.
+        items: what :func:`jaxnn.training.batching.stacks` yields.
         position: the step that the first of them starts at.
         keep: whether to keep the state before each call, to go back to.
     """

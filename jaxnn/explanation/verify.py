@@ -10,41 +10,41 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn.checks import InputError
-from jaxnn.explanation.evaluate import evaluate
-from jaxnn.explanation.expressions import refs
-from jaxnn.explanation.tape import Step, Tape, make_tape
-from jaxnn.trace import Stage, Trace, named
+from jaxnn.explanation.equations import Equations, Step, equations_of
+from jaxnn.explanation.language.evaluate import evaluate
+from jaxnn.explanation.language.expressions import refs
+from jaxnn.tracing import Stage, Trace, named
 from jaxnn.types import split_running
 
 CLOSE = 1e-2  # of an array's largest entry: a wrong formula is further off, a rounded result nearer
 ROUNDING = 1e-6  # of the largest number that goes into a formula: what cancels has no larger digits
 
 
-def make_true_tape(trace: Trace) -> Tape:
+def verified_equations(trace: Trace) -> Equations:
     """Write a trace as equations that hold.
 
     Raises:
         InputError: for a formula that does not give what its layer gives, or one that is missing.
     """
-    tape = make_tape(trace)
-    for step in tape.steps:
+    equations = equations_of(trace)
+    for step in equations.steps:
         if _is_foreign(step.op):
-            _check_value(tape, step)
+            _check_value(equations, step)
     for stage in (stage for top in trace.stages for stage in top):
         if _is_foreign(stage.layer):
-            _check_complete(tape, stage.path, stage.layer, _wanted(stage))
+            _check_complete(equations, stage.path, stage.layer, _wanted(stage))
     if _is_foreign(trace.loss):
-        _check_complete(tape, "loss", trace.loss, ("J", *named("dy", trace.dprediction)))
-    return tape
+        _check_complete(equations, "loss", trace.loss, ("J", *named("dy", trace.dprediction)))
+    return equations
 
 
 def _is_foreign(op: Any) -> bool:
     return type(op).__module__.partition(".")[0] != "jaxnn"
 
 
-def _check_value(tape: Tape, step: Step) -> None:
-    given, stated = np.asarray(tape.values[step.defines], float), evaluate(step.renamed, tape.values)
-    terms = (_largest(tape.values[ref.name]) for ref in refs(step.renamed.body))
+def _check_value(equations: Equations, step: Step) -> None:
+    given, stated = np.asarray(equations.values[step.defines], float), evaluate(step.renamed, equations.values)
+    terms = (_largest(equations.values[ref.name]) for ref in refs(step.renamed.body))
     allowed = CLOSE * _largest(given) + ROUNDING * max(terms, default=0.0)
     differs = ~np.isclose(stated, given, rtol=0, atol=allowed, equal_nan=True)
     if differs.any():
@@ -69,10 +69,10 @@ def _wanted(stage: Stage) -> Iterator[str]:
     yield from (f"d{name}" for name in named("", split_running(stage.params)[0]))
 
 
-def _check_complete(tape: Tape, path: str, op: Any, wanted: Any) -> None:
-    if path in tape.silent:
+def _check_complete(equations: Equations, path: str, op: Any, wanted: Any) -> None:
+    if path in equations.silent:
         return
-    ids = next((step.ids for step in tape.steps if step.path == path), {})
-    missing = [name for name in wanted if name in ids and ids[name] not in tape.by_definition]
+    ids = next((step.ids for step in equations.steps if step.path == path), {})
+    missing = [name for name in wanted if name in ids and ids[name] not in equations.by_definition]
     if missing or not ids:
         raise InputError(f"explain: expected the formulas of {op!r} to define {', '.join(missing) or 'y'}.")

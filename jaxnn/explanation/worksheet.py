@@ -6,9 +6,9 @@ import jax
 import numpy as np
 
 from jaxnn.checks import InputError
+from jaxnn.explanation.equations import equations_of
 from jaxnn.explanation.labels import allowed_integers
-from jaxnn.explanation.tape import make_tape
-from jaxnn.trace import Trace, trace
+from jaxnn.tracing import Trace, trace
 from jaxnn.types import join_running, split_running
 
 DRAWS = 20  # at most; with few numbers to draw, the samples may have to be alike
@@ -27,7 +27,7 @@ def redraw(done: Trace, seed: int) -> Trace:
     if done.key is not None:
         raise InputError("explain: expected a trace at inference for a seed, got one in training mode.")
     random = np.random.default_rng(seed)
-    allowed = allowed_integers(make_tape(done), done.loss)
+    allowed = allowed_integers(equations_of(done), done.loss)
 
     def draw(name: str, array: np.ndarray) -> np.ndarray:
         if np.issubdtype(array.dtype, np.floating):

@@ -1,7 +1,7 @@
 """Training: a network, a loss, an optimizer and data in; a trained state and its history out.
 
-The steps are those of :func:`jaxnn.step.train_step`, run in compiled calls of many steps each; what
-happens between the calls is in :mod:`jaxnn.loop`.
+The steps are those of :func:`jaxnn.training.train_step.train_step`, run in compiled calls of many steps each; what
+happens between the calls is in :mod:`jaxnn.training.loop`.
 """
 
 import dataclasses
@@ -20,15 +20,16 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxnn import notebook
 from jaxnn.backprop import Method
-from jaxnn.batches import Batch, as_batch, check_stream, is_stream, rows_of, stacks
-from jaxnn.checkpoint import Checkpoints, as_checkpoints
 from jaxnn.checks import InputError, check_positive_int
-from jaxnn.compiled import Plan, make_plan
-from jaxnn.evaluation import ROWS, Scorer, check_targets, evaluate, make_scorer, predict
-from jaxnn.loop import Callback, EarlyStopping, Loop, NotFiniteError
-from jaxnn.sources import Rows, Stream
-from jaxnn.step import TrainState, init_state, train_step
-from jaxnn.types import Layer, Loss, Params, to_json
+from jaxnn.training.batching import Batch, as_batch, check_stream, is_stream, rows_of, stacks
+from jaxnn.training.checkpoint import Checkpoints, as_checkpoints
+from jaxnn.training.compiled_loops import Plan, make_plan
+from jaxnn.training.evaluation import ROWS, Scorer, check_targets, evaluate, make_scorer, predict
+from jaxnn.training.feeds import Rows, Stream
+from jaxnn.training.loop import Callback, EarlyStopping, Loop, NotFiniteError
+from jaxnn.training.train_step import TrainState, init_state, train_step
+from jaxnn.types import Layer, Loss, Params
+from jaxnn.values import to_json
 
 STREAM_EVERY = 100  # steps between two records of a stream that is not counted in epochs
 
@@ -55,11 +56,11 @@ class Fit:
     stopped: str
 
     def predict(self, x: PyTree, *, batch_size: int = ROWS) -> PyTree:
-        """Run the network in inference mode, see :func:`jaxnn.evaluation.predict`."""
+        """Run the network in inference mode, see :func:`jaxnn.training.evaluation.predict`."""
         return predict(self.net, self.params, x, batch_size=batch_size)
 
     def evaluate(self, data: Any, *, metrics: Any = (), batch_size: int = ROWS) -> dict[str, float]:
-        """Score the network, see :func:`jaxnn.evaluation.evaluate`."""
+        """Score the network, see :func:`jaxnn.training.evaluation.evaluate`."""
         return evaluate(self.net, self.loss, self.params, data, metrics=metrics, batch_size=batch_size)
 
     def _repr_html_(self) -> str:
@@ -131,12 +132,12 @@ def fit(
         key: a PRNG key, for the parameters, the shuffles and dropout; not needed with ``state``.
         params: parameters to start from, instead of new ones.
         state: the state to go on from; its steps count among ``epochs`` and ``steps``.
-        validation: data to score after each record, as for :func:`jaxnn.evaluation.evaluate`.
-        metrics: names or functions, for validation; see :func:`jaxnn.evaluation.evaluate`.
+        validation: data to score after each record, as for :func:`jaxnn.training.evaluation.evaluate`.
+        metrics: names or functions, for validation; see :func:`jaxnn.training.evaluation.evaluate`.
         every: steps between two records of the history. By default an epoch; 100 for a stream without epochs.
-        callbacks: functions of an :class:`jaxnn.loop.Event`, called after each record; True stops.
+        callbacks: functions of an :class:`jaxnn.training.loop.Event`, called after each record; True stops.
         early_stopping: when to stop before the end.
-        checkpoint: where to save and to resume from: a folder, or :class:`jaxnn.checkpoint.Checkpoints`.
+        checkpoint: where to save and to resume from: a folder, or :class:`jaxnn.training.checkpoint.Checkpoints`.
         method: "hand" for the derived backward passes, "auto" for ``jax.grad``.
         precision: "bfloat16" to compute the passes in it, while parameters and optimizer keep theirs.
         shuffle: whether to draw a new order of the rows each epoch.

@@ -21,8 +21,8 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxnn import notebook
-from jaxnn.differences import Comparison, compare
-from jaxnn.problem import Floats, Problem, WrongForm, cast, relative_errors, state_problem
+from jaxnn.gradcheck.finite_differences import Comparison, compare
+from jaxnn.gradcheck.vjp_claim import Claim, Floats, WrongForm, cast, relative_errors, state_claim
 from jaxnn.types import AnyArray, Layer, Loss
 
 AUTODIFF_TOLERANCE = 1e-12  # in float64; in a narrower dtype, a thousand units of its rounding
@@ -144,11 +144,9 @@ def certify(
     """
     with jax.enable_x64(True):
         dtype = jnp.dtype(dtype)
-        problem = state_problem(
-            "certify", op, x, target, params=params, weights=weights, key=key, dtype=dtype, seed=seed
-        )
+        claim = state_claim("certify", op, x, target, params=params, weights=weights, key=key, dtype=dtype, seed=seed)
         try:
-            rows, comparison = _compare(problem, dtype, np.random.default_rng(seed + 1))
+            rows, comparison = _compare(claim, dtype, np.random.default_rng(seed + 1))
         except WrongForm as finding:
             raise CertificateError(str(finding)) from None
     device = jax.devices()[0]
@@ -168,21 +166,21 @@ def certify(
     return certificate
 
 
-def _compare(problem: Problem, dtype: Any, random: np.random.Generator) -> tuple[tuple[Row, ...], Comparison]:
-    floats, dy = problem.floats, problem.random_dy(random)
+def _compare(claim: Claim, dtype: Any, random: np.random.Generator) -> tuple[tuple[Row, ...], Comparison]:
+    floats, dy = claim.floats, claim.random_dy(random)
 
     @jax.jit
     def compiled(floats: Floats, dy: PyTree, half: tuple[Floats, PyTree]) -> tuple[Floats, Floats, Floats]:
         pair = jax.tree.map(lambda *copies: jnp.stack(copies), half, (floats, dy))
-        mapped = [leaf[1] for leaf in jax.vmap(problem.claimed)(*pair)]
-        return problem.autodiff(floats, dy), problem.claimed(floats, dy), mapped
+        mapped = [leaf[1] for leaf in jax.vmap(claim.by_hand)(*pair)]
+        return claim.autodiff(floats, dy), claim.by_hand(floats, dy), mapped
 
     half = jax.tree.map(lambda a: np.asarray(a) * np.asarray(0.5, a.dtype), (floats, dy))
     autodiff, *by_hand = compiled(floats, dy, half)
-    by_hand.append(problem.claimed(floats, dy))  # op by op
+    by_hand.append(claim.by_hand(floats, dy))  # op by op
     vs_autodiff = np.max([relative_errors(leaves, autodiff) for leaves in by_hand], axis=0)
 
-    comparison = compare(problem, cast(floats, jnp.float64), cast(dy, jnp.float64), random)
+    comparison = compare(claim, cast(floats, jnp.float64), cast(dy, jnp.float64), random)
     vs_differences = relative_errors(comparison.by_hand, comparison.by_differences)
     tolerance = AUTODIFF_TOLERANCE if dtype == jnp.float64 else 1e3 * float(jnp.finfo(dtype).eps)
     rows = tuple(
@@ -193,7 +191,7 @@ def _compare(problem: Problem, dtype: Any, random: np.random.Generator) -> tuple
             vs_differences=float(error),
             passed=bool(auto_error <= tolerance and error <= DIFFERENCES_TOLERANCE),
         )
-        for name, gradient, auto_error, error in zip(problem.names, autodiff, vs_autodiff, vs_differences, strict=True)
+        for name, gradient, auto_error, error in zip(claim.names, autodiff, vs_autodiff, vs_differences, strict=True)
     )
     return rows, comparison
 

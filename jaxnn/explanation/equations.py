@@ -13,10 +13,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from jaxnn.explanation.evaluate import evaluate
-from jaxnn.explanation.expressions import Equation, Index, Num, Ref, parse, refs, rename, replace
+from jaxnn.explanation.language.evaluate import evaluate
+from jaxnn.explanation.language.expressions import Equation, Index, Num, Ref, parse, refs, rename, replace
 from jaxnn.formulas import Formulas, formulas_of
-from jaxnn.trace import Stage, Trace, named, same_arrays
+from jaxnn.tracing import Stage, Trace, named, same_arrays
 
 Direction = Literal["forward", "backward"]
 
@@ -57,7 +57,7 @@ class Step(NamedTuple):
 
 
 @dataclasses.dataclass
-class Tape:
+class Equations:
     """All equations of a trace.
 
     Attributes:
@@ -99,21 +99,21 @@ class Tape:
         return values
 
 
-def make_tape(trace: Trace) -> Tape:
+def equations_of(trace: Trace) -> Equations:
     """Write a whole trace as equations, the loss included."""
-    tape = Tape()
+    equations = Equations()
     last = len(trace.stages) - 1
     names = [
         _Ends(f"y@{i}" if i else "x", f"y@{i + 1}", f"dy@{i + 1}", f"dy@{i}" if i else "dx") for i in range(last + 1)
     ]
-    _name_input(tape, "x", trace.x)
-    chapters = [_Chapter(tape, stage, str(i + 1), names[i]) for i, stage in enumerate(trace.stages)]
+    _name_input(equations, "x", trace.x)
+    chapters = [_Chapter(equations, stage, str(i + 1), names[i]) for i, stage in enumerate(trace.stages)]
     for chapter in chapters:
         chapter.forward()
-    _loss(tape, trace, names[last])
+    _loss(equations, trace, names[last])
     for chapter in reversed(chapters):
         chapter.backward()
-    return tape
+    return equations
 
 
 class _Ends(NamedTuple):
@@ -131,23 +131,23 @@ def _joined(root: str, name: str) -> str:
     return root if bare == name and name in ("x", "y", "dx", "dy") else f"{root}.{name}"
 
 
-def _name_input(tape: Tape, root: str, x: Any) -> None:
+def _name_input(equations: Equations, root: str, x: Any) -> None:
     for name, array in named("x", x).items():
-        tape.free[_joined(root, name)] = "input"
-        tape.values[_joined(root, name)] = np.asarray(array)
+        equations.free[_joined(root, name)] = "input"
+        equations.values[_joined(root, name)] = np.asarray(array)
 
 
 class _Chapter:
     """One layer's equations, with those of the layers inside it."""
 
-    def __init__(self, tape: Tape, stage: Stage, number: str, ends: _Ends) -> None:
-        self.tape, self.stage, self.number, self.ends = tape, stage, number, ends
+    def __init__(self, equations: Equations, stage: Stage, number: str, ends: _Ends) -> None:
+        self.equations, self.stage, self.number, self.ends = equations, stage, number, ends
         self.stated: Formulas | None = formulas_of(stage.layer, stage.x, stage.cache)
         self.ids = self._ids()
         self.children = self._children()
-        tape.paths[number] = stage.path
+        equations.paths[number] = stage.path
         if self.stated is None and not self.children:
-            tape.silent.append(stage.path)
+            equations.silent.append(stage.path)
 
     def forward(self) -> None:
         """Write the equations of the forward pass, each child's when they are first needed."""
@@ -159,37 +159,37 @@ class _Chapter:
 
     def _write(self, direction: Direction, prefix: str, turn: Any, children: "list[_Chapter]") -> None:
         if self.stated is None and not children:
-            self.tape.gaps.append((direction, len(self.tape.steps), self.stage.path))
+            self.equations.gaps.append((direction, len(self.equations.steps), self.stage.path))
         waiting = list(children)
         for line in _lines(self.stated, direction):
             mentioned = set(re.findall(rf"\b{prefix}(\d+)\b", line)) if self.stated and self.children else set()
             for child in [child for child in waiting if child.number.rpartition(".")[2] in mentioned]:
                 waiting.remove(child)
                 turn(child)
-            _write_equation(self.tape, (self.stage.path, self.number, direction), line, self.ids, self.stage.layer)
+            _write_equation(self.equations, (self.stage.path, self.number, direction), line, self.ids, self.stage.layer)
         for child in waiting:
             turn(child)
 
     def _ids(self) -> dict[str, str]:
         """Name what the layer speaks of, and put the numbers of the trace beside the names."""
-        stage, tape, ids = self.stage, self.tape, {}
+        stage, equations, ids = self.stage, self.equations, {}
         for root, tree in (("x", stage.x), ("y", stage.y), ("dy", stage.dy), ("dx", stage.dx)):
             for field, array in named(root, tree).items():
                 name = f"d{field}" if root == "dx" and field != "dx" else field
                 ids[name] = _joined(getattr(self.ends, root), name)
                 if root in ("y", "dx"):
-                    tape.values.setdefault(ids[name], np.asarray(array))
+                    equations.values.setdefault(ids[name], np.asarray(array))
         for name, array in named("", stage.params).items():
             if stage.inner and not (self.stated and re.search(rf"\b{name}\b", self.stated.forward)):
                 continue  # a child's
             ids |= {name: f"{name}@{self.number}", f"d{name}": f"d{name}@{self.number}"}
-            tape.values[ids[name]] = np.asarray(array)
-            tape.free[ids[name]] = "parameter"
-            tape.values[ids[f"d{name}"]] = np.asarray(named("", stage.dparams)[name])
+            equations.values[ids[name]] = np.asarray(array)
+            equations.free[ids[name]] = "parameter"
+            equations.values[ids[f"d{name}"]] = np.asarray(named("", stage.dparams)[name])
         for name, array in (self.stated.given if self.stated else {}).items():
             ids[name] = f"{name}@{self.number}"
-            tape.values[ids[name]] = np.asarray(array)
-            tape.free[ids[name]] = "given"
+            equations.values[ids[name]] = np.asarray(array)
+            equations.free[ids[name]] = "given"
         return ids
 
     def _children(self) -> "list[_Chapter]":
@@ -200,7 +200,9 @@ class _Chapter:
             between = [self.ends.x, *(f"y@{number}.{k + 1}" for k in range(len(stages) - 1)), self.ends.y]
             back = [self.ends.dx, *(f"dy@{number}.{k + 1}" for k in range(len(stages) - 1)), self.ends.dy]
             return [
-                _Chapter(self.tape, s, f"{number}.{k + 1}", _Ends(between[k], between[k + 1], back[k + 1], back[k]))
+                _Chapter(
+                    self.equations, s, f"{number}.{k + 1}", _Ends(between[k], between[k + 1], back[k + 1], back[k])
+                )
                 for k, s in enumerate(stages)
             ]
         children = []
@@ -210,7 +212,7 @@ class _Chapter:
                 ends = ends._replace(x=self.ends.x)
             if not re.search(rf"^dy{k}\b", self.stated.backward, re.MULTILINE):
                 ends = ends._replace(dy=self.ends.dy)
-            children.append(_Chapter(self.tape, s, f"{number}.{k}", ends))
+            children.append(_Chapter(self.equations, s, f"{number}.{k}", ends))
             self.ids |= {f"x{k}": ends.x, f"f{k}": ends.y, f"dy{k}": ends.dy, f"df{k}": ends.dx}
         return children
 
@@ -229,19 +231,21 @@ def _lines(stated: Formulas | None, direction: Direction) -> list[str]:
     return [line for line in lines if line.strip()]
 
 
-def _write_equation(tape: Tape, where: tuple[str, str, Direction], line: str, ids: dict[str, str], op: Any) -> None:
+def _write_equation(
+    equations: Equations, where: tuple[str, str, Direction], line: str, ids: dict[str, str], op: Any
+) -> None:
     """Write one line that a layer or loss states; what only formulas speak of gets its identity and value here."""
     path, number, direction = where
     settings = {name: value for name, value in _settings(op).items() if name not in ids}
-    shapes = {name: np.shape(tape.values[key]) for name, key in ids.items() if key in tape.values}
+    shapes = {name: np.shape(equations.values[key]) for name, key in ids.items() if key in equations.values}
     equation = parse(line, shapes | dict.fromkeys(settings, ()))
     body = replace(equation.body, lambda ref: Num(settings[ref.name]) if ref.name in settings else ref)
     equation = equation._replace(body=body)
     ids.setdefault(equation.name, f"{equation.name}@{number or 'loss'}")
     step = Step(path, number, direction, equation, ids, op)
-    if step.defines not in tape.values:
-        tape.values[step.defines] = evaluate(step.renamed, tape.values)
-    tape.steps.append(step)
+    if step.defines not in equations.values:
+        equations.values[step.defines] = evaluate(step.renamed, equations.values)
+    equations.steps.append(step)
 
 
 def _settings(op: Any) -> dict[str, float]:
@@ -251,22 +255,22 @@ def _settings(op: Any) -> dict[str, float]:
     return {name: value for name, value in fields.items() if type(value) in (int, float)}
 
 
-def _loss(tape: Tape, trace: Trace, ends: _Ends) -> None:
-    tape.values |= {"t": np.asarray(trace.target), "J": np.asarray(trace.value)}
-    tape.free["t"] = "target"
+def _loss(equations: Equations, trace: Trace, ends: _Ends) -> None:
+    equations.values |= {"t": np.asarray(trace.target), "J": np.asarray(trace.value)}
+    equations.free["t"] = "target"
     stated = formulas_of(trace.loss, trace.dprediction, trace.target)  # dJ/dy: shaped like the prediction
     for name, array in named("dy", trace.dprediction).items():
-        tape.values.setdefault(_joined(ends.dy, name), np.asarray(array))
+        equations.values.setdefault(_joined(ends.dy, name), np.asarray(array))
     if stated is None:
-        tape.silent.append("loss")
-        tape.gaps += [("forward", len(tape.steps), "loss"), ("backward", len(tape.steps), "loss")]
+        equations.silent.append("loss")
+        equations.gaps += [("forward", len(equations.steps), "loss"), ("backward", len(equations.steps), "loss")]
         return
     ids = {"y": ends.y, "dy": ends.dy, "t": "t", "J": "J"} | {name: f"{name}@loss" for name in stated.given}
     for name, array in stated.given.items():
-        tape.values[ids[name]], tape.free[ids[name]] = np.asarray(array), "given"
+        equations.values[ids[name]], equations.free[ids[name]] = np.asarray(array), "given"
     for direction in ("forward", "backward"):
         for line in _lines(stated, direction):
-            _write_equation(tape, ("loss", "", direction), line, ids, trace.loss)
+            _write_equation(equations, ("loss", "", direction), line, ids, trace.loss)
 
 
 # ── Names for the blackboard ────────────────────────────────────────────────────────────────────
@@ -288,14 +292,14 @@ class Parts(NamedTuple):
     is_slope: bool
 
 
-def parts_of(tape: Tape, identity: str) -> Parts:
+def parts_of(equations: Equations, identity: str) -> Parts:
     """Take an identity apart: ``dh1@3`` is the derivative by h, at the second step, in layer 3."""
     base, _, number = identity.partition("@")
     if number and (inner := re.fullmatch(r"(f|x|dy|df)(\d+)", base)):  # of a layer inside a combinator
         name = {"f": "y", "dy": "y", "df": "x"}.get(inner[1], "x")
         return Parts(name, f"{number}.{inner[2]}", None, inner[1].startswith("d"))
     of = f"{base[1:]}@{number}" if number else base[1:]
-    is_slope = base.startswith("d") and (of in tape.values or of in ("x", "y"))
+    is_slope = base.startswith("d") and (of in equations.values or of in ("x", "y"))
     base = base[1:] if is_slope else base
     timed = re.fullmatch(r"(\D+?)(\d+)", base)
     name = (timed[1] if timed else base).replace("_", " ").replace(".", " ")

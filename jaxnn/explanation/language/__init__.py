@@ -1,0 +1,1 @@
+"""The language of formulas: read, evaluated, written out entry by entry, and printed."""
