@@ -12,34 +12,11 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "jaxnn"
 
 # each may import only from those before it; a package counts as one
-ORDER = """
-    checks formulas notebook numerics progress types values layers losses compose networks backprop descent neuron
-    data tracing mlp_columns summarize serialization gradcheck training plots explanation
-""".split()  # fmt: skip
-    "checks",
-    "formulas",
-    "notebook",
-    "numerics",
-    "progress",
-    "types",
-    "values",
-    "layers",
-    "losses",
-    "compose",
-    "networks",
-    "backprop",
-    "descent",
-    "neuron",
-    "data",
-    "tracing",
-    "mlp_columns",
-    "summarize",
-    "serialization",
-    "gradcheck",
-    "training",
-    "plots",
-    "explanation",
-]
+ORDER = [
+    "checks", "formulas", "notebook", "numerics", "progress", "types", "values", "layers", "losses", "compose",
+    "networks", "backprop", "descent", "neuron", "data", "tracing", "mlp_columns", "summarize", "serialization",
+    "gradcheck", "training", "plots", "explanation",
+]  # fmt: skip
 
 
 def name_of(path):
