@@ -6,6 +6,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -14,13 +15,17 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxnn.checks import (
     InputError,
+    check_bool,
     check_choice,
     check_finite,
     check_not_empty,
     check_same_length,
+    check_weights,
+    has_finite_sum,
     is_concrete,
+    is_kind,
 )
-from jaxnn.types import AnyArray, Layer, Loss, Params, advance, check_input
+from jaxnn.types import AnyArray, Layer, Loss, Params, Static, check_input, update_running
 
 Method = Literal["hand", "auto"]
 
@@ -32,6 +37,7 @@ class ValueAndGrad:
     net: Layer
     loss: Loss
     method: Method
+    check: bool = True
 
     def __call__(
         self,
@@ -54,10 +60,25 @@ class ValueAndGrad:
             InputError: for arrays that do not fit the network or the loss; and, outside of ``jit``,
                 for values that are not finite or labels outside the loss's domain.
         """
-        x, target = jax.tree.map(jnp.asarray, (x, target))
-        if is_concrete(params, x, target, weights):
-            _check_batch(self.net, self.loss, params, x, target, key)
-        return _value_and_grad(self.method, self.net, self.loss, params, x, target, weights, key)
+        checked = self.check and is_concrete(params, x, target, weights)
+        if checked:
+            check_lengths_alike(x, target)
+        value, dparams, seen = _value_and_grad(
+            self.net, self.loss, self.method, checked, params, x, target, weights, key
+        )
+        if checked:
+            self._check_values(x, target, weights, seen)
+        return value, dparams
+
+    def _check_values(self, x: PyTree, target: AnyArray, weights: Any, seen: "_Seen") -> None:
+        """Check what cannot be seen inside of a compiled program: labels, tokens, lengths."""
+        check_input(self.net, x)
+        if not seen.finite:  # only then are all numbers gone through, to name the one
+            check_finite("value_and_grad", "x", x)
+            check_finite("value_and_grad", "target", target)
+        self.loss.check(seen.output.value.tree, target)
+        if weights is not None:
+            check_weights("value_and_grad", weights)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,28 +92,43 @@ class Grad:
         return self.value_and_grad(*batch, **options)[1]
 
 
-def value_and_grad(net: Layer, loss: Loss, method: Method = "hand") -> ValueAndGrad:
+def value_and_grad(
+    net: Layer, loss: Loss, method: Method = "hand", *, check: bool = True
+) -> ValueAndGrad:
     """Make the compiled function ``(params, x, target) -> (J, dJ/dθ)``.
 
     Args:
         net: a layer or network.
         loss: a loss.
         method: "hand" for the derived backward passes, "auto" for ``jax.grad`` of the forward ones.
+        check: whether to check the values of each batch; shapes are checked in any case, once a shape.
 
     Raises:
         InputError: if ``net`` is not a layer, ``loss`` not a loss, or ``method`` is unknown.
     """
-    if not isinstance(net, Layer):
-        raise InputError(f"value_and_grad: expected net to be a layer, got {net!r}.")
-    if not isinstance(loss, Loss):
-        raise InputError(f"value_and_grad: expected loss to be a loss, got {loss!r}.")
+    check_network("value_and_grad", net, loss)
     check_choice("value_and_grad", "method", method, ("hand", "auto"))
-    return ValueAndGrad(net, loss, method)
+    check_bool("value_and_grad", "check", check)
+    return ValueAndGrad(net, loss, method, check)
 
 
-def grad(net: Layer, loss: Loss, method: Method = "hand") -> Grad:
+def grad(net: Layer, loss: Loss, method: Method = "hand", *, check: bool = True) -> Grad:
     """Make the function ``(params, x, target) -> dJ/dθ``: :func:`value_and_grad` without the value."""
-    return Grad(value_and_grad(net, loss, method))
+    return Grad(value_and_grad(net, loss, method, check=check))
+
+
+def check_network(who: str, net: Any, loss: Any) -> None:
+    """Check that there are a network and a loss, each an instance."""
+    if isinstance(net, type) or not isinstance(net, Layer):
+        raise InputError(f"{who}: expected net to be a layer, got {_named(net)}.")
+    if isinstance(loss, type) or not isinstance(loss, Loss):
+        raise InputError(f"{who}: expected loss to be a loss, got {_named(loss)}.")
+
+
+def _named(given: Any) -> str:
+    if isinstance(given, type):
+        return f"the class {given.__name__}; write {given.__name__}()"
+    return f"an array of shape {given.shape}" if hasattr(given, "shape") else repr(given)
 
 
 def apply(net: Layer, params: Params, x: PyTree, key: PRNGKeyArray | None = None) -> PyTree:
@@ -131,7 +167,9 @@ def _apply_backward(net: Layer, residuals: Any, dy: PyTree) -> tuple[Params, PyT
 
 
 _apply.defvjp(_apply_forward, _apply_backward)
-_apply_program = jax.jit(_apply, static_argnums=0)  # one program, where layer by layer would compile dozens
+_apply_program = jax.jit(
+    _apply, static_argnums=0
+)  # one program, where layer by layer would compile dozens
 
 
 # ── The two routes to the same gradient ─────────────────────────────────────────────────────────
@@ -143,50 +181,90 @@ class Pass(NamedTuple):
     Attributes:
         value: J, a scalar.
         dparams: dJ/dθ, like the parameters.
-        params: the parameters, their running statistics moved on by this batch.
+        params: the parameters, their running statistics updated by this batch.
+        prediction: the network's output.
     """
 
     value: Array
     dparams: Params
     params: Params
+    prediction: PyTree
 
 
-def run_pass(
-    method: Method, net: Layer, loss: Loss, params: Params, x: PyTree, target: AnyArray, weights: Any, key: Any
+Route = Callable[[Layer, Loss, Params, PyTree, AnyArray, Any, Any], Pass]
+
+
+def backpropagation(method: Method) -> Route:
+    """Return the route of a method: ``(net, loss, params, x, target, weights, key) -> Pass``."""
+    return by_hand if method == "hand" else by_autodiff
+
+
+def by_hand(
+    net: Layer, loss: Loss, params: Params, x: PyTree, target: AnyArray, weights: Any, key: Any
 ) -> Pass:
-    """Go forward and backward once, by either route: what training repeats."""
-    return {"hand": _by_hand, "auto": _by_autodiff}[method](net, loss, params, x, target, weights, key)
-
-
-def _by_hand(net: Layer, loss: Loss, params: Params, x: PyTree, target: AnyArray, weights: Any, key: Any) -> Pass:
+    """Go forward, and back by the hand-derived rules: what training repeats."""
     prediction, cache = net.forward(params, x, key)
     value, loss_cache = loss.forward(prediction, target, weights)
     dprediction = loss.backward(loss_cache)
     dparams, _ = net.backward(params, cache, dprediction)
-    return Pass(value, dparams, advance(net, params, cache))
+    return Pass(value, dparams, update_running(net, params, cache), prediction)
 
 
-def _by_autodiff(net: Layer, loss: Loss, params: Params, x: PyTree, target: AnyArray, weights: Any, key: Any) -> Pass:
-    def objective(params: Params) -> tuple[Array, Params]:
+def by_autodiff(
+    net: Layer, loss: Loss, params: Params, x: PyTree, target: AnyArray, weights: Any, key: Any
+) -> Pass:
+    """Go forward, and back by ``jax.grad`` of the same forward pass."""
+
+    def objective(params: Params) -> tuple[Array, tuple[Params, PyTree]]:
         prediction, cache = net.forward(params, x, key)
-        return loss.forward(prediction, target, weights)[0], advance(net, params, cache)
+        value, _ = loss.forward(prediction, target, weights)
+        return value, (update_running(net, params, cache), prediction)
 
-    (value, params), dparams = jax.value_and_grad(objective, has_aux=True)(params)
-    return Pass(value, dparams, params)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _value_and_grad(method: Method, net: Layer, loss: Loss, *batch: Any) -> tuple[Array, Params]:
-    value, dparams, _ = run_pass(method, net, loss, *batch)
-    return value, dparams
+    (value, (params, prediction)), dparams = jax.value_and_grad(objective, has_aux=True)(params)
+    return Pass(value, dparams, params, prediction)
 
 
-def _check_batch(net: Layer, loss: Loss, params: Params, x: PyTree, target: AnyArray, key: Any) -> None:
-    """Check the values of a batch, before they enter a compiled program and cannot be seen."""
+class _Output(NamedTuple):
+    """The shape and dtype of a network's output, as something that hashes."""
+
+    structure: Any
+    leaves: tuple[jax.ShapeDtypeStruct, ...]
+
+    @property
+    def tree(self) -> PyTree:
+        return jax.tree.unflatten(self.structure, self.leaves)
+
+
+class _Seen(NamedTuple):
+    """What the checks of a batch need to know: the network's output, and whether all numbers are finite."""
+
+    output: Static[_Output]
+    finite: Any
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _value_and_grad(
+    net: Layer,
+    loss: Loss,
+    method: Method,
+    checked: bool,
+    params: Params,
+    x: PyTree,
+    target: Any,
+    *more: Any,
+) -> tuple[Array, Params, _Seen]:
+    done = backpropagation(method)(net, loss, params, x, target, *more)
+    leaves, structure = jax.tree.flatten(done.prediction)
+    specs = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
+    numbers = [leaf for leaf in jax.tree.leaves((x, target)) if is_kind(leaf, jnp.floating)]
+    finite = (
+        jnp.stack([has_finite_sum(leaf) for leaf in numbers]).all() if checked and numbers else True
+    )
+    return done.value, done.dparams, _Seen(Static(_Output(structure, specs)), finite)
+
+
+def check_lengths_alike(x: PyTree, target: AnyArray) -> None:
+    """Check that there are samples, and as many targets."""
     rows = jax.tree.leaves(x)[0]
     check_not_empty("value_and_grad", "x", rows)
     check_same_length("value_and_grad", x=rows, target=target)
-    check_finite("value_and_grad", "x", x)
-    check_input(net, x)
-    check_finite("value_and_grad", "target", target)
-    loss.check(_apply_program.eval_shape(net, params, x, key), target)

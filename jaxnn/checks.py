@@ -37,7 +37,9 @@ def inside(step: str) -> Iterator[None]:
 
 def is_concrete(*arrays: Any) -> bool:
     """Whether all values can be looked at: not so for traced arrays, and for mere shapes."""
-    return not any(isinstance(leaf, jax.core.Tracer | jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(arrays))
+    return not any(
+        isinstance(leaf, jax.core.Tracer | jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(arrays)
+    )
 
 
 def check_concrete(who: Any, **arrays: Any) -> None:
@@ -67,8 +69,16 @@ def check_shape(who: Any, name: str, x: Any, expected: tuple[str | int, ...]) ->
         raise InputError(f"{who!s}: expected {name} of shape ({wanted}), got {shape}.")
 
 
+def is_kind(x: Any, kind: Any) -> bool:
+    """Whether an array, or a plain number, has a dtype of a kind such as ``jnp.floating``."""
+    dtype = x.dtype if hasattr(x, "dtype") else jnp.result_type(x)
+    return jnp.issubdtype(dtype, kind)
+
+
 def check_floating(who: Any, name: str, x: Any, like: Any = None) -> None:
     """Check that ``x`` has a floating dtype: that of ``like`` where it is given."""
+    if like is None and is_kind(x, jnp.floating):
+        return
     dtype = jnp.result_type(x)
     if like is not None and dtype != jnp.result_type(like):
         raise InputError(
@@ -81,7 +91,9 @@ def check_floating(who: Any, name: str, x: Any, like: Any = None) -> None:
 def check_like(who: Any, name: str, x: Any, like: Any, like_name: str) -> None:
     """Check that two arrays have one shape: a gradient must never be broadcast."""
     if jnp.shape(x) != jnp.shape(like):
-        raise InputError(f"{who!s}: expected {name} of shape {jnp.shape(like)}, like {like_name}, got {jnp.shape(x)}.")
+        raise InputError(
+            f"{who!s}: expected {name} of shape {jnp.shape(like)}, like {like_name}, got {jnp.shape(x)}."
+        )
 
 
 def check_finite(who: Any, name: str, tree: Any) -> None:
@@ -89,7 +101,7 @@ def check_finite(who: Any, name: str, tree: Any) -> None:
     if not is_concrete(tree):
         return
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating) or _has_finite_sum(leaf):
+        if not is_kind(leaf, jnp.floating) or bool(has_finite_sum(leaf)):
             continue
         values = np.asarray(leaf)
         if not (finite := np.isfinite(values)).all():
@@ -98,12 +110,12 @@ def check_finite(who: Any, name: str, tree: Any) -> None:
             raise InputError(f"{who!s}: expected finite {name}, got {values[first]} at {place}.")
 
 
-def _has_finite_sum(x: Any) -> bool:
+def has_finite_sum(x: Any) -> Any:
     """Whether the sum is finite, which says in one pass that all numbers are (overflow can only say no)."""
     if isinstance(x, jax.Array):
-        return bool(_finite_sum(x))  # where it lies, be it on an accelerator
+        return _finite_sum(x)  # where it lies, be it on an accelerator
     with np.errstate(all="ignore"):
-        return bool(np.isfinite(np.sum(x)))
+        return np.isfinite(np.sum(x))
 
 
 @jax.jit
@@ -114,7 +126,9 @@ def _finite_sum(x: jax.Array) -> jax.Array:
 def check_not_empty(who: Any, name: str, x: Any) -> None:
     """Check that a batch has at least one sample: the mean over none is not a number."""
     if 0 in jnp.shape(x):
-        raise InputError(f"{who!s}: expected {name} with at least one sample, got shape {jnp.shape(x)}.")
+        raise InputError(
+            f"{who!s}: expected {name} with at least one sample, got shape {jnp.shape(x)}."
+        )
 
 
 def check_same_length(who: Any, **arrays: Any) -> None:
@@ -137,11 +151,26 @@ def check_labels(who: Any, name: str, labels: Any, allowed: tuple[int, ...]) -> 
         raise InputError(f"{who!s}: expected {name} in {set(allowed)}, got {values[wrong][0]}.")
 
 
+def check_weights(who: Any, weights: Any) -> None:
+    """Check that sample weights are finite and at least 0, where values are concrete."""
+    if not is_concrete(weights):
+        return
+    values, single = np.asarray(weights), np.finfo(np.float32)
+    if not (right := np.isfinite(values) & (values >= 0)).all():
+        wrong = values[~right].flat[0]
+        raise InputError(f"{who!s}: expected finite weights of at least 0, got {wrong}.")
+    if not (right := (values == 0) | ((values >= single.tiny) & (values <= single.max))).all():
+        wrong = values[~right].flat[0]
+        raise InputError(f"{who!s}: expected weights that float32 can hold, got {wrong}.")
+
+
 def check_lengths(who: Any, lengths: Any, batch: int, longest: int) -> None:
     """Check that lengths are integers, one a sample, and where values are concrete, that each is in [0, longest]."""
     check_shape(who, "lengths", lengths, (batch,))
-    if not jnp.issubdtype(jnp.result_type(lengths), jnp.integer):
-        raise InputError(f"{who!s}: expected lengths of an integer dtype, got {jnp.result_type(lengths)}.")
+    if not is_kind(lengths, jnp.integer):
+        raise InputError(
+            f"{who!s}: expected lengths of an integer dtype, got {jnp.result_type(lengths)}."
+        )
     if is_concrete(lengths):
         known = np.asarray(lengths)
         if ((known < 0) | (known > longest)).any():
@@ -152,7 +181,9 @@ def check_lengths(who: Any, lengths: Any, batch: int, longest: int) -> None:
 def check_params(who: Any, params: Any, kind: type) -> None:
     """Check that parameters are of the layer's own type, as its ``init`` made them."""
     if not isinstance(params, kind):
-        raise InputError(f"{who!s}: expected parameters of type {kind.__name__}, got {type(params).__name__}.")
+        raise InputError(
+            f"{who!s}: expected parameters of type {kind.__name__}, got {type(params).__name__}."
+        )
 
 
 def check_no_params(who: Any, params: Any) -> None:
@@ -166,7 +197,9 @@ def check_key(who: Any, key: Any) -> None:
     typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     raw = getattr(key, "dtype", None) == jnp.uint32 and jnp.shape(key) == (2,)
     if not ((typed and jnp.shape(key) == ()) or raw):
-        raise InputError(f"{who!s}: expected a PRNG key such as jax.random.key(0), got {_brief(key)}.")
+        raise InputError(
+            f"{who!s}: expected a PRNG key such as jax.random.key(0), got {_brief(key)}."
+        )
 
 
 # ── Settings ────────────────────────────────────────────────────────────────────────────────────
@@ -178,18 +211,28 @@ def check_positive_int(who: str, name: str, value: Any) -> None:
         raise InputError(f"{who}: expected {name} to be an integer of at least 1, got {value!r}.")
 
 
+def check_bool(who: str, name: str, value: Any) -> None:
+    """Check a flag: nothing that merely counts as true or false."""
+    if not isinstance(value, bool | np.bool_):
+        raise InputError(f"{who}: expected {name} to be True or False, got {value!r}.")
+
+
 def check_positive(who: str, name: str, value: Any) -> None:
     """Check a finite number above 0, where it is concrete."""
     if not is_concrete(value):
         return
     if not jnp.ndim(value) == 0 or not (float(value) > 0 and math.isfinite(value)):
-        raise InputError(f"{who}: expected {name} to be a finite number above 0, got {_brief(value)}.")
+        raise InputError(
+            f"{who}: expected {name} to be a finite number above 0, got {_brief(value)}."
+        )
 
 
 def check_choice(who: str, name: str, value: Any, choices: tuple[str, ...]) -> None:
     """Check that a word is among the known ones."""
     if value not in choices:
-        raise InputError(f"{who}: expected {name} to be one of {', '.join(map(repr, choices))}, got {value!r}.")
+        raise InputError(
+            f"{who}: expected {name} to be one of {', '.join(map(repr, choices))}, got {value!r}."
+        )
 
 
 def _brief(value: Any) -> str:

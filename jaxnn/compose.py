@@ -5,6 +5,7 @@ layer's cache; backward walks the layers in reverse and hands each the derivativ
 respect to its output, which is the one with respect to the next layer's input.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -13,9 +14,16 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from jaxnn.checks import InputError, check_choice, check_like, check_positive_int, check_shape, inside
+from jaxnn.checks import (
+    InputError,
+    check_choice,
+    check_like,
+    check_positive_int,
+    check_shape,
+    inside,
+)
 from jaxnn.formulas import Formulas
-from jaxnn.types import Layer, Params, Static, advance, check_input
+from jaxnn.types import Cache, Layer, Params, Running, Static, check_input, update_running
 from jaxnn.values import layer
 
 
@@ -41,7 +49,9 @@ class Sequential:
     def init(self, key: PRNGKeyArray, x: PyTree) -> tuple[Params, ...]:
         """Draw the parameters of each layer, for inputs shaped like the output of the one before."""
         params = []
-        for i, (child, child_key) in enumerate(zip(self.layers, split_key(key, len(self.layers)), strict=True)):
+        for i, (child, child_key) in enumerate(
+            zip(self.layers, split_key(key, len(self.layers)), strict=True)
+        ):
             with inside(f"[{i}]"):
                 params.append(child.init(child_key, x))
                 x = output_shape(child, params[-1], x)
@@ -53,7 +63,9 @@ class Sequential:
         """Return y_L, and the caches of all layers."""
         check_params_tuple(self, params, len(self.layers))
         y, caches = x, []
-        for i, (child, child_key) in enumerate(zip(self.layers, split_key(key, len(self.layers)), strict=True)):
+        for i, (child, child_key) in enumerate(
+            zip(self.layers, split_key(key, len(self.layers)), strict=True)
+        ):
             with inside(f"[{i}]"):
                 y, cache = child.forward(params[i], y, child_key)
             caches.append(cache)
@@ -75,9 +87,13 @@ class Sequential:
         with inside("[0]"):
             check_input(self.layers[0], x)
 
-    def advance(self, params: tuple[Params, ...], cache: tuple[Any, ...]) -> tuple[Params, ...]:
-        """Move on the running statistics of each layer."""
-        return tuple(advance(*parts) for parts in zip(self.layers, params, cache, strict=True))
+    def update_running(
+        self, params: tuple[Params, ...], cache: tuple[Any, ...]
+    ) -> tuple[Params, ...]:
+        """Update the running statistics of each layer."""
+        return tuple(
+            update_running(*parts) for parts in zip(self.layers, params, cache, strict=True)
+        )
 
 
 def chain(*layers: Layer) -> Sequential:
@@ -98,7 +114,9 @@ class Residual:
     """
 
     body: Layer
-    formulas = Formulas("y = x + f1", "dx = dy + df1")  # of a combinator: f1 is what its first child gives
+    formulas = Formulas(
+        "y = x + f1", "dx = dy + df1"
+    )  # of a combinator: f1 is what its first child gives
 
     def __post_init__(self) -> None:
         _check_layers(self, "body", (self.body,))
@@ -108,7 +126,9 @@ class Residual:
         with inside(".body"):
             return self.body.init(key, x)
 
-    def forward(self, params: Params, x: Array, key: PRNGKeyArray | None = None) -> tuple[Array, Any]:
+    def forward(
+        self, params: Params, x: Array, key: PRNGKeyArray | None = None
+    ) -> tuple[Array, Any]:
         """Return x + f(x)."""
         with inside(".body"):
             y, cache = self.body.forward(params, x, key)
@@ -126,9 +146,9 @@ class Residual:
         with inside(".body"):
             check_input(self.body, x)
 
-    def advance(self, params: Params, cache: Any) -> Params:
-        """Move on the body's running statistics."""
-        return advance(self.body, params, cache)
+    def update_running(self, params: Params, cache: Any) -> Params:
+        """Update the body's running statistics."""
+        return update_running(self.body, params, cache)
 
 
 @layer
@@ -141,6 +161,7 @@ class Parallel:
     """
 
     branches: tuple[Layer, ...]
+    _: dataclasses.KW_ONLY
     join: str = "concatenate"
 
     def __post_init__(self) -> None:
@@ -150,20 +171,32 @@ class Parallel:
     def init(self, key: PRNGKeyArray, x: PyTree) -> tuple[Params, ...]:
         """Draw the parameters of each branch."""
         params = []
-        for i, (branch, branch_key) in enumerate(zip(self.branches, split_key(key, len(self.branches)), strict=True)):
+        for i, (branch, branch_key) in enumerate(
+            zip(self.branches, split_key(key, len(self.branches)), strict=True)
+        ):
             with inside(f"[{i}]"):
                 params.append(branch.init(branch_key, x))
         return tuple(params)
 
-    def forward(self, params: tuple[Params, ...], x: PyTree, key: PRNGKeyArray | None = None) -> tuple[Array, Any]:
+    def forward(
+        self, params: tuple[Params, ...], x: PyTree, key: PRNGKeyArray | None = None
+    ) -> tuple[Array, Any]:
         """Return the outputs of all branches, side by side or added up."""
         check_params_tuple(self, params, len(self.branches))
         outputs: list[Array] = []
         caches = []
-        for i, (branch, branch_key) in enumerate(zip(self.branches, split_key(key, len(self.branches)), strict=True)):
+        for i, (branch, branch_key) in enumerate(
+            zip(self.branches, split_key(key, len(self.branches)), strict=True)
+        ):
             with inside(f"[{i}]"):
                 y, cache = branch.forward(params[i], x, branch_key)
-            check_like("Parallel", f"the output of [{i}]", y[..., :0], (outputs or [y])[0][..., :0], "that of [0]")
+            check_like(
+                "Parallel",
+                f"the output of [{i}]",
+                y[..., :0],
+                (outputs or [y])[0][..., :0],
+                "that of [0]",
+            )
             outputs.append(y)
             caches.append(cache)
         widths = Static(tuple(y.shape[-1] for y in outputs))  # where to cut dy
@@ -173,7 +206,9 @@ class Parallel:
             check_like("Parallel", "each output", y, outputs[0], "that of [0]")
         return sum(outputs[1:], start=outputs[0]), (tuple(caches), widths)
 
-    def backward(self, params: tuple[Params, ...], cache: Any, dy: Array) -> tuple[tuple[Params, ...], PyTree]:
+    def backward(
+        self, params: tuple[Params, ...], cache: Any, dy: Array
+    ) -> tuple[tuple[Params, ...], PyTree]:
         """Hand each branch its part of dy, or all of it; dx is the sum of what they give back."""
         check_params_tuple(self, params, len(self.branches))
         caches, widths = cache
@@ -196,9 +231,11 @@ class Parallel:
             with inside(f"[{i}]"):
                 check_input(branch, x)
 
-    def advance(self, params: tuple[Params, ...], cache: Any) -> tuple[Params, ...]:
-        """Move on the running statistics of each branch."""
-        return tuple(advance(*parts) for parts in zip(self.branches, params, cache[0], strict=True))
+    def update_running(self, params: tuple[Params, ...], cache: Any) -> tuple[Params, ...]:
+        """Update the running statistics of each branch."""
+        return tuple(
+            update_running(*parts) for parts in zip(self.branches, params, cache[0], strict=True)
+        )
 
     def formulas(self, x: Any, cache: Any) -> Formulas:
         """State how outputs are joined: f1 is that of the first branch, dy1 what it is handed back, df1 its dx."""
@@ -213,7 +250,8 @@ class Parallel:
         tests = [f" if o < {start} else " for start in starts[1:]]
         y = "".join(part + test for part, test in zip(parts, [*tests, ""], strict=True))
         back = [
-            f"dy{i}[n, o:{width}] = dy[n, o + {start}]" for i, width, start in zip(numbers, widths, starts, strict=True)
+            f"dy{i}[n, o:{width}] = dy[n, o + {start}]"
+            for i, width, start in zip(numbers, widths, starts, strict=True)
         ]
         return Formulas(f"y[n, o] = {y}", "\n".join([*back, dx]))
 
@@ -239,9 +277,14 @@ class Repeat:
     def init(self, key: PRNGKeyArray, x: PyTree) -> Params:
         """Draw the parameters of all blocks at once."""
         with inside(".block"):
-            return jax.vmap(lambda k: self.block.init(k, x))(jax.random.split(key, self.times))
+            params = jax.vmap(lambda k: self.block.init(k, x))(jax.random.split(key, self.times))
+        after = output_shape(self.block, jax.tree.map(lambda leaf: leaf[0], params), x)
+        check_like("Repeat", "the block's output", after, x, "its input")
+        return params
 
-    def forward(self, params: Params, x: Array, key: PRNGKeyArray | None = None) -> tuple[Array, Any]:
+    def forward(
+        self, params: Params, x: Array, key: PRNGKeyArray | None = None
+    ) -> tuple[Array, Any]:
         """Return the output of the last block, and the caches of all, stacked."""
         self._check(params)
         keys = None if key is None else jax.random.split(key, self.times)
@@ -252,7 +295,7 @@ class Repeat:
             check_like("Repeat", "the block's output", after, y, "its input")
             return after, cache
 
-        return lax.scan(step, x, (params, keys))
+        return lax.scan(step, x, (params, keys), length=self.times)
 
     def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Params, Array]:
         """Walk the blocks in reverse, the same loop backwards."""
@@ -263,7 +306,7 @@ class Repeat:
                 dparams, dx = self.block.backward(*at, dy)
             return dx, dparams
 
-        dx, dparams = lax.scan(step, dy, (params, cache), reverse=True)
+        dx, dparams = lax.scan(step, dy, (params, cache), reverse=True, length=self.times)
         return dparams, dx
 
     def check_input(self, x: PyTree) -> None:
@@ -271,9 +314,13 @@ class Repeat:
         with inside(".block"):
             check_input(self.block, x)
 
-    def advance(self, params: Params, cache: Any) -> Params:
-        """Move on the running statistics of each block."""
-        return jax.vmap(lambda p, c: advance(self.block, p, c))(params, cache) if jax.tree.leaves(params) else params
+    def update_running(self, params: Params, cache: Any) -> Params:
+        """Update the running statistics of each block."""
+        return (
+            jax.vmap(lambda p, c: update_running(self.block, p, c))(params, cache)
+            if jax.tree.leaves(params)
+            else params
+        )
 
     def _check(self, params: Params) -> None:
         for leaf in jax.tree.leaves(params):
@@ -304,16 +351,23 @@ class Remat:
         with inside(".body"):
             return self.body.init(key, x)
 
-    def forward(self, params: Params, x: PyTree, key: PRNGKeyArray | None = None) -> tuple[PyTree, Any]:
+    def forward(
+        self, params: Params, x: PyTree, key: PRNGKeyArray | None = None
+    ) -> tuple[PyTree, Any]:
         """Return the body's output."""
         with inside(".body"):
             y, _ = self.body.forward(params, x, key)
-        return y, (x, key)  # all that it takes to run again: with the same key dropout drops the same
+        return y, (
+            x,
+            key,
+        )  # all that it takes to run again: with the same key dropout drops the same
 
     def backward(self, params: Params, cache: Any, dy: PyTree) -> tuple[Params, PyTree]:
         """Run the body forward once more, then backward."""
         x, key = cache
-        x, dy = lax.optimization_barrier((x, dy))  # or the compiler would find the first run, and keep its cache
+        x, dy = lax.optimization_barrier(
+            (x, dy)
+        )  # or the compiler would find the first run, and keep its cache
         with inside(".body"):
             _, body_cache = self.body.forward(params, x, key)
             return self.body.backward(params, body_cache, dy)
@@ -323,10 +377,62 @@ class Remat:
         with inside(".body"):
             check_input(self.body, x)
 
-    def advance(self, params: Params, cache: Any) -> Params:
-        """Move on the body's running statistics, which takes a run of its own."""
+    def update_running(self, params: Params, cache: Any) -> Params:
+        """Update the body's running statistics, which takes a run of its own."""
         x, key = cache
-        return advance(self.body, params, self.body.forward(params, x, key)[1])
+        return update_running(self.body, params, self.body.forward(params, x, key)[1])
+
+
+@layer
+class Frozen:
+    """A layer held still: it runs in inference mode, and nothing about it is trained.
+
+    Its parameters are those of ``body``, wrapped in :class:`~jaxnn.Running`: they get no gradient, no
+    optimizer touches them (so no weight decay either), and running statistics stay as they are. The
+    derivative passes through it to what comes before. Given parameters from elsewhere, such as those of a
+    pretrained network, wrap them yourself: ``Running(pretrained)``.
+
+    Args:
+        body: the layer to hold still.
+    """
+
+    body: Layer
+
+    def __post_init__(self) -> None:
+        _check_layers(self, "body", (self.body,))
+
+    def init(self, key: PRNGKeyArray, x: PyTree) -> Running[Params]:
+        """Draw the parameters of the body."""
+        with inside(".body"):
+            return Running(self.body.init(key, x))
+
+    def forward(
+        self, params: Running[Params], x: PyTree, key: PRNGKeyArray | None = None
+    ) -> tuple[PyTree, Cache]:
+        """Return the body's output in inference mode, whatever the key."""
+        self._check(params)
+        with inside(".body"):
+            return self.body.forward(lax.stop_gradient(params.value), x, None)
+
+    def backward(
+        self, params: Running[Params], cache: Cache, dy: PyTree
+    ) -> tuple[Running[Params], PyTree]:
+        """Return 0 for the parameters, and the body's dx."""
+        self._check(params)
+        with inside(".body"):
+            _, dx = self.body.backward(params.value, cache, dy)
+        return jax.tree.map(jnp.zeros_like, params), dx
+
+    def check_input(self, x: PyTree) -> None:
+        """Have the body check its input."""
+        with inside(".body"):
+            check_input(self.body, x)
+
+    def _check(self, params: Any) -> None:
+        if not isinstance(params, Running):
+            raise InputError(
+                f"Frozen: expected parameters wrapped as Running(params), got {type(params).__name__}."
+            )
 
 
 def output_shape(net: Layer, params: Params, x: PyTree) -> PyTree:
@@ -348,7 +454,9 @@ def check_params_tuple(who: Any, params: Any, n: int) -> None:
 
 def _check_layers(who: Any, name: str, layers: Any) -> None:
     if not isinstance(layers, tuple) or not layers:
-        raise InputError(f"{type(who).__name__}: expected a tuple of at least one layer, got {layers!r}.")
+        raise InputError(
+            f"{type(who).__name__}: expected a tuple of at least one layer, got {layers!r}."
+        )
     for child in layers:
         if not isinstance(child, Layer):
             raise InputError(f"{type(who).__name__}: expected {name} to be layers, got {child!r}.")

@@ -81,7 +81,10 @@ def diabetes() -> Dataset:
 
     found = load_diabetes(scaled=False)
     return Dataset(
-        found.data.astype(np.float32), found.target.astype(np.float32), tuple(found.feature_names), ("progression",)
+        found.data.astype(np.float32),
+        found.target.astype(np.float32),
+        tuple(found.feature_names),
+        ("progression",),
     )
 
 
@@ -98,7 +101,9 @@ def mnist(path: str | os.PathLike | None = None) -> tuple[Dataset, Dataset]:
         from sklearn.datasets import fetch_openml
 
         try:
-            x, y = fetch_openml("mnist_784", version=1, as_frame=False, parser="liac-arff", return_X_y=True)
+            x, y = fetch_openml(
+                "mnist_784", version=1, as_frame=False, parser="liac-arff", return_X_y=True
+            )
         except (OSError, ValueError) as error:
             raise InputError(
                 f"mnist: expected OpenML to answer, got: {error}. Without a network, give an .npz file with x_train, "
@@ -116,7 +121,12 @@ def mnist(path: str | os.PathLike | None = None) -> tuple[Dataset, Dataset]:
     names = tuple(map(str, range(10)))
     pixels = tuple(f"pixel_{row}_{column}" for row in range(28) for column in range(28))
     train, test = (
-        Dataset((np.asarray(x).reshape(len(x), 784) / 255).astype(np.float32), y.astype(np.int32), pixels, names)
+        Dataset(
+            (np.asarray(x).reshape(len(x), 784) / 255).astype(np.float32),
+            y.astype(np.int32),
+            pixels,
+            names,
+        )
         for x, y in parts
     )
     return train, test
@@ -156,8 +166,12 @@ def characters(text: str, length: int, vocabulary: str) -> Text:
     ids = np.array([known[character] for character in text], np.int32)
     n = (len(ids) - 1) // length
     if n < 1:
-        raise InputError(f"characters: expected a text longer than {length} characters, got {len(ids)}.")
-    return Text(ids[: n * length].reshape(n, length), ids[1 : n * length + 1].reshape(n, length), vocabulary)
+        raise InputError(
+            f"characters: expected a text longer than {length} characters, got {len(ids)}."
+        )
+    return Text(
+        ids[: n * length].reshape(n, length), ids[1 : n * length + 1].reshape(n, length), vocabulary
+    )
 
 
 def split(dataset: Dataset, test: float = 0.2, seed: int = 0) -> tuple[Dataset, Dataset]:

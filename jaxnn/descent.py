@@ -84,9 +84,13 @@ def gradient_descent(
     check_positive("gradient_descent", "threshold", threshold)
     check_positive_int("gradient_descent", "max_iterations", max_iterations)
     if (objective is None) == (gradient is None):
-        raise InputError("gradient_descent: expected either an objective or its gradient, got both or neither.")
+        raise InputError(
+            "gradient_descent: expected either an objective or its gradient, got both or neither."
+        )
     if not jax.tree.leaves(initial):
-        raise InputError("gradient_descent: expected an initial guess with at least one array, got none.")
+        raise InputError(
+            "gradient_descent: expected an initial guess with at least one array, got none."
+        )
     for leaf in jax.tree.leaves(initial):
         check_floating("gradient_descent", "the initial guess", leaf)
     check_finite("gradient_descent", "the initial guess", initial)
@@ -100,7 +104,13 @@ def gradient_descent(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _descend(
-    objective: Any, gradient: Any, args: Any, step_size: Array, threshold: Array, state: _State, limit: Array
+    objective: Any,
+    gradient: Any,
+    args: Any,
+    step_size: Array,
+    threshold: Array,
+    state: _State,
+    limit: Array,
 ) -> _State:
     gradient = gradient or jax.grad(objective)
 
@@ -109,7 +119,9 @@ def _descend(
 
     def update(state: _State) -> _State:
         slope = gradient(state.params, *args)
-        params = jax.tree.map(lambda p, d: p - jnp.asarray(step_size, p.dtype) * d, state.params, slope)
+        params = jax.tree.map(
+            lambda p, d: p - jnp.asarray(step_size, p.dtype) * d, state.params, slope
+        )
         return _State(params, state.params, state.iterations + 1, _distance(params, state.params))
 
     return jax.lax.while_loop(unfinished, update, state)
@@ -120,11 +132,15 @@ def _distance(a: PyTree, b: PyTree) -> Array:
     return jnp.sqrt(sum(jax.tree.leaves(squares)))
 
 
-def _at_once(program: Callable[[_State, int], _State], state: _State, threshold: float, limit: int) -> _State:
+def _at_once(
+    program: Callable[[_State, int], _State], state: _State, threshold: float, limit: int
+) -> _State:
     return program(state, limit)
 
 
-def _with_progress(program: Callable[[_State, int], _State], state: _State, threshold: float, limit: int) -> _State:
+def _with_progress(
+    program: Callable[[_State, int], _State], state: _State, threshold: float, limit: int
+) -> _State:
     """Run the same compiled loop a chunk at a time, and say between chunks how far it has come."""
     with bar(None, desc="gradient descent", unit=" iterations", unit_scale=True) as shown:
         while math.isfinite(state.change) and state.change > threshold and state.iterations < limit:

@@ -44,7 +44,9 @@ def columns_of(net: Layer, inputs: int) -> list[Column]:
         elif columns[-1].dense is not None and isinstance(child, Activation):
             columns[-1] = columns[-1]._replace(activation=type(child).__name__, last=i)
         else:
-            raise InputError(f"A diagram expects a network of Dense layers and activations, got {child!r} at [{i}].")
+            raise InputError(
+                f"A diagram expects a network of Dense layers and activations, got {child!r} at [{i}]."
+            )
     return columns
 
 
@@ -55,7 +57,13 @@ def columns_or_reason(trace: Trace) -> tuple[list[Column] | None, str]:
     except (InputError, IndexError):
         return None, "layers as blocks: not all are Dense layers and activations"
     if np.ndim(trace.x) != 2 or (widest := max(column.size for column in columns)) > MOST:
-        return None, f"layers as blocks: one has {widest} neurons, and a graph is drawn for up to {MOST}"
+        return (
+            None,
+            f"layers as blocks: one has {widest} neurons, and a graph is drawn for up to {MOST}",
+        )
     if (batch := len(trace.x)) != 1:
-        return None, f"layers as blocks: a graph is drawn for one sample, such as trace.sample(0), not for {batch}"
+        return (
+            None,
+            f"layers as blocks: a graph is drawn for one sample, such as trace.sample(0), not for {batch}",
+        )
     return columns, ""

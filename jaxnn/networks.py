@@ -14,13 +14,13 @@ from jaxnn.layers import (
     Embedding,
     Flatten,
     GlobalAveragePool,
+    LanguageModel,
     LayerNorm,
     MaxPool,
     MultiHeadAttention,
     ReLU,
     SinusoidalPositions,
     Tanh,
-    TiedEmbedding,
 )
 from jaxnn.types import Layer
 
@@ -46,7 +46,9 @@ def lenet(classes: int) -> Sequential:
     )  # fmt: skip
 
 
-def resnet(classes: int, *, features: tuple[int, ...] = (16, 32, 64), blocks: int = 2) -> Sequential:
+def resnet(
+    classes: int, *, features: tuple[int, ...] = (16, 32, 64), blocks: int = 2
+) -> Sequential:
     """A residual network in the manner of He et al. (2016), for small images (B, H, W, C).
 
     Args:
@@ -54,7 +56,11 @@ def resnet(classes: int, *, features: tuple[int, ...] = (16, 32, 64), blocks: in
         features: channels of each stage; from one to the next the image is halved.
         blocks: residual blocks a stage.
     """
-    stages: list[Layer] = [Conv2D(features[0], 3, bias=False, w_init="he_normal"), BatchNorm(), ReLU()]
+    stages: list[Layer] = [
+        Conv2D(features[0], 3, bias=False, w_init="he_normal"),
+        BatchNorm(),
+        ReLU(),
+    ]
     for stage, channels in enumerate(features):
         for block in range(blocks):
             stride = 2 if stage > 0 and block == 0 else 1
@@ -62,8 +68,13 @@ def resnet(classes: int, *, features: tuple[int, ...] = (16, 32, 64), blocks: in
                 Conv2D(channels, 3, stride=stride, bias=False, w_init="he_normal"), BatchNorm(), ReLU(),
                 Conv2D(channels, 3, bias=False, w_init="he_normal"), BatchNorm(),
             )  # fmt: skip
-            shortcut = chain(Conv2D(channels, 1, stride=stride, bias=False, w_init="he_normal"), BatchNorm())
-            stages += [Residual(body) if stride == 1 else Parallel((body, shortcut), join="add"), ReLU()]
+            shortcut = chain(
+                Conv2D(channels, 1, stride=stride, bias=False, w_init="he_normal"), BatchNorm()
+            )
+            stages += [
+                Residual(body) if stride == 1 else Parallel((body, shortcut), join="add"),
+                ReLU(),
+            ]
     return chain(*stages, GlobalAveragePool(), Dense(classes))
 
 
@@ -78,7 +89,13 @@ def transformer_block(
 
 
 def transformer_encoder(
-    vocabulary: int, classes: int, *, features: int = 64, heads: int = 4, layers: int = 2, dropout: float = 0.0
+    vocabulary: int,
+    classes: int,
+    *,
+    features: int = 64,
+    heads: int = 4,
+    layers: int = 2,
+    dropout: float = 0.0,
 ) -> Sequential:
     """A transformer encoder (Vaswani et al., 2017) that sorts sequences of tokens (B, T) into classes."""
     block = transformer_block(features, heads, causal=False, dropout=dropout)
@@ -96,13 +113,15 @@ def transformer_decoder(
     layers: int = 2,
     dropout: float = 0.0,
     block: int | None = None,
-) -> TiedEmbedding:
+) -> LanguageModel:
     """A causal language model: tokens (B, T) to logits of the next one (B, T, V), embedding and output tied.
 
     ``block`` makes attention memory-lean, see :class:`~jaxnn.layers.MultiHeadAttention`.
     """
-    body = Repeat(transformer_block(features, heads, causal=True, dropout=dropout, block=block), layers)
-    return TiedEmbedding(vocabulary, features, chain(body, LayerNorm()))
+    body = Repeat(
+        transformer_block(features, heads, causal=True, dropout=dropout, block=block), layers
+    )
+    return LanguageModel(vocabulary, features, chain(body, LayerNorm()))
 
 
 def recurrent_classifier(vocabulary: int, classes: int, *, features: int = 64) -> Sequential:

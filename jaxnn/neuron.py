@@ -121,7 +121,9 @@ def logistic_descent(
     )
 
 
-def _logistic_gradient(params: NeuronParams, xt: Float[Array, "I B"], y: Float[Array, "B"]) -> NeuronParams:
+def _logistic_gradient(
+    params: NeuronParams, xt: Float[Array, "I B"], y: Float[Array, "B"]
+) -> NeuronParams:
     """∇J = 1/B Σ (σ(θᵀx) - y) x: the derivatives of logarithm and sigmoid cancel to a difference."""
     residual = jax.nn.sigmoid(params.theta @ xt) - y
     return NeuronParams(xt @ residual / y.size)
@@ -143,7 +145,9 @@ class PerceptronRun(NamedTuple):
     converged: bool
 
 
-def perceptron_rule(x: Float[AnyArray, "B I"], y: Num[AnyArray, "B"], *, max_epochs: int = 1000) -> PerceptronRun:
+def perceptron_rule(
+    x: Float[AnyArray, "B I"], y: Num[AnyArray, "B"], *, max_epochs: int = 1000
+) -> PerceptronRun:
     """Train a Perceptron by its own rule (Rosenblatt, 1958): θ := θ + (y - f(x)) x, sample by sample.
 
     Nothing is differentiated: a sample on the right side changes nothing, one on the wrong side pulls
@@ -181,7 +185,9 @@ def _perceptron(x: Array, y: Array, max_epochs: Array) -> tuple[Array, Array, Ar
         return (state[3] > 0) & (state[1] < max_epochs)
 
     zero = jnp.asarray(0)
-    return jax.lax.while_loop(unfinished, epoch, (jnp.zeros(x.shape[1], x.dtype), zero, zero, zero + 1))
+    return jax.lax.while_loop(
+        unfinished, epoch, (jnp.zeros(x.shape[1], x.dtype), zero, zero, zero + 1)
+    )
 
 
 def _checked(who: str, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -3,11 +3,10 @@
 Plain data in, HTML out; nothing here knows of layers, so that everything may use it.
 """
 
-import dataclasses
 import html
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import NamedTuple
 
 STYLE = (
     "<style>.jaxnn{font:14px/1.5 system-ui,sans-serif}.jaxnn table{border-collapse:collapse;margin:4px 0}"
@@ -35,24 +34,28 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], bad: Sequence[bool
     for i, row in enumerate(rows):
         mark = ' class="bad"' if i < len(bad) and bad[i] else ""
         body.append(f"<tr{mark}>{cells('td', row)}</tr>")
-    return f"<table><thead><tr>{cells('th', head)}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    return (
+        f"<table><thead><tr>{cells('th', head)}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    )
 
 
-def tree(value: Any, path: str = "") -> str:
-    """Write a layer or loss with what is inside of it, each to be folded."""
-    children = []
-    for field in dataclasses.fields(value):
-        inner = getattr(value, field.name)
-        if isinstance(inner, tuple) and inner and all(hasattr(item, "forward") for item in inner):
-            children += [(item, f"{path}[{i}]") for i, item in enumerate(inner)]
-        elif hasattr(inner, "forward"):
-            children.append((inner, f"{path}.{field.name}"))
-    place = f"<code>{html.escape(path)}</code> " if path else ""
-    if not children:
-        return f'<div class="leaf">{place}<code>{html.escape(repr(value))}</code></div>'
-    name = f"{type(value).__name__} of {len(children)}" if len(children) > 1 else type(value).__name__
-    inside = "".join(tree(*child) for child in children)
-    return f"<details open><summary>{place}<b>{html.escape(name)}</b></summary>{inside}</details>"
+class Tree(NamedTuple):
+    """Something with a path and a name, and what is inside it."""
+
+    path: str
+    name: str
+    inner: "list[Tree]"
+
+
+def tree(node: Tree) -> str:
+    """Write a tree, each of its parts to be folded."""
+    place = f"<code>{html.escape(node.path)}</code> " if node.path else ""
+    if not node.inner:
+        return f'<div class="leaf">{place}<code>{html.escape(node.name)}</code></div>'
+    inside = "".join(map(tree, node.inner))
+    return (
+        f"<details open><summary>{place}<b>{html.escape(node.name)}</b></summary>{inside}</details>"
+    )
 
 
 def curve(values: Sequence[float], name: str, width: int = 260, height: int = 70) -> str:

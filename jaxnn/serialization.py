@@ -65,9 +65,13 @@ def load_model(path: str | os.PathLike) -> tuple[Any, Params]:
             metadata = file.metadata() or {}
         arrays = library.load_file(path)
     except (SafetensorError, OSError) as error:
-        raise InputError(f"load_model: expected a safetensors file, got {os.fspath(path)!r}: {error}.") from error
+        raise InputError(
+            f"load_model: expected a safetensors file, got {os.fspath(path)!r}: {error}."
+        ) from error
     if not {"network", "params"} <= set(metadata):
-        raise InputError(f"load_model: expected a file of save_model's, got {os.fspath(path)!r} without a network.")
+        raise InputError(
+            f"load_model: expected a file of save_model's, got {os.fspath(path)!r} without a network."
+        )
     return from_json(metadata["network"]), _decode(json.loads(metadata["params"]), arrays)
 
 
@@ -90,16 +94,22 @@ def export_function(net: Layer, params: Params, x: PyTree, *, any_batch: bool = 
 
     def spec(leaf: Any) -> jax.ShapeDtypeStruct:
         shape = ("rows", *leaf.shape[1:]) if any_batch else leaf.shape
-        symbolic = export.symbolic_shape(", ".join(map(str, shape)), scope=scope) if any_batch else shape
+        symbolic = (
+            export.symbolic_shape(", ".join(map(str, shape)), scope=scope) if any_batch else shape
+        )
         return jax.ShapeDtypeStruct(symbolic, jnp.result_type(leaf.dtype))
 
     def function(*leaves: Any) -> Any:
-        outputs = tuple(jax.tree.leaves(net.forward(params, jax.tree.unflatten(structure, leaves))[0]))
+        outputs = tuple(
+            jax.tree.leaves(net.forward(params, jax.tree.unflatten(structure, leaves))[0])
+        )
         return outputs[0] if len(outputs) == 1 else outputs
 
     scope = export.SymbolicScope()
     leaves, structure = jax.tree.flatten(x)
-    return bytes(export.export(jax.jit(function), platforms=PLATFORMS)(*map(spec, leaves)).serialize())
+    return bytes(
+        export.export(jax.jit(function), platforms=PLATFORMS)(*map(spec, leaves)).serialize()
+    )
 
 
 # ── The structure of parameters, as JSON ────────────────────────────────────────────────────────
@@ -119,10 +129,18 @@ def _encode(tree: Any, path: str, arrays: dict[str, Any]) -> Any:
         fields = {name: _encode(getattr(tree, name), at + name, arrays) for name in tree._fields}
         return {"type": _name(type(tree)), "fields": fields}
     if isinstance(tree, tuple | list):
-        return {type(tree).__name__: [_encode(value, f"{at}{i}", arrays) for i, value in enumerate(tree)]}
+        return {
+            type(tree).__name__: [
+                _encode(value, f"{at}{i}", arrays) for i, value in enumerate(tree)
+            ]
+        }
     if isinstance(tree, dict):
-        return {"dict": {name: _encode(value, f"{at}{name}", arrays) for name, value in tree.items()}}
-    raise InputError(f"save_model: expected parameters of arrays and tuples, got {type(tree).__name__} at {path}.")
+        return {
+            "dict": {name: _encode(value, f"{at}{name}", arrays) for name, value in tree.items()}
+        }
+    raise InputError(
+        f"save_model: expected parameters of arrays and tuples, got {type(tree).__name__} at {path}."
+    )
 
 
 def _decode(document: Any, arrays: dict[str, Any]) -> Any:
@@ -163,5 +181,7 @@ def _safetensors() -> Any:
     try:
         import safetensors.flax as library
     except ImportError as error:
-        raise InputError("expected safetensors; install the extra: pip install '.[checkpoint]'.") from error
+        raise InputError(
+            "expected safetensors; install the extra: pip install '.[checkpoint]'."
+        ) from error
     return library

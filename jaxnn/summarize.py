@@ -10,12 +10,13 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from jaxtyping import PyTree
 
 from jaxnn.checks import InputError
-from jaxnn.compose import Parallel, Remat, Repeat, Residual, Sequential, output_shape
-from jaxnn.layers import TiedEmbedding
+from jaxnn.compose import Repeat, Sequential
 from jaxnn.types import Layer, split_running
+from jaxnn.values import children
+from jaxnn.watching import taking_notes, watch
 
 
-class Row(NamedTuple):
+class LayerSummary(NamedTuple):
     """One layer.
 
     Attributes:
@@ -45,8 +46,8 @@ class Summary(NamedTuple):
         total: the whole network.
     """
 
-    rows: tuple[Row, ...]
-    total: Row
+    rows: tuple[LayerSummary, ...]
+    total: LayerSummary
 
     def __str__(self) -> str:
         head = ("layer", "", "output", "parameters", "forward", "backward", "cache")
@@ -58,12 +59,22 @@ class Summary(NamedTuple):
         return "\n".join(line.rstrip() for line in lines)
 
     @staticmethod
-    def _cells(row: Row) -> tuple[str, ...]:
-        name = type(row.layer).__name__ if _children(row.layer) else repr(row.layer)
+    def _cells(row: LayerSummary) -> tuple[str, ...]:
+        name = type(row.layer).__name__ if children(row.layer) else repr(row.layer)
         name += f" × {row.layer.times}" if isinstance(row.layer, Repeat) else ""
         shapes = " ".join(str(leaf.shape).replace(" ", "") for leaf in jax.tree.leaves(row.output))
-        flops = (f"{_short(row.forward_flops, 1000)}FLOP", f"{_short(row.backward_flops, 1000)}FLOP")
-        return row.path, name, shapes, f"{row.parameters:,}", *flops, f"{_short(row.cache_bytes, 1024)}B"
+        flops = (
+            f"{_short(row.forward_flops, 1000)}FLOP",
+            f"{_short(row.backward_flops, 1000)}FLOP",
+        )
+        return (
+            row.path,
+            name,
+            shapes,
+            f"{row.parameters:,}",
+            *flops,
+            f"{_short(row.cache_bytes, 1024)}B",
+        )
 
 
 def summary(net: Layer, x: PyTree) -> Summary:
@@ -80,45 +91,37 @@ def summary(net: Layer, x: PyTree) -> Summary:
     """
     if not isinstance(net, Layer):
         raise InputError(f"summary: expected net to be a layer, got {net!r}.")
-    x = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype)), x)
-    return Summary(tuple(_rows(net, x, "")), _row(net, x, ""))
+    x, key = jax.tree.map(_spec, x), jax.eval_shape(lambda: jax.random.key(0))
+    params, seen = jax.eval_shape(net.init, key, x), dict[str, Any]()
+    watched = watch(net, "", unrolled=False)
+    with taking_notes(lambda path, arrays: seen.update({path: jax.tree.map(_spec, arrays)})):
+        jax.eval_shape(watched.forward, params, x, key)
+    rows = {path: _row(path, part, seen[path], key) for path, part in _all_layers(net, "")}
+    total = rows[""]
+    shown = (row for path, row in rows.items() if path or not children(net))
+    return Summary(tuple(row for row in shown if not isinstance(row.layer, Sequential)), total)
 
 
-def _rows(net: Layer, x: PyTree, path: str) -> Iterator[Row]:
-    children = _children(net)
-    if not isinstance(net, Sequential) and (path or not children):  # a chain is told by its layers
-        yield _row(net, x, path)
-    if isinstance(net, TiedEmbedding):  # the body sees vectors
-        x = jax.ShapeDtypeStruct((*x.shape, net.features), jnp.result_type(float))
-    for name, child in children:
-        yield from _rows(child, x, path + name)
-        if isinstance(net, Sequential):
-            x = output_shape(child, jax.eval_shape(child.init, _key(), x), x)
+def _spec(leaf: Any) -> jax.ShapeDtypeStruct:
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    dtype = leaf.dtype if is_key else jax.dtypes.canonicalize_dtype(leaf.dtype)
+    return jax.ShapeDtypeStruct(leaf.shape, dtype)
 
 
-def _children(net: Layer) -> list[tuple[str, Layer]]:
-    if isinstance(net, Sequential):
-        return [(f"[{i}]", child) for i, child in enumerate(net.layers)]
-    if isinstance(net, Parallel):
-        return [(f"[{i}]", branch) for i, branch in enumerate(net.branches)]
-    if isinstance(net, Residual | Remat | TiedEmbedding):
-        return [(".body", net.body)]
-    return [(".block", net.block)] if isinstance(net, Repeat) else []
+def _all_layers(net: Layer, path: str) -> Iterator[tuple[str, Layer]]:
+    yield path, net
+    for child in children(net):
+        yield from _all_layers(child.layer, path + child.path)
 
 
-def _key() -> jax.ShapeDtypeStruct:
-    return jax.eval_shape(lambda: jax.random.key(0))
-
-
-def _row(net: Layer, x: PyTree, path: str) -> Row:
-    key = _key()
-    params = jax.eval_shape(net.init, key, x)
-    forward, (y, cache) = jax.make_jaxpr(net.forward, return_shape=True)(params, x, key)
-    backward = jax.make_jaxpr(net.backward)(params, cache, y)
+def _row(path: str, part: Layer, seen: dict[str, Any], key: Any) -> LayerSummary:
+    params, x = seen["params"], seen["x"]
+    forward, (y, cache) = jax.make_jaxpr(part.forward, return_shape=True)(params, x, key)
+    backward = jax.make_jaxpr(part.backward)(params, cache, y)
     held = jax.tree.leaves(split_running(params)[0])
-    return Row(
+    return LayerSummary(
         path,
-        net,
+        part,
         y,
         sum(math.prod(leaf.shape) for leaf in held),
         count_flops(forward.jaxpr),
@@ -159,7 +162,11 @@ def _flops(equation: JaxprEqn) -> int:
         times = settings["length"] if name == "scan" else 1
         costs = [count_flops(part) for part in inner]
         return times * (max(costs) if name == "cond" else sum(costs))
-    if name in FREE or output is None or not jnp.issubdtype(getattr(output, "dtype", int), jnp.inexact):
+    if (
+        name in FREE
+        or output is None
+        or not jnp.issubdtype(getattr(output, "dtype", int), jnp.inexact)
+    ):
         return 0
     if name.startswith(("reduce_", "cum", "arg")):
         return math.prod(_shape(equation.invars[0]))

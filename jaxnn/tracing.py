@@ -1,10 +1,8 @@
 """One forward and one backward pass, step by step, every number kept.
 
-The network that is traced is the one that trains: each layer in it is wrapped in one that notes what
-goes in and what comes out, and hands it on.
+The network that is traced is the one that trains, watched at work: see :mod:`jaxnn.watching`.
 """
 
-import contextlib
 import dataclasses
 import numbers
 import re
@@ -17,10 +15,10 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxnn import notebook
-from jaxnn.checks import InputError, check_key, inside
-from jaxnn.compose import Remat, Repeat, Sequential, chain, check_params_tuple, split_key
+from jaxnn.checks import InputError, check_key
+from jaxnn.compose import Frozen, Remat, Repeat, Sequential, chain, check_params_tuple
 from jaxnn.types import AnyArray, Cache, Layer, Loss, Params, check_input
-from jaxnn.values import layer
+from jaxnn.watching import parts, taking_notes, watch
 
 
 @jax.tree_util.register_dataclass
@@ -59,7 +57,12 @@ class Stage:
             yield from stage
 
 
-CHAINS = (Sequential, Repeat, Remat)  # which only apply what is inside them, one after another
+CHAINS = (
+    Sequential,
+    Repeat,
+    Remat,
+    Frozen,
+)  # which only apply what is inside them, one after another
 
 
 class Entry(NamedTuple):
@@ -104,12 +107,20 @@ class Trace:
     def __sub__(self, other: "Trace") -> "Trace":
         """Subtract number by number; what is no floating-point number is kept as it is."""
         if not isinstance(other, Trace) or jax.tree.structure(self) != jax.tree.structure(other):  # type: ignore[operator]
-            raise InputError("Trace: expected the trace of the same network, loss and input form to subtract.")
-        for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(self), jax.tree.leaves(other), strict=True):
+            raise InputError(
+                "Trace: expected the trace of the same network, loss and input form to subtract."
+            )
+        for (path, a), b in zip(
+            jax.tree_util.tree_leaves_with_path(self), jax.tree.leaves(other), strict=True
+        ):
             if np.shape(a) != np.shape(b):
                 name = jax.tree_util.keystr(path)
-                raise InputError(f"Trace: expected {name} of shape {np.shape(a)} to subtract, got {np.shape(b)}.")
-        change = jax.tree.map(lambda a, b: a - b if jnp.issubdtype(a.dtype, jnp.floating) else a, self, other)
+                raise InputError(
+                    f"Trace: expected {name} of shape {np.shape(a)} to subtract, got {np.shape(b)}."
+                )
+        change = jax.tree.map(
+            lambda a, b: a - b if jnp.issubdtype(a.dtype, jnp.floating) else a, self, other
+        )
         return dataclasses.replace(change, is_difference=True)
 
     def _repr_html_(self) -> str:
@@ -125,13 +136,22 @@ class Trace:
             )
             for s in self.own_work()
         ]
-        more = "the difference of two traces" if self.is_difference else "jaxnn.explain shows every number"
+        more = (
+            "the difference of two traces"
+            if self.is_difference
+            else "jaxnn.explain shows every number"
+        )
         loss = notebook.line(f"J = {float(self.value):.6g}, {self.loss!r}; {more}.")
         return notebook.fragment(notebook.table(head, rows), loss)
 
     def own_work(self) -> list[Stage]:
         """Give the stages that compute something themselves, each after those inside it: all but mere chains."""
-        return [stage for top in self.stages for stage in _inside_first(top) if not isinstance(stage.layer, CHAINS)]
+        return [
+            stage
+            for top in self.stages
+            for stage in _inside_first(top)
+            if not isinstance(stage.layer, CHAINS)
+        ]
 
     def sample(self, i: int) -> "Trace":
         """Trace sample ``i`` by itself: J and all derivatives are then its own, of which a batch has the mean.
@@ -141,9 +161,13 @@ class Trace:
                 sample that is not there.
         """
         if self.is_difference:
-            raise InputError("Trace: expected the trace of one pass to take a sample out, got the difference of two.")
+            raise InputError(
+                "Trace: expected the trace of one pass to take a sample out, got the difference of two."
+            )
         if self.key is not None:
-            raise InputError("Trace: expected a trace at inference to take a sample out, got one in training mode.")
+            raise InputError(
+                "Trace: expected a trace at inference to take a sample out, got one in training mode."
+            )
         batch = len(jax.tree.leaves(self.x)[0])
         if not isinstance(i, numbers.Integral) or not -batch <= i < batch:
             raise InputError(f"Trace: expected the number of a sample, below {batch}, got {i!r}.")
@@ -159,7 +183,10 @@ class Trace:
         stage, name, index = self.find(place)
         slopes = named("", getattr(stage, {"x": "dx", "y": "dy", "params": "dparams"}[name[0]]))
         slope = slopes.get(name[1])
-        return Entry(named("", getattr(stage, name[0]))[name[1]][index], None if slope is None else slope[index])
+        return Entry(
+            named("", getattr(stage, name[0]))[name[1]][index],
+            None if slope is None else slope[index],
+        )
 
     def find(self, place: str) -> tuple[Stage, tuple[str, str], tuple[int, ...]]:
         """Take a place apart: the stage, (x, y or params, the name inside of it), and the index.
@@ -170,13 +197,17 @@ class Trace:
         stages = {stage.path: stage for top in self.stages for stage in top}
         match = isinstance(place, str) and re.fullmatch(r"(.*)\.(\w+)(?:\[([-\d, ]+)\])?", place)
         if not match or match[1] not in stages:
-            raise InputError(f"Trace: expected a place in one of the layers {', '.join(stages)}, got {place!r}.")
+            raise InputError(
+                f"Trace: expected a place in one of the layers {', '.join(stages)}, got {place!r}."
+            )
         stage, name = stages[match[1]], match[2]
         known = {"x": ("x", ""), "y": ("y", "")}
         for part in ("params", "x", "y"):
             known |= {inner: (part, inner) for inner in named("", getattr(stage, part)) if inner}
         if name not in known:
-            raise InputError(f"Trace: expected one of {', '.join(known)} at {match[1]}, got {name!r}.")
+            raise InputError(
+                f"Trace: expected one of {', '.join(known)} at {match[1]}, got {name!r}."
+            )
         part, inner = known[name]
         arrays = named("", getattr(stage, part))
         index = tuple(int(i) for i in match[3].split(",")) if match[3] else ()
@@ -186,7 +217,9 @@ class Trace:
             or len(index) > len(shape)
             or any(not -n <= i < n for i, n in zip(index, shape, strict=False))
         ):
-            raise InputError(f"Trace: expected an index into {name} of shape {shape}, got {place!r}.")
+            raise InputError(
+                f"Trace: expected an index into {name} of shape {shape}, got {place!r}."
+            )
         return stage, known[name], index
 
 
@@ -222,7 +255,9 @@ def named(root: str, tree: PyTree) -> dict[str, Any]:
     """
     names = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        parts = [str(getattr(key, "name", getattr(key, "idx", getattr(key, "key", "")))) for key in path]
+        parts = [
+            str(getattr(key, "name", getattr(key, "idx", getattr(key, "key", "")))) for key in path
+        ]
         parts = [part for part in parts if part != "value"]
         plain = parts and not parts[0].isdigit()
         names["_".join(parts if plain or not root else [root, *parts])] = leaf
@@ -230,7 +265,12 @@ def named(root: str, tree: PyTree) -> dict[str, Any]:
 
 
 def trace(
-    net: Layer, loss: Loss, params: Params, x: PyTree, target: AnyArray, key: PRNGKeyArray | None = None
+    net: Layer,
+    loss: Loss,
+    params: Params,
+    x: PyTree,
+    target: AnyArray,
+    key: PRNGKeyArray | None = None,
 ) -> Trace:
     """Run ``net`` forward and backward on one batch, and keep every number on the way.
 
@@ -262,7 +302,9 @@ def trace(
     x, target = jax.tree.map(jnp.asarray, x), jnp.asarray(target)
     check_input(net, x)
     check_params_tuple(net, params, len(net.layers))
-    loss.check(_prediction.eval_shape(net, params, x, key), target)  # label values, before they are traced
+    loss.check(
+        _prediction.eval_shape(net, params, x, key), target
+    )  # label values, before they are traced
     notes, value, dprediction = _both_passes(net, loss, params, x, target, key)
     notes, params, x, target, key, value, dprediction = jax.tree.map(
         _plain, (notes, params, x, target, key, value, dprediction)
@@ -285,8 +327,9 @@ def _prediction(net: Layer, params: Params, x: PyTree, key: Any) -> PyTree:
 def _both_passes(
     net: Sequential, loss: Loss, params: Params, x: PyTree, target: AnyArray, key: Any
 ) -> tuple[dict[str, Any], Any, Any]:
-    watched = dataclasses.replace(net, layers=tuple(_watch(child, f"[{i}]") for i, child in enumerate(net.layers)))
-    with _taking_notes() as notes:
+    layers = tuple(watch(child, f"[{i}]", unrolled=True) for i, child in enumerate(net.layers))
+    watched, notes = dataclasses.replace(net, layers=layers), dict[str, dict[str, Any]]()
+    with taking_notes(lambda path, seen: notes.setdefault(path, {}).update(seen)):
         y, cache = watched.forward(params, x, key)
         value, loss_cache = loss.forward(y, target)
         dprediction = loss.backward(loss_cache)
@@ -294,96 +337,7 @@ def _both_passes(
     return notes, value, dprediction
 
 
-# ── Watching layers at work ─────────────────────────────────────────────────────────────────────
-
-_NOTES: list[dict[str, Any]] = []  # of the traces under way; the last is written to
-
-
-@contextlib.contextmanager
-def _taking_notes() -> Iterator[dict[str, Any]]:
-    _NOTES.append({})
-    try:
-        yield _NOTES[-1]
-    finally:
-        _NOTES.pop()
-
-
-@layer
-class _Watched:
-    """A layer that notes what goes in and what comes out, and is otherwise the layer inside it."""
-
-    layer: Layer
-    path: str
-
-    def __repr__(self) -> str:
-        return repr(self.layer)
-
-    def init(self, key: PRNGKeyArray, x: PyTree) -> Params:
-        return self.layer.init(key, x)
-
-    def forward(self, params: Params, x: PyTree, key: PRNGKeyArray | None = None) -> tuple[PyTree, Cache]:
-        y, cache = self.layer.forward(params, x, key)
-        _NOTES[-1].setdefault(self.path, {}).update(params=params, x=x, y=y, cache=cache)
-        return y, cache
-
-    def backward(self, params: Params, cache: Cache, dy: PyTree) -> tuple[Params, PyTree]:
-        dparams, dx = self.layer.backward(params, cache, dy)
-        _NOTES[-1][self.path].update(dy=dy, dparams=dparams, dx=dx)
-        return dparams, dx
-
-
-@layer
-class _Unrolled:
-    """What Repeat does, each block by itself."""
-
-    blocks: tuple[Layer, ...]
-
-    def init(self, key: PRNGKeyArray, x: PyTree) -> Params:
-        raise NotImplementedError  # its parameters are those of the Repeat
-
-    def forward(self, params: Params, x: PyTree, key: PRNGKeyArray | None = None) -> tuple[PyTree, Cache]:
-        caches = []
-        for i, (block, block_key) in enumerate(zip(self.blocks, split_key(key, len(self.blocks)), strict=True)):
-            with inside(".block"):
-                x, cache = block.forward(_slice(params, i), x, block_key)
-            caches.append(cache)
-        return x, tuple(caches)
-
-    def backward(self, params: Params, cache: Cache, dy: PyTree) -> tuple[Params, PyTree]:
-        dparams: list[Params] = []
-        for i in reversed(range(len(self.blocks))):
-            dblock, dy = self.blocks[i].backward(_slice(params, i), cache[i], dy)
-            dparams.insert(0, dblock)
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *dparams), dy
-
-
-def _slice(params: Params, i: int) -> Params:
-    return jax.tree.map(lambda leaf: leaf[i], params)
-
-
-def _inner(net: Layer, path: str) -> dict[str, list[tuple[Layer, str]]]:
-    """Give the layers inside a layer, with their paths, by the fields that hold them."""
-    if isinstance(net, Repeat):
-        return {"blocks": [(net.block, f"{path}.block[{i}]") for i in range(net.times)]}
-    found: dict[str, list[tuple[Layer, str]]] = {}
-    fields: tuple[dataclasses.Field, ...] = dataclasses.fields(net) if dataclasses.is_dataclass(net) else ()
-    for field in fields:
-        value = getattr(net, field.name)
-        if isinstance(value, Layer):
-            found[field.name] = [(value, f"{path}.{field.name}")]
-        elif isinstance(value, tuple) and value and all(isinstance(item, Layer) for item in value):
-            found[field.name] = [(item, f"{path}[{i}]") for i, item in enumerate(value)]
-    return found
-
-
-def _watch(net: Layer, path: str) -> Layer:
-    children = {name: tuple(_watch(*child) for child in inside) for name, inside in _inner(net, path).items()}
-    if isinstance(net, Repeat):
-        return _Watched(_Unrolled(children["blocks"]), path)
-    changes = {name: new if isinstance(getattr(net, name), tuple) else new[0] for name, new in children.items()}
-    return _Watched(dataclasses.replace(net, **changes) if changes else net, path)  # type: ignore[type-var]
-
-
 def _stage(net: Layer, path: str, notes: dict[str, Any]) -> Stage:
-    inner = [child for inside in _inner(net, path).values() for child in inside if child[1] in notes]
-    return Stage(path, net, **notes[path], inner=tuple(_stage(*child, notes) for child in inner))
+    inner = [child for child in parts(net, unrolled=True) if path + child.path in notes]
+    stages = tuple(_stage(child.layer, path + child.path, notes) for child in inner)
+    return Stage(path, net, **notes[path], inner=stages)

@@ -32,11 +32,15 @@ The rules that hold everywhere:
 the parameters, wrapped in :class:`Running`, where their gradient is 0. A layer that has some, or has
 children that do, adds one method, and no signature of a layer without them is any wider for it::
 
-    advance(params, cache) -> params
+    update_running(params, cache) -> params
 
-which gives the parameters with the statistics moved on by what that forward pass saw. The function
-:func:`advance` calls it where there is one; :func:`split_running` takes the trained parameters and
+which returns the parameters with the statistics updated by what that forward pass saw. The function
+:func:`update_running` calls it where there is one; :func:`split_running` takes the trained parameters and
 the statistics apart, so that no optimizer touches the latter (weight decay would).
+
+**What predictions mean** a loss may say itself, for metrics and labels: ``probabilities(prediction)``,
+``classes(prediction)`` and ``true_classes(target)`` give a probability or a class for each position,
+``counted(target)`` says which positions count (None for all), and ``labels`` names the labels allowed.
 
 **Formulas** are what a layer says of itself, for whoever wants to see the numbers worked out: an optional
 attribute ``formulas``, described in ``jaxnn.formulas``. Nothing that trains reads it.
@@ -68,7 +72,9 @@ class Layer(Protocol):
     def init(self, key: PRNGKeyArray, x: PyTree) -> Params:
         """Draw parameters for inputs shaped like ``x``, an example batch or its ShapeDtypeStruct."""
 
-    def forward(self, params: Params, x: PyTree, key: PRNGKeyArray | None = None) -> tuple[PyTree, Cache]:
+    def forward(
+        self, params: Params, x: PyTree, key: PRNGKeyArray | None = None
+    ) -> tuple[PyTree, Cache]:
         """Compute the output, and keep what ``backward`` will need."""
 
     def backward(self, params: Params, cache: Cache, dy: PyTree) -> tuple[Params, PyTree]:
@@ -82,11 +88,13 @@ class Loss(Protocol):
     def check(self, prediction: PyTree, target: PyTree) -> None:
         """Raise InputError for a target outside the loss's domain (values only where concrete)."""
 
-    def forward(self, prediction: Array, target: AnyArray, weights: AnyArray | None = None) -> tuple[Array, Cache]:
+    def forward(
+        self, prediction: Array, target: AnyArray, weights: AnyArray | None = None
+    ) -> tuple[Array, Cache]:
         """Compute the (weighted) mean loss over the batch, and keep what ``backward`` will need."""
 
     def backward(self, cache: Cache) -> Array:
-        """Give the derivative of the value with respect to the prediction."""
+        """Return the derivative of the value with respect to the prediction."""
 
 
 T = TypeVar("T")
@@ -112,16 +120,23 @@ class Running(Generic[T]):
     value: T
 
 
-def advance(layer: Any, params: Params, cache: Cache) -> Params:
-    """Give the parameters with their running statistics moved on by one forward pass."""
-    return layer.advance(params, cache) if hasattr(layer, "advance") else params
+def update_running(layer: Any, params: Params, cache: Cache) -> Params:
+    """Return the parameters with their running statistics updated by one forward pass."""
+    return layer.update_running(params, cache) if hasattr(layer, "update_running") else params
+
+
+advance = update_running  # its earlier name
 
 
 def split_running(params: Params) -> tuple[Params, Params]:
     """Split parameters into the trained ones and the running statistics, each with None for the other."""
     is_running = lambda node: isinstance(node, Running)  # noqa: E731
-    trained = jax.tree.map(lambda node: None if is_running(node) else node, params, is_leaf=is_running)
-    running = jax.tree.map(lambda node: node if is_running(node) else None, params, is_leaf=is_running)
+    trained = jax.tree.map(
+        lambda node: None if is_running(node) else node, params, is_leaf=is_running
+    )
+    running = jax.tree.map(
+        lambda node: node if is_running(node) else None, params, is_leaf=is_running
+    )
     return trained, running
 
 

@@ -7,8 +7,9 @@ import dataclasses
 import functools
 import json
 import math
+import sys
 from collections.abc import Callable
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, NamedTuple, TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxnn import notebook
-from jaxnn.checks import InputError, check_key
+from jaxnn.checks import InputError, check_bool, check_key
 from jaxnn.types import Layer, Params
 
 T = TypeVar("T")
@@ -57,7 +58,9 @@ def loss(cls: type[T]) -> type[T]:
 def _require_methods(cls: type, names: tuple[str, ...]) -> None:
     missing = [name for name in names if not callable(getattr(cls, name, None))]
     if missing:
-        raise TypeError(f"{cls.__name__}: expected the methods {', '.join(names)}; missing {', '.join(missing)}.")
+        raise TypeError(
+            f"{cls.__name__}: expected the methods {', '.join(names)}; missing {', '.join(missing)}."
+        )
 
 
 def _value(cls: type[T]) -> type[T]:
@@ -65,7 +68,10 @@ def _value(cls: type[T]) -> type[T]:
 
     def __post_init__(self: Any) -> None:
         for field in dataclasses.fields(self):
-            _require_plain(self, field.name, getattr(self, field.name))
+            setting = getattr(self, field.name)
+            _require_plain(self, field.name, setting)
+            if field.type in (bool, "bool"):
+                check_bool(cls.__name__, field.name, setting)
         if own_check is not None:
             own_check(self)
 
@@ -75,9 +81,38 @@ def _value(cls: type[T]) -> type[T]:
     cls._repr_html_ = _repr_html  # type: ignore[attr-defined]
     cls.__eq__, cls.__hash__ = _equal, _hash  # type: ignore[method-assign]
     cls = dataclasses.dataclass(frozen=True, repr=False, eq=False)(cls)
+    cls.__init__ = _few_positions(cls, cls.__init__)  # type: ignore[method-assign, misc]
     jax.tree_util.register_static(cls)
     _REGISTRY[_type_name(cls)] = cls
     return cls
+
+
+def _few_positions(cls: type, init: Callable[..., None]) -> Callable[..., None]:
+    """Refuse more settings by position than there may be, and show the right call."""
+    positional = [f.name for f in dataclasses.fields(cls) if not f.kw_only]
+
+    @functools.wraps(init)
+    def run(self: Any, *settings: Any, **named: Any) -> None:
+        if len(settings) > len(positional):
+            raise InputError(_right_call(cls, settings, positional))
+        init(self, *settings, **named)
+
+    return run
+
+
+def _right_call(cls: type, settings: tuple[Any, ...], positional: list[str]) -> str:
+    """Say what may stand by position: elsewhere, the number of inputs comes first."""
+    call = lambda arguments: f"{cls.__name__}({', '.join(arguments)})"  # noqa: E731
+    shown = [repr(setting) for setting in settings]
+    allowed = (
+        f"only {', '.join(positional)} by position" if positional else "no setting by position"
+    )
+    others = [f.name for f in dataclasses.fields(cls) if f.kw_only]
+    named = f", and {', '.join(others)} by name" if others else ""
+    told = f"{call(shown)}: expected {allowed}{named}, got {len(settings)} by position."
+    if hasattr(cls, "init") and len(settings) == len(positional) + 1:
+        return f"{told} The size of the input is taken from the data: write {call(shown[1:])}."
+    return told
 
 
 def _require_plain(owner: Any, name: str, setting: Any) -> None:
@@ -121,11 +156,49 @@ def _hash(self: Any) -> int:
 def _repr(self: Any) -> str:
     """The call that builds this value, without the settings left at their defaults."""
     told = (f for f in dataclasses.fields(self) if getattr(self, f.name) != f.default)
-    return f"{type(self).__name__}({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in told)})"
+    return (
+        f"{type(self).__name__}({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in told)})"
+    )
 
 
 def _repr_html(self: Any) -> str:
-    return notebook.fragment(notebook.tree(self))
+    return notebook.fragment(notebook.tree(tree_of(self)))
+
+
+# ── What is inside a value ──────────────────────────────────────────────────────────────────────
+
+
+class Child(NamedTuple):
+    """A layer inside another.
+
+    Attributes:
+        path: what is written behind the path of the outer one: "[2]" of several, ".body" of one.
+        layer: the layer.
+        field: the field that holds it.
+    """
+
+    path: str
+    layer: Any
+    field: str
+
+
+def children(value: Any) -> list[Child]:
+    """List the layers inside a layer, in the order of its fields: the one way in which all look inside."""
+    found: list[Child] = []
+    for field in dataclasses.fields(value) if dataclasses.is_dataclass(value) else ():
+        inner = getattr(value, field.name)
+        if isinstance(inner, Layer):
+            found.append(Child(f".{field.name}", inner, field.name))
+        elif isinstance(inner, tuple) and all(isinstance(item, Layer) for item in inner):
+            found += [Child(f"[{i}]", item, field.name) for i, item in enumerate(inner)]
+    return found
+
+
+def tree_of(value: Any, path: str = "") -> notebook.Tree:
+    """Lay out a value with what is inside it, as a notebook shows it."""
+    inner = [tree_of(child.layer, path + child.path) for child in children(value)]
+    name = f"{type(value).__name__} of {len(inner)}" if len(inner) > 1 else type(value).__name__
+    return notebook.Tree(path, name if inner else repr(value), inner)
 
 
 def _compiled(init: Callable[[Any, Any, Any], Params]) -> Callable[[Any, Any, Any], Params]:
@@ -150,8 +223,12 @@ def _init_program(init: Any, self: Any, leaves: Any, tree: Any, key: PRNGKeyArra
 
 def _spec(owner: Any, x: Any) -> jax.ShapeDtypeStruct:
     if not (hasattr(x, "shape") and hasattr(x, "dtype")):
-        raise InputError(f"{owner!r}: expected an example array or ShapeDtypeStruct, got {type(x).__name__}.")
-    return jax.ShapeDtypeStruct(x.shape, jnp.result_type(x))  # of the array: NumPy's float64 becomes JAX's in silence
+        raise InputError(
+            f"{owner!r}: expected an example array or ShapeDtypeStruct, got {type(x).__name__}."
+        )
+    return jax.ShapeDtypeStruct(
+        x.shape, jnp.result_type(x)
+    )  # of the array: NumPy's float64 becomes JAX's in silence
 
 
 # ── JSON ────────────────────────────────────────────────────────────────────────────────────────
@@ -204,11 +281,21 @@ def _decode(document: Any) -> Any:
     if not isinstance(document, dict):
         return document
     name = document.get("type")
-    if name not in _REGISTRY:
+    cls = _find(name)
+    if cls is None:
         raise InputError(f"from_json: expected a known layer or loss type, got {name!r}.")
-    cls = _REGISTRY[name]
     known = {field.name for field in dataclasses.fields(cls)}
     settings = {key: _decode(item) for key, item in document.items() if key != "type"}
     if unknown := sorted(set(settings) - known):
-        raise InputError(f"from_json: expected settings of {name} among {sorted(known)}, got {unknown}.")
+        raise InputError(
+            f"from_json: expected settings of {name} among {sorted(known)}, got {unknown}."
+        )
     return cls(**settings)
+
+
+def _find(name: Any) -> Any:
+    """Find a type by its name: among those of this library, under their public names, or those of a user."""
+    if not isinstance(name, str) or name.startswith("_"):
+        return None
+    found = _REGISTRY.get(name) if "." in name else getattr(sys.modules["jaxnn"], name, None)
+    return found if found is not None and _REGISTRY.get(_type_name(found)) is found else None

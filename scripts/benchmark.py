@@ -15,7 +15,9 @@ import os
 import platform
 from pathlib import Path
 
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # here and in child processes: what is compiled is measured
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = (
+    "false"  # here and in child processes: what is compiled is measured
+)
 
 import jax
 
@@ -57,7 +59,9 @@ def main():
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("suite", choices=SUITES, metavar="SUITE", help="one of the suites below")
-    parser.add_argument("--only", default="", metavar="NAME", help="only the cases whose name has NAME")
+    parser.add_argument(
+        "--only", default="", metavar="NAME", help="only the cases whose name has NAME"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
     arguments = parser.parse_args()
 

@@ -43,7 +43,9 @@ def certify(selected):
         if not certificate.passed:
             print(certificate)
         ops.append(certificate.to_dict() | {"name": case.id})
-    worst = {name: max(op[name] for op in ops) for name in ("worst_vs_autodiff", "worst_vs_differences")}
+    worst = {
+        name: max(op[name] for op in ops) for name in ("worst_vs_autodiff", "worst_vs_differences")
+    }
     passed = all(op["passed"] for op in ops)
     print(f"{len(ops)} certificates; worst {worst['worst_vs_autodiff']:.1e} against jax.vjp, "
           f"{worst['worst_vs_differences']:.1e} against differences; all passed: {passed}\n")  # fmt: skip
@@ -53,7 +55,8 @@ def certify(selected):
 def mutate(selected):
     """Plant mistakes in every backward, and count those that are caught."""
     claims = [
-        vjp_claim.state_claim("certify", *positional, **named) for positional, named in map(arguments_of, selected)
+        vjp_claim.state_claim("certify", *positional, **named)
+        for positional, named in map(arguments_of, selected)
     ]
     mutants = [mutant for stated in claims for mutant in mutation.planted(stated)]
     mutants += mutation.rewritten(claims)
@@ -65,7 +68,9 @@ def mutate(selected):
     for reason, number in reasons.items():
         print(f"{number:>4} equivalent: {reason}")
     planted = count["caught"] + count["missed"]
-    print(f"{planted} mistakes planted, {count['caught']} caught, {count['equivalent']} more change nothing\n")
+    print(
+        f"{planted} mistakes planted, {count['caught']} caught, {count['equivalent']} more change nothing\n"
+    )
     return {
         "planted": planted,
         "caught": count["caught"],
@@ -78,12 +83,18 @@ def main():
     """Certify, mutate if asked, write the figures, and fail if anything failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="write the figures to this file")
-    parser.add_argument("--mutations", action="store_true", help="plant mistakes in every backward as well")
-    parser.add_argument("--only", default="", metavar="NAME", help="only the operations whose description has NAME")
+    parser.add_argument(
+        "--mutations", action="store_true", help="plant mistakes in every backward as well"
+    )
+    parser.add_argument(
+        "--only", default="", metavar="NAME", help="only the operations whose description has NAME"
+    )
     arguments = parser.parse_args()
 
     start = time.perf_counter()
-    selected = [case for case in cases.LAYERS + cases.NETWORKS + cases.LOSSES if arguments.only in case.id]
+    selected = [
+        case for case in cases.LAYERS + cases.NETWORKS + cases.LOSSES if arguments.only in case.id
+    ]
     if not selected:
         parser.error(f"no operation has {arguments.only!r} in its description")
     figures = certify(selected)

@@ -109,13 +109,19 @@ def as_rnn_step(answer):
     def backward(params, cache, dy):
         x, h_before, h, *_ = cache
         dx, dh_before, dwx, dwh, db = answer(x[:, 0], h_before, h[0], params.wx, params.wh, dy)
-        return nn.RecurrentParams(dwx, dwh, db), nn.Sequences(jnp.expand_dims(dx, 1), None, dh_before)
+        return nn.RecurrentParams(dwx, dwh, db), nn.Sequences(
+            jnp.expand_dims(dx, 1), None, dh_before
+        )
 
     return backward
 
 
 EXERCISES = {  # name: the operation, its inputs, and how an answer becomes a backward
-    "sigmoid": (nn.Sigmoid(), {"x": normal(4, 3)}, lambda answer: lambda params, y, dy: ((), answer(y, dy))),
+    "sigmoid": (
+        nn.Sigmoid(),
+        {"x": normal(4, 3)},
+        lambda answer: lambda params, y, dy: ((), answer(y, dy)),
+    ),
     "dense": (nn.Dense(4), {"x": normal(5, 4)}, as_dense),
     "softmax_cross_entropy": (
         nn.SoftmaxCrossEntropy(),
@@ -123,7 +129,11 @@ EXERCISES = {  # name: the operation, its inputs, and how an answer becomes a ba
         lambda answer: lambda cache: answer(cache[0], cache[2]),
     ),
     "batch_norm": (nn.BatchNorm(), {"x": normal(6, 3), "key": jax.random.key(0)}, as_batch_norm),
-    "rnn_step": (nn.RNN(3, output="last"), {"x": nn.Sequences(normal(5, 1, 2), None, normal(5, 3))}, as_rnn_step),
+    "rnn_step": (
+        nn.RNN(3, output="last"),
+        {"x": nn.Sequences(normal(5, 1, 2), None, normal(5, 3))},
+        as_rnn_step,
+    ),
     "attend": (
         Attend(),
         {"x": (normal(2, 1, 3, 4), normal(2, 1, 5, 4), normal(2, 1, 5, 4) + 1)},
@@ -150,8 +160,15 @@ def main():
     """Grade what there is to grade."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=EXERCISES, help="one exercise")
-    parser.add_argument("--answers", type=Path, default=Path(__file__), help="a file with functions of the same names")
-    parser.add_argument("--solutions", action="store_true", help="grade the library's own backward passes")
+    parser.add_argument(
+        "--answers",
+        type=Path,
+        default=Path(__file__),
+        help="a file with functions of the same names",
+    )
+    parser.add_argument(
+        "--solutions", action="store_true", help="grade the library's own backward passes"
+    )
     arguments = parser.parse_args()
     if not arguments.answers.is_file():
         parser.error(f"expected --answers to be a file, got {arguments.answers}")

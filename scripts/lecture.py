@@ -55,7 +55,9 @@ PUBLISHED = {
 def activation_functions(out):
     """A neuron is a weighted sum and an activation: the Perceptron's step, or something smoother."""
     figure, axes = plt.subplots(1, 4, figsize=(14, 3.2), layout="constrained")
-    for activation, ax in zip([nn.Step(), nn.Sigmoid(), nn.Tanh(), nn.ReLU()], axes, strict=True):
+    for activation, ax in zip(
+        [nn.Heaviside(), nn.Sigmoid(), nn.Tanh(), nn.ReLU()], axes, strict=True
+    ):
         plots.ActivationDisplay.from_layer(activation, ax=ax)
     save(figure, out, "activations")
 
@@ -63,7 +65,9 @@ def activation_functions(out):
 def neuron_on_iris(out):
     """A logistic neuron learns to tell Setosa from the rest, by gradient descent to a threshold."""
     iris = data.iris_setosa()
-    scatter = plots.ScatterDisplay.from_data(*iris[:2], feature_names=iris.feature_names, class_names=iris.class_names)
+    scatter = plots.ScatterDisplay.from_data(
+        *iris[:2], feature_names=iris.feature_names, class_names=iris.class_names
+    )
     save(scatter.figure_, out, "iris")
 
     x = data.with_ones(iris.x)  # the last weight is then the bias
@@ -71,7 +75,9 @@ def neuron_on_iris(out):
     probability = np.asarray(nn.apply(nn.Neuron(), run.params, x))
     loss, _ = nn.value_and_grad(nn.Neuron(), nn.BinaryCrossEntropy())(run.params, x, iris.y)
 
-    rosenblatt = nn.perceptron_rule(x, iris.y)  # the Perceptron has no gradient, and learns by its own rule
+    rosenblatt = nn.perceptron_rule(
+        x, iris.y
+    )  # the Perceptron has no gradient, and learns by its own rule
     print(f"The Perceptron's rule separates the classes after {rosenblatt.mistakes} corrections.")
     return {
         "iterations": run.iterations,
@@ -116,14 +122,21 @@ def net_on_iris(out, neuron_theta):
             gradient=nn.grad(net, loss), step_size=0.5, threshold=1e-9, max_iterations=5000,
         )  # fmt: skip
         probability = nn.apply(net, run.params, x)
-        return run.params, loss.forward(probability, jnp.asarray(target))[0], jnp.mean((probability >= 0.5) == target)
+        return (
+            run.params,
+            loss.forward(probability, jnp.asarray(target))[0],
+            jnp.mean((probability >= 0.5) == target),
+        )
 
     keys = jax.random.split(jax.random.key(0), 8)
     params, losses, accuracy = jax.tree.map(np.asarray, jax.jit(jax.vmap(train))(keys))
     best = jax.tree.map(lambda leaf: leaf[losses.argmin()], params)
     print(f"The two-layer net, 8 seeds: accuracy {accuracy.min():.3f} to {accuracy.max():.3f}.")
 
-    models = {"one neuron": (nn.Neuron(), nn.NeuronParams(neuron_theta)), "a net of 3 + 1 neurons": (net, best)}
+    models = {
+        "one neuron": (nn.Neuron(), nn.NeuronParams(neuron_theta)),
+        "a net of 3 + 1 neurons": (net, best),
+    }
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
     for (title, (model, params)), ax in zip(models.items(), axes, strict=True):
 
@@ -131,7 +144,9 @@ def net_on_iris(out, neuron_theta):
             return nn.apply(model, params, data.with_ones(points))
 
         plots.BoundaryDisplay.from_function(predict, iris.x, ax=ax)
-        plots.ScatterDisplay.from_data(*iris[:2], feature_names=iris.feature_names, class_names=iris.class_names, ax=ax)
+        plots.ScatterDisplay.from_data(
+            *iris[:2], feature_names=iris.feature_names, class_names=iris.class_names, ax=ax
+        )
         ax.set_title(title)
     save(figure, out, "boundaries")
     return {"loss": losses, "accuracy": accuracy}
@@ -190,14 +205,18 @@ def certificates():
     """Every hand-derived gradient used above, against jax.grad and against finite differences."""
     iris = data.iris_setosa()
     x, target = iris.x[:7], np.arange(7)[:, None] % 2
-    ops = [nn.Step(), nn.Sigmoid(), nn.Tanh(), nn.ReLU(), nn.Dense(3), nn.Neuron(), NET]
+    ops = [nn.Heaviside(), nn.Sigmoid(), nn.Tanh(), nn.ReLU(), nn.Dense(3), nn.Neuron(), NET]
     proofs = [nn.certify(op, x) for op in ops]
-    proofs += [nn.certify(op, x[:, :1] / 10, target) for op in (LOSS, nn.SigmoidBinaryCrossEntropy())]
+    proofs += [
+        nn.certify(op, x[:, :1] / 10, target) for op in (LOSS, nn.SigmoidBinaryCrossEntropy())
+    ]
     print(proofs[-3])
 
     by_hand = nn.value_and_grad(NET, LOSS, method="hand")(PARAMS, X, np.array([[1]]))
     by_jax = nn.value_and_grad(NET, LOSS, method="auto")(PARAMS, X, np.array([[1]]))
-    leaves = zip(*(map(np.asarray, jax.tree.leaves(tree[1])) for tree in (by_hand, by_jax)), strict=True)
+    leaves = zip(
+        *(map(np.asarray, jax.tree.leaves(tree[1])) for tree in (by_hand, by_jax)), strict=True
+    )
     apart = [float(np.linalg.norm(a - b) / np.linalg.norm(b)) for a, b in leaves]
     return {"worst_relative_error": max(apart + [proof.worst_vs_autodiff for proof in proofs])}
 
@@ -208,7 +227,12 @@ def certificates():
 def main():
     """Run the three parts, compare with what was published, write everything down."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("lecture-output"), help="folder for figures and results.json")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("lecture-output"),
+        help="folder for figures and results.json",
+    )
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
 
@@ -234,7 +258,10 @@ def main():
 
 def compare(results):
     """Print each published number beside the computed one."""
-    last = {label: {name: values[-1] for name, values in run.items()} for label, run in results["descent"].items()}
+    last = {
+        label: {name: values[-1] for name, values in run.items()}
+        for label, run in results["descent"].items()
+    }
     computed = results | {"descent": last}
     print(f"\n{'number':<20}  {'published':>22}  {'computed':>22}  {'difference':>10}")
     for name, published in flatten(PUBLISHED):
@@ -247,7 +274,11 @@ def compare(results):
 def flatten(tree, path=""):
     """Walk nested dictionaries and lists as (name, number) pairs."""
     if isinstance(tree, dict):
-        return [pair for key, value in tree.items() for pair in flatten(value, f"{path}.{key}".lstrip("."))]
+        return [
+            pair
+            for key, value in tree.items()
+            for pair in flatten(value, f"{path}.{key}".lstrip("."))
+        ]
     if isinstance(tree, list):
         return [pair for i, value in enumerate(tree) for pair in flatten(value, f"{path}[{i}]")]
     return [(path, tree)]

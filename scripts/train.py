@@ -57,7 +57,9 @@ def iris(_):
     """Three species by four sizes."""
     train, test = data.split(data.iris(), test=0.3)
     mean, scale = train.x.mean(axis=0), train.x.std(axis=0)
-    return classification(nn.mlp(16, 3, activation=nn.Tanh()), train, test, lambda x: (x - mean) / scale)
+    return classification(
+        nn.mlp(16, 3, activation=nn.Tanh()), train, test, lambda x: (x - mean) / scale
+    )
 
 
 def moons(_):
@@ -75,8 +77,12 @@ def moons(_):
 
 def digits_mlp(_):
     """Ten digits, by dense layers with dropout."""
-    hidden = [(nn.Dense(width, w_init="he_normal"), nn.ReLU(), nn.Dropout(0.3)) for width in (256, 128)]
-    return classification(nn.chain(*hidden[0], *hidden[1], nn.Dense(10)), *data.split(data.digits()))
+    hidden = [
+        (nn.Dense(width, w_init="he_normal"), nn.ReLU(), nn.Dropout(0.3)) for width in (256, 128)
+    ]
+    return classification(
+        nn.chain(*hidden[0], *hidden[1], nn.Dense(10)), *data.split(data.digits())
+    )
 
 
 def digits_cnn(_):
@@ -106,7 +112,9 @@ def mnist(arguments):
 
 def text_gru(_):
     """The next character, by a recurrent layer."""
-    return language(lambda size: nn.chain(nn.Embedding(size, 64), nn.GRU(256), nn.Dense(size)), length=64)
+    return language(
+        lambda size: nn.chain(nn.Embedding(size, 64), nn.GRU(256), nn.Dense(size)), length=64
+    )
 
 
 def text_transformer(_):
@@ -127,18 +135,37 @@ def language(build, length):
     cut = int(0.9 * len(text))
     train, test = (data.characters(part, length, vocabulary) for part in (text[:cut], text[cut:]))
     net = build(len(vocabulary))
-    return Task(net, nn.SoftmaxCrossEntropy(), (train.x, train.y), (test.x, test.y), ("accuracy",), tuple(vocabulary))
+    return Task(
+        net,
+        nn.SoftmaxCrossEntropy(),
+        (train.x, train.y),
+        (test.x, test.y),
+        ("accuracy",),
+        tuple(vocabulary),
+    )
 
 
 SETTINGS = {
     "iris": Setting(iris, "150 flowers, 3 species", epochs=100, batch_size=16, lr=1e-2),
-    "moons": Setting(moons, "1000 points of the plane, 2 classes", epochs=100, batch_size=32, lr=5e-3),
-    "digits-mlp": Setting(digits_mlp, "1797 digits of 8 x 8 pixels, dense", 60, 32, 2e-3, weight_decay=0.3),
-    "digits-cnn": Setting(digits_cnn, "1797 digits of 8 x 8 pixels, convolutional", epochs=25, batch_size=32, lr=2e-3),
+    "moons": Setting(
+        moons, "1000 points of the plane, 2 classes", epochs=100, batch_size=32, lr=5e-3
+    ),
+    "digits-mlp": Setting(
+        digits_mlp, "1797 digits of 8 x 8 pixels, dense", 60, 32, 2e-3, weight_decay=0.3
+    ),
+    "digits-cnn": Setting(
+        digits_cnn, "1797 digits of 8 x 8 pixels, convolutional", epochs=25, batch_size=32, lr=2e-3
+    ),
     "diabetes": Setting(diabetes, "442 patients, regression", 60, 32, 3e-3, weight_decay=3.0),
-    "text-gru": Setting(text_gru, "Python's help topics, a character at a time", epochs=6, batch_size=32, lr=4e-3),
-    "text-transformer": Setting(text_transformer, "the same by attention", epochs=6, batch_size=16, lr=3e-3),
-    "mnist": Setting(mnist, "70000 digits of 28 x 28 pixels (--data FILE.npz, or from OpenML)", 10, 128, 1e-3),
+    "text-gru": Setting(
+        text_gru, "Python's help topics, a character at a time", epochs=6, batch_size=32, lr=4e-3
+    ),
+    "text-transformer": Setting(
+        text_transformer, "the same by attention", epochs=6, batch_size=16, lr=3e-3
+    ),
+    "mnist": Setting(
+        mnist, "70000 digits of 28 x 28 pixels (--data FILE.npz, or from OpenML)", 10, 128, 1e-3
+    ),
 }
 
 
@@ -149,7 +176,9 @@ def train(task, arguments):
     """Fit the task's network, the step decaying to 0 along a cosine after a short rise."""
     steps = arguments.epochs * -(-len(task.train[0]) // arguments.batch_size)
     schedule = optax.warmup_cosine_decay_schedule(0.0, arguments.lr, min(100, steps // 10), steps)
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=arguments.weight_decay))
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=arguments.weight_decay)
+    )
     return nn.fit(
         task.net,
         task.loss,
@@ -160,7 +189,8 @@ def train(task, arguments):
         key=jax.random.key(arguments.seed),
         validation=task.test,
         metrics=task.metrics,
-        checkpoint=arguments.checkpoint and nn.Checkpoints(arguments.checkpoint, every=arguments.checkpoint_every),
+        checkpoint=arguments.checkpoint
+        and nn.Checkpoints(arguments.checkpoint, every=arguments.checkpoint_every),
         method=arguments.method,
         precision=arguments.precision,
     )
@@ -178,7 +208,11 @@ def sample(net, params, vocabulary, key, prompt="The ", count=240, temperature=0
     """Continue a text, a character at a time, each drawn by the probabilities of the network."""
     known = {character: i for i, character in enumerate(vocabulary)}
     window = 64
-    ids = jnp.zeros(window + count, jnp.int32).at[: len(prompt)].set(jnp.array([known[c] for c in prompt]))
+    ids = (
+        jnp.zeros(window + count, jnp.int32)
+        .at[: len(prompt)]
+        .set(jnp.array([known[c] for c in prompt]))
+    )
 
     @jax.jit
     def run(params, ids, key):
@@ -186,7 +220,9 @@ def sample(net, params, vocabulary, key, prompt="The ", count=240, temperature=0
             start = jnp.maximum(i - window, 0)
             seen = jax.lax.dynamic_slice_in_dim(ids, start, window)
             logits, _ = net.forward(params, seen[None])
-            drawn = jax.random.categorical(jax.random.fold_in(key, i), logits[0, i - start - 1] / temperature)
+            drawn = jax.random.categorical(
+                jax.random.fold_in(key, i), logits[0, i - start - 1] / temperature
+            )
             return ids.at[i].set(drawn)
 
         return jax.lax.fori_loop(len(prompt), len(prompt) + count, write, ids)
@@ -199,7 +235,9 @@ def sample(net, params, vocabulary, key, prompt="The ", count=240, temperature=0
 
 def report(name, task, fit, seconds):
     """Print the results, and what the network does wrong."""
-    scores = {key: values[-1] for key, values in fit.history.items() if key.startswith("validation_")}
+    scores = {
+        key: values[-1] for key, values in fit.history.items() if key.startswith("validation_")
+    }
     print(f"\n{name}: {int(fit.state.step)} steps in {seconds:.1f} s\n")
     print(f"{'held-out data':<14}  {'':>8}")
     for key, value in scores.items():
@@ -246,11 +284,15 @@ def draw(name, task, fit, out):
     from jaxnn import plots
 
     counted = bool(task.names) and not name.startswith("text")
-    figure, axes = plt.subplots(1, 3 if counted else 2, figsize=(14 if counted else 9, 4), layout="constrained")
+    figure, axes = plt.subplots(
+        1, 3 if counted else 2, figsize=(14 if counted else 9, 4), layout="constrained"
+    )
     plots.history(fit, axes=axes[:2])
     if name == "moons":
         x, y = task.test
-        probability = lambda points: jax.nn.sigmoid(fit.predict(np.asarray(points, np.float32)))[:, 0]  # noqa: E731
+        probability = lambda points: jax.nn.sigmoid(fit.predict(np.asarray(points, np.float32)))[
+            :, 0
+        ]
         plots.BoundaryDisplay.from_function(probability, x, ax=axes[2])
         plots.ScatterDisplay.from_data(x, y[:, 0], class_names=task.names, ax=axes[2])
     elif counted:
@@ -273,19 +315,39 @@ def parse():
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("task", choices=SETTINGS, metavar="TASK", help="one of the tasks below")
-    parser.add_argument("--seed", type=int, default=0, help="of parameters, shuffles and dropout (default 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of parameters, shuffles and dropout (default 0)"
+    )
     parser.add_argument("--epochs", type=int, help="how often to go through the data")
     parser.add_argument("--batch-size", type=int, metavar="B", help="rows a step")
     parser.add_argument("--lr", type=float, help="the highest learning rate")
     parser.add_argument("--weight-decay", type=float, metavar="W", help="AdamW's")
-    parser.add_argument("--method", choices=("hand", "auto"), default="hand", help="the route of the gradient")
+    parser.add_argument(
+        "--method", choices=("hand", "auto"), default="hand", help="the route of the gradient"
+    )
     parser.add_argument("--precision", choices=("bfloat16",), help="of the passes (default: full)")
-    parser.add_argument("--data", type=Path, metavar="FILE", help="mnist: an .npz file with x_train, y_train, ...")
-    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="save here, and resume from here")
-    parser.add_argument("--checkpoint-every", type=int, default=1, metavar="N", help="epochs between two (default 1)")
-    parser.add_argument("--export", type=Path, metavar="FILE", help="write the model to a .safetensors file")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write metrics and history to a file")
-    parser.add_argument("--out", type=Path, default=Path("train-output"), metavar="DIR", help="where figures go")
+    parser.add_argument(
+        "--data", type=Path, metavar="FILE", help="mnist: an .npz file with x_train, y_train, ..."
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="DIR", help="save here, and resume from here"
+    )
+    parser.add_argument(
+        "--checkpoint-every",
+        type=int,
+        default=1,
+        metavar="N",
+        help="epochs between two (default 1)",
+    )
+    parser.add_argument(
+        "--export", type=Path, metavar="FILE", help="write the model to a .safetensors file"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write metrics and history to a file"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("train-output"), metavar="DIR", help="where figures go"
+    )
     arguments = parser.parse_args()
     for name in ("epochs", "batch_size", "lr", "weight_decay"):
         if getattr(arguments, name) is None:

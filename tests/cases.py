@@ -32,7 +32,9 @@ def distribution(*shape, seed=0):
     return np.random.default_rng(seed).dirichlet(np.ones(shape[-1]), shape[:-1])
 
 
-MASK = np.array([[1, 0, 1, 1, 0], [0, 0, 0, 0, 0], [1, 1, 0, 1, 1]]) == 1  # the second query may look at nothing
+MASK = (
+    np.array([[1, 0, 1, 1, 0], [0, 0, 0, 0, 0], [1, 1, 0, 1, 1]]) == 1
+)  # the second query may look at nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +68,7 @@ class LossCase:
 
 
 LAYERS = [
-    LayerCase(nn.Step(), normal(4, 3)),
+    LayerCase(nn.Heaviside(), normal(4, 3)),
     LayerCase(nn.Sigmoid(), normal(4, 3, scale=3)),
     LayerCase(nn.HardSigmoid(), normal(4, 3, scale=3)),
     LayerCase(nn.Tanh(), normal(4, 3, scale=2)),
@@ -89,7 +91,9 @@ LAYERS = [
     LayerCase(nn.Neuron(), normal(5, 4)),
     LayerCase(nn.Neuron(activation=nn.Tanh()), normal(5, 4)),
     LayerCase(nn.Conv1D(4, 3), normal(2, 6, 2)),
-    LayerCase(nn.Conv1D(4, 3, stride=2, padding=2, dilation=2, groups=2, bias=False), normal(2, 7, 4)),
+    LayerCase(
+        nn.Conv1D(4, 3, stride=2, padding=2, dilation=2, groups=2, bias=False), normal(2, 7, 4)
+    ),
     LayerCase(nn.Conv2D(2, 3), normal(2, 4, 5, 2)),
     LayerCase(nn.Conv2D(2, (3, 2), stride=(2, 1), padding="VALID"), normal(2, 6, 4, 2)),
     LayerCase(nn.Conv2D(4, 3, padding=((1, 0), (2, 1)), dilation=2, groups=2), normal(2, 6, 5, 2)),
@@ -109,7 +113,7 @@ LAYERS = [
     LayerCase(nn.Dropout(0.4), normal(4, 5)),
     LayerCase(nn.Dropout(0.4), normal(4, 5), train=True),
     LayerCase(nn.Embedding(5, 3), tokens(2, 4, vocabulary=5)),
-    LayerCase(nn.TiedEmbedding(5, 4, nn.chain(nn.Dense(4), nn.Tanh())), tokens(2, 3, vocabulary=5)),
+    LayerCase(nn.LanguageModel(5, 4, nn.chain(nn.Dense(4), nn.Tanh())), tokens(2, 3, vocabulary=5)),
     LayerCase(nn.LayerNorm(), normal(3, 2, 4, scale=3)),
     LayerCase(nn.RMSNorm(), normal(3, 5, scale=3)),
     LayerCase(nn.GroupNorm(2), normal(2, 3, 2, 4)),
@@ -118,16 +122,26 @@ LAYERS = [
     LayerCase(nn.BatchNorm(momentum=0.5), normal(6, 3), train=True),
     LayerCase(nn.RNN(3), normal(2, 4, 3)),
     LayerCase(nn.RNN(3, output="last", reverse=True), normal(2, 4, 2)),
-    LayerCase(nn.RNN(3, return_state=True), nn.Sequences(normal(3, 4, 2), np.array([4, 2, 0]), normal(3, 3, seed=2))),
+    LayerCase(
+        nn.RNN(3, return_state=True),
+        nn.Sequences(normal(3, 4, 2), np.array([4, 2, 0]), normal(3, 3, seed=2)),
+    ),
     LayerCase(nn.LSTM(3), normal(2, 4, 3)),
-    LayerCase(nn.LSTM(2, output="last", reverse=True), nn.Sequences(normal(3, 4, 2), np.array([4, 2, 1]))),
+    LayerCase(
+        nn.LSTM(2, output="last", reverse=True), nn.Sequences(normal(3, 4, 2), np.array([4, 2, 1]))
+    ),
     LayerCase(
         nn.LSTM(2, return_state=True),
-        nn.Sequences(normal(2, 3, 2), None, nn.LSTMState(normal(2, 2, seed=2), normal(2, 2, seed=3))),
+        nn.Sequences(
+            normal(2, 3, 2), None, nn.LSTMState(normal(2, 2, seed=2), normal(2, 2, seed=3))
+        ),
     ),
     LayerCase(nn.GRU(3), normal(2, 4, 2)),
     LayerCase(nn.GRU(2, reverse=True), nn.Sequences(normal(3, 4, 2), np.array([4, 2, 1]))),
-    LayerCase(nn.GRU(3, output="last", return_state=True), nn.Sequences(normal(2, 3, 2), None, normal(2, 3, seed=2))),
+    LayerCase(
+        nn.GRU(3, output="last", return_state=True),
+        nn.Sequences(normal(2, 3, 2), None, normal(2, 3, seed=2)),
+    ),
     LayerCase(nn.MultiHeadAttention(2), normal(2, 3, 4)),
     LayerCase(nn.MultiHeadAttention(2, causal=True, rotary=True, bias=False), normal(2, 4, 4)),
     LayerCase(nn.MultiHeadAttention(2, causal=True, rotary=True, block=2), normal(2, 5, 4)),
@@ -137,24 +151,50 @@ LAYERS = [
     ),
     LayerCase(
         nn.MultiHeadAttention(1, block=2),
-        nn.AttentionInput(normal(2, 3, 4), normal(2, 5, 6, seed=1), MASK[None].repeat(2, axis=0), np.array([0, 4])),
+        nn.AttentionInput(
+            normal(2, 3, 4), normal(2, 5, 6, seed=1), MASK[None].repeat(2, axis=0), np.array([0, 4])
+        ),
     ),
-    LayerCase(nn.MultiHeadAttention(2), nn.AttentionInput(normal(2, 3, 4), mask=bits(2, 2, 3, 3) == 1)),
+    LayerCase(
+        nn.MultiHeadAttention(2), nn.AttentionInput(normal(2, 3, 4), mask=bits(2, 2, 3, 3) == 1)
+    ),
     LayerCase(nn.SinusoidalPositions(), normal(2, 3, 5)),
     LayerCase(nn.chain(nn.Dense(3), nn.Tanh(), nn.chain(nn.Dense(2), nn.Sigmoid())), normal(5, 4)),
     LayerCase(nn.Residual(nn.chain(nn.Dense(4), nn.Tanh())), normal(3, 4)),
     LayerCase(nn.Parallel((nn.GRU(2), nn.GRU(2, reverse=True))), normal(2, 3, 2)),  # bidirectional
-    LayerCase(nn.Parallel((nn.Dense(3), nn.chain(nn.Dense(3), nn.Tanh())), join="add"), normal(3, 2)),
-    LayerCase(nn.Repeat(nn.chain(nn.Dense(3), nn.Tanh(), nn.Dropout(0.2)), 3), normal(4, 3), train=True),
-    LayerCase(nn.Remat(nn.chain(nn.Dense(3), nn.Tanh(), nn.Dropout(0.2))), normal(4, 3), train=True),
-    LayerCase(nn.Repeat(nn.Remat(nn.Residual(nn.chain(nn.BatchNorm(), nn.Dense(3)))), 2), normal(4, 3), train=True),
+    LayerCase(
+        nn.Parallel((nn.Dense(3), nn.chain(nn.Dense(3), nn.Tanh())), join="add"), normal(3, 2)
+    ),
+    LayerCase(
+        nn.Repeat(nn.chain(nn.Dense(3), nn.Tanh(), nn.Dropout(0.2)), 3), normal(4, 3), train=True
+    ),
+    LayerCase(
+        nn.Remat(nn.chain(nn.Dense(3), nn.Tanh(), nn.Dropout(0.2))), normal(4, 3), train=True
+    ),
+    LayerCase(
+        nn.Frozen(nn.chain(nn.Dense(3), nn.BatchNorm(), nn.Dropout(0.2))), normal(4, 3), train=True
+    ),
+    LayerCase(
+        nn.chain(nn.Dense(3), nn.Frozen(nn.chain(nn.Dense(2), nn.Tanh())), nn.Dense(1)),
+        normal(4, 3),
+        train=True,
+    ),
+    LayerCase(
+        nn.Repeat(nn.Remat(nn.Residual(nn.chain(nn.BatchNorm(), nn.Dense(3)))), 2),
+        normal(4, 3),
+        train=True,
+    ),
 ]
 
 NETWORKS = [
     LayerCase(nn.mlp(5, 4, 2, activation=nn.Tanh()), normal(3, 4)),
     LayerCase(nn.lenet(3), normal(2, 8, 8, 1)),
     LayerCase(nn.resnet(2, features=(2, 4), blocks=1), normal(3, 4, 4, 1), train=True),
-    LayerCase(nn.transformer_encoder(7, 3, features=4, heads=2, dropout=0.1), tokens(2, 5, vocabulary=7), train=True),
+    LayerCase(
+        nn.transformer_encoder(7, 3, features=4, heads=2, dropout=0.1),
+        tokens(2, 5, vocabulary=7),
+        train=True,
+    ),
     LayerCase(nn.transformer_decoder(7, features=4, heads=2), tokens(2, 5, vocabulary=7)),
     LayerCase(nn.transformer_decoder(7, features=4, heads=2, block=2), tokens(2, 5, vocabulary=7)),
     LayerCase(nn.recurrent_classifier(7, 3, features=3), tokens(2, 4, vocabulary=7)),
@@ -166,9 +206,15 @@ LOSSES = [
     LossCase(nn.SigmoidBinaryCrossEntropy(), normal(6, 2, scale=3), bits(6, 2)),
     LossCase(nn.SigmoidBinaryCrossEntropy(), normal(6, 2), bits(6, 2), np.arange(6.0)),
     LossCase(nn.SoftmaxCrossEntropy(), normal(5, 3, scale=3), tokens(5, vocabulary=3)),
-    LossCase(nn.SoftmaxCrossEntropy(smoothing=0.1), normal(5, 3), tokens(5, vocabulary=3), np.arange(5.0)),
+    LossCase(
+        nn.SoftmaxCrossEntropy(smoothing=0.1), normal(5, 3), tokens(5, vocabulary=3), np.arange(5.0)
+    ),
     LossCase(nn.SoftmaxCrossEntropy(ignore=0), normal(2, 5, 3), tokens(2, 5, vocabulary=3)),
-    LossCase(nn.SoftmaxCrossEntropy(smoothing=0.1, ignore=-1), normal(2, 5, 3), tokens(2, 5, vocabulary=4) - 1),
+    LossCase(
+        nn.SoftmaxCrossEntropy(smoothing=0.1, ignore=-1),
+        normal(2, 5, 3),
+        tokens(2, 5, vocabulary=4) - 1,
+    ),
     LossCase(nn.SoftmaxCrossEntropy(smoothing=0.2), normal(4, 3), distribution(4, 3)),
     LossCase(nn.MeanSquaredError(), normal(5, 2), normal(5, 2, seed=1)),
     LossCase(nn.MeanSquaredError(), normal(5, 2), normal(5, 2, seed=1), np.arange(5.0)),
@@ -177,7 +223,11 @@ LOSSES = [
     LossCase(nn.Huber(delta=0.3), normal(5, 2), normal(5, 2, seed=1), np.arange(5.0)),
     LossCase(nn.Hinge(), normal(6, 2), 2 * bits(6, 2) - 1, np.arange(6.0)),
     LossCase(nn.PerceptronCriterion(), normal(6, 2), 2 * bits(6, 2) - 1, np.arange(6.0)),
-    LossCase(nn.KLDivergence(), np.log(distribution(4, 3)), distribution(4, 3, seed=5), np.arange(4.0)),
+    LossCase(
+        nn.KLDivergence(), np.log(distribution(4, 3)), distribution(4, 3, seed=5), np.arange(4.0)
+    ),
     LossCase(nn.OptaxLoss("log_cosh"), normal(5, 2), normal(5, 2, seed=1), np.arange(5.0)),
-    LossCase(nn.OptaxLoss("cosine_distance", (("epsilon", 1e-6),)), normal(5, 3), normal(5, 3, seed=1)),
+    LossCase(
+        nn.OptaxLoss("cosine_distance", (("epsilon", 1e-6),)), normal(5, 3), normal(5, 3, seed=1)
+    ),
 ]

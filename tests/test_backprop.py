@@ -31,7 +31,11 @@ def test_the_loss_owns_the_mean():
     """Twice the same batch has the same gradient; a layer alone sums over it."""
     params = NET.init(jax.random.key(0), X)
     gradient = nn.grad(NET, nn.BinaryCrossEntropy())
-    close(gradient(params, X, TARGET), gradient(params, np.tile(X, (2, 1)), np.tile(TARGET, (2, 1))), rtol=1e-10)
+    close(
+        gradient(params, X, TARGET),
+        gradient(params, np.tile(X, (2, 1)), np.tile(TARGET, (2, 1))),
+        rtol=1e-10,
+    )
     dense, p = nn.Dense(2), nn.Dense(2).init(jax.random.key(0), X)
     once, _ = dense.backward(p, jnp.asarray(X), jnp.ones((6, 2)))
     twice, _ = dense.backward(p, jnp.tile(X, (2, 1)), jnp.ones((12, 2)))
@@ -53,7 +57,9 @@ def test_a_single_sample_gives_the_gradient_of_each_by_vmap():
     params = NET.init(jax.random.key(0), X)
     gradient = nn.grad(NET, nn.BinaryCrossEntropy())
     each = jax.vmap(lambda x, t: gradient(params, x[None], t[None]))(X, TARGET)
-    close(jax.tree.map(lambda leaf: leaf.mean(axis=0), each), gradient(params, X, TARGET), rtol=1e-10)
+    close(
+        jax.tree.map(lambda leaf: leaf.mean(axis=0), each), gradient(params, X, TARGET), rtol=1e-10
+    )
 
 
 def test_saturated_predictions_make_no_nan():
@@ -84,7 +90,9 @@ def test_logits_are_stable_and_agree_with_probabilities():
         assert jnp.isfinite(nn.SigmoidBinaryCrossEntropy().backward(cache)).all()
     z, target = z[2:], jnp.array([[0], [1]])
     on_logits = nn.value_and_grad(nn.Dense(1), nn.SigmoidBinaryCrossEntropy())
-    on_probabilities = nn.value_and_grad(nn.chain(nn.Dense(1), nn.Sigmoid()), nn.BinaryCrossEntropy())
+    on_probabilities = nn.value_and_grad(
+        nn.chain(nn.Dense(1), nn.Sigmoid()), nn.BinaryCrossEntropy()
+    )
     params = nn.Dense(1).init(jax.random.key(0), z)
     a, b = on_logits(params, z, target), on_probabilities((params, ()), z, target)
     close(a[0], b[0])
@@ -93,8 +101,11 @@ def test_logits_are_stable_and_agree_with_probabilities():
 
 def test_the_kinks_follow_their_stated_conventions():
     zero = jnp.zeros((1, 1))
-    for activation in (nn.ReLU(), nn.Step()):
+    for activation in (nn.ReLU(), nn.Heaviside()):
         _, cache = activation.forward((), zero)
         assert activation.backward((), cache, jnp.ones((1, 1)))[1] == 0
     assert jax.grad(lambda x: nn.ReLU().forward((), x)[0].sum())(zero) == 0
-    assert jax.grad(lambda z: nn.SigmoidBinaryCrossEntropy().forward(z, jnp.zeros((1, 1)))[0])(zero) == 0.5
+    assert (
+        jax.grad(lambda z: nn.SigmoidBinaryCrossEntropy().forward(z, jnp.zeros((1, 1)))[0])(zero)
+        == 0.5
+    )

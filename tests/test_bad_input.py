@@ -54,7 +54,10 @@ CASES = {
         lambda: nn.Tanh().forward((), jnp.arange(3)),
         "Tanh(): expected x of a floating dtype, got int64.",
     ),
-    "NaN data": (lambda: GRAD(PARAMS, NAN, Y), "value_and_grad: expected finite x, got nan at x[1, 2]."),
+    "NaN data": (
+        lambda: GRAD(PARAMS, NAN, Y),
+        "value_and_grad: expected finite x, got nan at x[1, 2].",
+    ),
     "infinite data": (
         lambda: nn.logistic_descent(X * np.inf, Y[:, 0]),
         "logistic_descent: expected finite x, got inf at x[0, 0].",
@@ -83,7 +86,10 @@ CASES = {
         lambda: BCE.forward(jnp.ones((0, 1)), jnp.ones((0, 1))),
         "at least one sample, got shape (0, 1).",
     ),
-    "empty batch to a neuron": (lambda: nn.logistic_descent(X[:0], Y[:0, 0]), "at least one sample, got shape (0, 5)."),
+    "empty batch to a neuron": (
+        lambda: nn.logistic_descent(X[:0], Y[:0, 0]),
+        "at least one sample, got shape (0, 5).",
+    ),
     "mismatched lengths": (
         lambda: GRAD(PARAMS, X, Y[:3]),
         "value_and_grad: expected target with as many rows as x (4), got 3.",
@@ -106,7 +112,7 @@ CASES = {
     ),
     "negative weights": (
         lambda: BCE.forward(jnp.full((2, 1), 0.5), jnp.ones((2, 1)), jnp.array([1.0, -1.0])),
-        "expected weights of at least 0, got -1.0.",
+        "expected finite weights of at least 0, got -1.0.",
     ),
     "parameters of another network": (
         lambda: GRAD(OTHER, X, Y),
@@ -132,22 +138,46 @@ CASES = {
         lambda: GRAD(PARAMS, X.astype("float32"), Y),
         "[0] Dense(features=3): expected x of dtype float64, like the parameters, got float32.",
     ),
-    "a seed for a key": (lambda: NET.init(0, X), "expected a PRNG key such as jax.random.key(0), got 0."),
-    "a list for a batch": (lambda: nn.Dense(3).init(jax.random.key(0), [[1.0]]), "expected an example array"),
-    "features of 0": (lambda: nn.Dense(0), "Dense: expected features to be an integer of at least 1, got 0."),
-    "an unknown initialiser": (lambda: nn.Dense(2, w_init="xavier"), "Dense: expected w_init to be one of"),
+    "a seed for a key": (
+        lambda: NET.init(0, X),
+        "expected a PRNG key such as jax.random.key(0), got 0.",
+    ),
+    "a list for a batch": (
+        lambda: nn.Dense(3).init(jax.random.key(0), [[1.0]]),
+        "expected an example array",
+    ),
+    "features of 0": (
+        lambda: nn.Dense(0),
+        "Dense: expected features to be an integer of at least 1, got 0.",
+    ),
+    "an unknown initialiser": (
+        lambda: nn.Dense(2, w_init="xavier"),
+        "Dense: expected w_init to be one of",
+    ),
     "an initialiser's arguments": (
         lambda: nn.Dense(2, w_init=("normal", 1.0, 2.0, 3.0)),
         "arguments that fit jax.nn.initializers.normal",
     ),
-    "an empty chain": (lambda: nn.chain(), "Sequential: expected a tuple of at least one layer, got ()."),
-    "a chain of functions": (lambda: nn.chain(jnp.tanh), "Sequential: expected layers[0] to be a plain value"),
+    "an empty chain": (
+        lambda: nn.chain(),
+        "Sequential: expected a tuple of at least one layer, got ().",
+    ),
+    "a chain of functions": (
+        lambda: nn.chain(jnp.tanh),
+        "Sequential: expected layers[0] to be a plain value",
+    ),
     "a method": (
         lambda: nn.value_and_grad(NET, BCE, "numeric"),
         "expected method to be one of 'hand', 'auto', got 'numeric'.",
     ),
-    "a loss for a net": (lambda: nn.value_and_grad(BCE, BCE), "expected net to be a layer, got BinaryCrossEntropy()."),
-    "a function for a loss": (lambda: nn.value_and_grad(NET, jnp.mean), "expected loss to be a loss"),
+    "a loss for a net": (
+        lambda: nn.value_and_grad(BCE, BCE),
+        "expected net to be a layer, got BinaryCrossEntropy().",
+    ),
+    "a function for a loss": (
+        lambda: nn.value_and_grad(NET, jnp.mean),
+        "expected loss to be a loss",
+    ),
     "a step of 0": (
         lambda: nn.gradient_descent(quadratic, jnp.ones(2), step_size=0, threshold=1e-3),
         "gradient_descent: expected step_size to be a finite number above 0, got 0.",
@@ -161,7 +191,9 @@ CASES = {
         "expected step_size to be a finite number above 0, got inf.",
     ),
     "no iterations": (
-        lambda: nn.gradient_descent(quadratic, jnp.ones(2), step_size=0.1, threshold=1e-3, max_iterations=0),
+        lambda: nn.gradient_descent(
+            quadratic, jnp.ones(2), step_size=0.1, threshold=1e-3, max_iterations=0
+        ),
         "expected max_iterations to be an integer of at least 1, got 0.",
     ),
     "an integer guess": (
@@ -169,7 +201,9 @@ CASES = {
         "expected the initial guess of a floating dtype, got int64.",
     ),
     "a guess that is not finite": (
-        lambda: nn.gradient_descent(quadratic, jnp.array([1.0, jnp.nan]), step_size=0.1, threshold=1e-3),
+        lambda: nn.gradient_descent(
+            quadratic, jnp.array([1.0, jnp.nan]), step_size=0.1, threshold=1e-3
+        ),
         "expected finite the initial guess, got nan",
     ),
     "neither objective nor gradient": (
@@ -180,12 +214,18 @@ CASES = {
         lambda: jax.jit(nn.logistic_descent)(X, Y[:, 0]),
         "expected x with known values, got a traced array",
     ),
-    "a certificate of nothing": (lambda: nn.certify(jnp.tanh, X), "certify: expected a layer or a loss"),
+    "a certificate of nothing": (
+        lambda: nn.certify(jnp.tanh, X),
+        "certify: expected a layer or a loss",
+    ),
     "a certificate without a target": (
         lambda: nn.certify(BCE, X / 2),
         "expected a target for the loss BinaryCrossEntropy()",
     ),
-    "a certificate at NaN": (lambda: nn.certify(nn.Tanh(), NAN), "certify: expected finite x, got nan at x[1, 2]."),
+    "a certificate at NaN": (
+        lambda: nn.certify(nn.Tanh(), NAN),
+        "certify: expected finite x, got nan at x[1, 2].",
+    ),
     "a diagram of something else": (
         lambda: plots.NetworkDisplay.from_network(nn.chain(nn.Neuron()), 2),
         "expects a network of Dense layers and activations, got Neuron() at [0].",
@@ -224,7 +264,9 @@ CASES = {
         "expected an even number of channels a head, got 3.",
     ),
     "a kernel larger than its input": (
-        lambda: nn.chain(nn.ReLU(), nn.Conv2D(4, 5, padding="VALID")).init(KEY, np.ones((1, 4, 4, 1))),
+        lambda: nn.chain(nn.ReLU(), nn.Conv2D(4, 5, padding="VALID")).init(
+            KEY, np.ones((1, 4, 4, 1))
+        ),
         "[1] Conv2D(features=4, kernel_size=5, padding='VALID'): expected an input of at least 5 points along each axis under the kernel, padding included, got 4.",
     ),
     "a window larger than its input": (
@@ -251,7 +293,10 @@ CASES = {
         lambda: nn.Conv2D(4, 3, stride=(1, 1, 1)),
         "Conv2D: expected stride with 2 entries, got (1, 1, 1).",
     ),
-    "negative padding": (lambda: nn.Conv1D(4, 3, padding=-1), "Conv1D: expected padding of at least 0, got -1."),
+    "negative padding": (
+        lambda: nn.Conv1D(4, 3, padding=-1),
+        "Conv1D: expected padding of at least 0, got -1.",
+    ),
     "an unknown padding": (
         lambda: nn.Conv1D(4, 3, padding="FULL"),
         "Conv1D: expected padding 'SAME', 'VALID', an int or pairs, got 'FULL'.",
@@ -286,7 +331,9 @@ CASES = {
         "[0] Embedding(vocabulary=5, features=2): expected token ids in [0, 5), got 5.",
     ),
     "lengths longer than the sequence, in the bridge": (
-        lambda: nn.apply(nn.Residual(GRU), GRU.init(KEY, X[None]), nn.Sequences(X[None], np.array([5]))),
+        lambda: nn.apply(
+            nn.Residual(GRU), GRU.init(KEY, X[None]), nn.Sequences(X[None], np.array([5]))
+        ),
         "GRU(features=3): expected lengths in [0, 4], got 5.",
     ),
     "a negative token": (
@@ -304,23 +351,33 @@ CASES = {
         "MultiHeadAttention(heads=2): expected mask of a shape among [(3, 3), (2, 3, 3), (2, 2, 3, 3)], got (2, 3).",
     ),
     "a mask of numbers": (
-        lambda: ATTENTION.forward(ATTENTION_PARAMS, nn.AttentionInput(jnp.ones((2, 3, 4)), mask=jnp.ones((3, 3)))),
+        lambda: ATTENTION.forward(
+            ATTENTION_PARAMS, nn.AttentionInput(jnp.ones((2, 3, 4)), mask=jnp.ones((3, 3)))
+        ),
         "expected a boolean mask, got float64.",
     ),
     "keys longer than the sequence": (
-        lambda: ATTENTION.forward(ATTENTION_PARAMS, nn.AttentionInput(jnp.ones((2, 3, 4)), lengths=jnp.array([3, 4]))),
+        lambda: ATTENTION.forward(
+            ATTENTION_PARAMS, nn.AttentionInput(jnp.ones((2, 3, 4)), lengths=jnp.array([3, 4]))
+        ),
         "MultiHeadAttention(heads=2): expected lengths in [0, 3], got 4.",
     ),
     "lengths longer than the sequence": (
-        lambda: GRU.forward(GRU.init(KEY, X[None]), nn.Sequences(jnp.asarray(X[None]), jnp.array([5]))),
+        lambda: GRU.forward(
+            GRU.init(KEY, X[None]), nn.Sequences(jnp.asarray(X[None]), jnp.array([5]))
+        ),
         "GRU(features=3): expected lengths in [0, 4], got 5.",
     ),
     "lengths that are no integers": (
-        lambda: GRU.forward(GRU.init(KEY, X[None]), nn.Sequences(jnp.asarray(X[None]), jnp.array([2.0]))),
+        lambda: GRU.forward(
+            GRU.init(KEY, X[None]), nn.Sequences(jnp.asarray(X[None]), jnp.array([2.0]))
+        ),
         "expected lengths of an integer dtype, got float64.",
     ),
     "an initial state of the wrong size": (
-        lambda: GRU.forward(GRU.init(KEY, X[None]), nn.Sequences(jnp.asarray(X[None]), None, jnp.ones((1, 2)))),
+        lambda: GRU.forward(
+            GRU.init(KEY, X[None]), nn.Sequences(jnp.asarray(X[None]), None, jnp.ones((1, 2)))
+        ),
         "GRU(features=3): expected the initial state of shape (1, 3), got (1, 2).",
     ),
     "an output that is neither": (
@@ -340,11 +397,15 @@ CASES = {
         "Residual: expected the body's output of shape (4, 5), like its input, got (4, 3).",
     ),
     "a repeated block that changes the shape": (
-        lambda: nn.output_shape(nn.Repeat(nn.Dense(3), 2), nn.Repeat(nn.Dense(3), 2).init(KEY, X), jnp.asarray(X)),
+        lambda: nn.output_shape(
+            nn.Repeat(nn.Dense(3), 2), nn.Repeat(nn.Dense(3), 2).init(KEY, X), jnp.asarray(X)
+        ),
         "Repeat: expected the block's output of shape (4, 5), like its input, got (4, 3).",
     ),
     "parameters for another depth": (
-        lambda: nn.Repeat(nn.Dense(5), 3).forward(nn.Repeat(nn.Dense(5), 2).init(KEY, X), jnp.asarray(X)),
+        lambda: nn.Repeat(nn.Dense(5), 3).forward(
+            nn.Repeat(nn.Dense(5), 2).init(KEY, X), jnp.asarray(X)
+        ),
         "Repeat: expected parameters stacked 3 times, got shape (2, 5, 5).",
     ),
     "branches that do not add up": (
@@ -407,7 +468,9 @@ def test_is_refused_with_a_message_that_helps(name):
 
 
 def test_under_jit_shapes_are_still_checked():
-    with pytest.raises(nn.InputError, match=re.escape("expected x of shape (..., B, 5), got (7, 3).")):
+    with pytest.raises(
+        nn.InputError, match=re.escape("expected x of shape (..., B, 5), got (7, 3).")
+    ):
         jax.jit(GRAD)(PARAMS, jnp.ones((7, 3)), jnp.ones((7, 1)))
 
 

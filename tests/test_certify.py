@@ -44,7 +44,9 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize(("leaf", "mistake"), [(leaf, m) for leaf, all_of in MISTAKES.items() for m in all_of])
+@pytest.mark.parametrize(
+    ("leaf", "mistake"), [(leaf, m) for leaf, all_of in MISTAKES.items() for m in all_of]
+)
 def test_a_wrong_backward_is_caught_and_its_leaf_named(leaf, mistake):
     with pytest.raises(nn.CertificateError, match=f"wrong with respect to {leaf}") as error:
         nn.certify(planted(mistake), X)
@@ -58,8 +60,14 @@ def test_a_wrong_backward_is_caught_and_its_leaf_named(leaf, mistake):
     ("mistake", "message"),
     [
         (lambda dw, db, dx: (nn.DenseParams(dw, db), None), "wrong structure"),
-        (lambda dw, db, dx: (nn.DenseParams(dw, db[None]), dx), r"params.b has the wrong type.*float64\[1, 4\]"),
-        (lambda dw, db, dx: (nn.DenseParams(dw, db), dx.astype("float32")), "x has the wrong type.*float32"),
+        (
+            lambda dw, db, dx: (nn.DenseParams(dw, db[None]), dx),
+            r"params.b has the wrong type.*float64\[1, 4\]",
+        ),
+        (
+            lambda dw, db, dx: (nn.DenseParams(dw, db), dx.astype("float32")),
+            "x has the wrong type.*float32",
+        ),
     ],
 )
 def test_a_gradient_of_the_wrong_form_is_caught(mistake, message):
@@ -101,7 +109,7 @@ def test_directions_across_a_kink_are_left_out_and_said_so():
 
 
 def test_a_gradient_that_is_zero_everywhere_is_not_praised():
-    assert "0 everywhere" in str(nn.certify(nn.Step(), X))
+    assert "0 everywhere" in str(nn.certify(nn.Heaviside(), X))
 
 
 def test_certificate_reads_as_a_table_and_as_json():

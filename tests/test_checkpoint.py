@@ -28,7 +28,13 @@ NET, LOSS, ADAM = (
 
 
 def fit(net=NET, optimizer=ADAM, **options):
-    options = {"epochs": 6, "batch_size": 8, "key": jax.random.key(0), "validation": (X[:9], Y[:9]), **options}
+    options = {
+        "epochs": 6,
+        "batch_size": 8,
+        "key": jax.random.key(0),
+        "validation": (X[:9], Y[:9]),
+        **options,
+    }
     return nn.fit(net, LOSS, optimizer, options.pop("data", (X, Y)), **options)
 
 
@@ -47,7 +53,9 @@ def interrupted(directory, step=15, **options):
 
 def assert_same_run(one, other):
     for a, b in zip(
-        jax.tree.leaves((one.state, one.params)), jax.tree.leaves((other.state, other.params)), strict=True
+        jax.tree.leaves((one.state, one.params)),
+        jax.tree.leaves((other.state, other.params)),
+        strict=True,
     ):
         if not jax.numpy.issubdtype(a.dtype, jax.dtypes.prng_key):
             assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
@@ -104,11 +112,18 @@ def test_the_last_and_the_best_are_kept(tmp_path):
     assert kept.steps() == tuple(sorted({best, 35, 40}))
     assert kept.best() == best
     stored = kept.read(best).restore("state", result.state)
-    assert nn.evaluate(NET, LOSS, stored.params, (X[:9], Y[:9]))["loss"] == result.history["validation_loss"].min()
+    assert (
+        nn.evaluate(NET, LOSS, stored.params, (X[:9], Y[:9]))["loss"]
+        == result.history["validation_loss"].min()
+    )
 
 
 def damage(directory, step, how):
-    files = [path for path in (Path(directory) / str(step)).rglob("*") if path.is_file() and path.stat().st_size > 50]
+    files = [
+        path
+        for path in (Path(directory) / str(step)).rglob("*")
+        if path.is_file() and path.stat().st_size > 50
+    ]
     largest = max(files, key=lambda path: path.stat().st_size)
     if how == "truncated":
         largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])

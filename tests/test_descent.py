@@ -25,7 +25,9 @@ def test_finds_the_minimum_of_any_pytree():
 
 
 def test_each_iteration_is_the_update_rule():
-    run = nn.gradient_descent(bowl, START, jnp.ones(3), step_size=0.1, threshold=1e-9, max_iterations=3)
+    run = nn.gradient_descent(
+        bowl, START, jnp.ones(3), step_size=0.1, threshold=1e-9, max_iterations=3
+    )
     theta = START
     for _ in range(3):
         slope = jax.grad(bowl)(theta, jnp.ones(3))
@@ -38,14 +40,18 @@ def test_each_iteration_is_the_update_rule():
 def test_a_hand_derived_gradient_takes_the_same_path():
     by_hand = lambda p, c: {"a": 2 * (p["a"] - c), "b": 6 * p["b"]}
     a = nn.gradient_descent(bowl, START, jnp.ones(3), step_size=0.1, threshold=1e-9)
-    b = nn.gradient_descent(None, START, jnp.ones(3), step_size=0.1, threshold=1e-9, gradient=by_hand)
+    b = nn.gradient_descent(
+        None, START, jnp.ones(3), step_size=0.1, threshold=1e-9, gradient=by_hand
+    )
     assert a.iterations == b.iterations
     np.testing.assert_allclose(a.params["a"], b.params["a"])
 
 
 @pytest.mark.parametrize("max_iterations", [1_000_000, 700])
 def test_divergence_is_reported_with_the_last_finite_parameters(max_iterations):
-    run = nn.gradient_descent(bowl, START, jnp.ones(3), step_size=2.0, threshold=1e-9, max_iterations=max_iterations)
+    run = nn.gradient_descent(
+        bowl, START, jnp.ones(3), step_size=2.0, threshold=1e-9, max_iterations=max_iterations
+    )
     assert (run.converged, run.diverged) == (False, True)
     assert 100 < run.iterations < 700
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run.params))
@@ -54,7 +60,9 @@ def test_divergence_is_reported_with_the_last_finite_parameters(max_iterations):
 
 def test_many_at_once_by_vmap():
     centers = jnp.stack([jnp.arange(3.0), jnp.ones(3)])
-    many = jax.vmap(lambda c: nn.gradient_descent(bowl, START, c, step_size=0.1, threshold=1e-10))(centers)
+    many = jax.vmap(lambda c: nn.gradient_descent(bowl, START, c, step_size=0.1, threshold=1e-10))(
+        centers
+    )
     for i in range(2):
         alone = nn.gradient_descent(bowl, START, centers[i], step_size=0.1, threshold=1e-10)
         assert many.iterations[i] == alone.iterations
@@ -65,7 +73,9 @@ def test_many_at_once_by_vmap():
 def test_progress_changes_nothing(capsys):
     iris = data.iris_setosa()
     x = data.with_ones(iris.x)
-    quiet, shown = (nn.logistic_descent(x, iris.y, max_iterations=25_000, progress=p) for p in (False, True))
+    quiet, shown = (
+        nn.logistic_descent(x, iris.y, max_iterations=25_000, progress=p) for p in (False, True)
+    )
     assert quiet.iterations == shown.iterations == 25_000
     np.testing.assert_array_equal(quiet.params.theta, shown.params.theta)
 
@@ -90,7 +100,7 @@ def test_the_perceptron_rule_stops_when_nothing_is_wrong():
     x = data.with_ones(iris.x)
     run = nn.perceptron_rule(x, iris.y)
     assert run.converged
-    step = nn.Neuron(nn.Step())
+    step = nn.Neuron(nn.Heaviside())
     assert (np.asarray(nn.apply(step, run.params, x)) == iris.y).all()
     assert not nn.perceptron_rule(x, iris.y, max_epochs=2).converged
 

@@ -41,7 +41,11 @@ DENSE_MISTAKES = {
         lambda dw, db, dx, *_: (dw.T, db, dx),
         "is the transpose of the expected. Both are square",
     ),
-    "missing 1/B": ("x", lambda dw, db, dx, *_: (dw, db, 5 * dx), "is 5 times too large, and B = 5: a 1/B is missing"),
+    "missing 1/B": (
+        "x",
+        lambda dw, db, dx, *_: (dw, db, 5 * dx),
+        "is 5 times too large, and B = 5: a 1/B is missing",
+    ),
     "extra 1/B": (
         "params.w",
         lambda dw, db, dx, *_: (dw / 5, db, dx),
@@ -53,15 +57,31 @@ DENSE_MISTAKES = {
         "lacks the sum over the batch: it has shape (5, 4)",
     ),
     "factor": ("params.b", lambda dw, db, dx, *_: (dw, 2.5 * db, dx), "is 2.5 times the expected"),
-    "zero": ("params.b", lambda dw, db, dx, *_: (dw, 0 * db, dx), "is 0 everywhere; it should have the norm"),
+    "zero": (
+        "params.b",
+        lambda dw, db, dx, *_: (dw, 0 * db, dx),
+        "is 0 everywhere; it should have the norm",
+    ),
     "stale": (
         "x",
         lambda dw, db, dx, *_: (dw, db, jnp.ones_like(dx)),
         "does not change when dy does: it is a stale",
     ),
-    "shape": ("x", lambda dw, db, dx, *_: (dw, db, dx[:, :2]), "has shape (5, 2); a gradient has the shape of what"),
-    "not finite": ("x", lambda dw, db, dx, *_: (dw, db, dx.at[1, 2].set(jnp.nan)), "is not finite: nan at [1, 2]"),
-    "wrong": ("x", lambda dw, db, dx, p, x, dy: (dw, db, dx + jnp.sin(x)), "a mistake that is none of the usual ones"),
+    "shape": (
+        "x",
+        lambda dw, db, dx, *_: (dw, db, dx[:, :2]),
+        "has shape (5, 2); a gradient has the shape of what",
+    ),
+    "not finite": (
+        "x",
+        lambda dw, db, dx, *_: (dw, db, dx.at[1, 2].set(jnp.nan)),
+        "is not finite: nan at [1, 2]",
+    ),
+    "wrong": (
+        "x",
+        lambda dw, db, dx, p, x, dy: (dw, db, dx + jnp.sin(x)),
+        "a mistake that is none of the usual ones",
+    ),
 }
 
 
@@ -91,7 +111,9 @@ def test_a_transpose_that_shows_in_the_shape():
 
 def test_gradients_exchanged():
     layer = nn.BatchNorm()
-    swap = lambda p, c, dy: (lambda d, dx: (d._replace(scale=d.bias, bias=d.scale), dx))(*layer.backward(p, c, dy))
+    swap = lambda p, c, dy: (lambda d, dx: (d._replace(scale=d.bias, bias=d.scale), dx))(
+        *layer.backward(p, c, dy)
+    )
     found, _ = findings(layer, swap, key=jax.random.key(0))
     assert found["params.scale"].verdict == found["params.bias"].verdict == "exchanged"
     assert "is the gradient of params.bias" in found["params.scale"].message
@@ -99,7 +121,10 @@ def test_gradients_exchanged():
 
 SIGMOID_MISTAKES = {
     "derivative left out": (lambda p, y, dy: ((), dy), "lacks the derivative of Sigmoid"),
-    "derivative alone": (lambda p, y, dy: ((), y * (1 - y)), "has the derivative of Sigmoid but not dy"),
+    "derivative alone": (
+        lambda p, y, dy: ((), y * (1 - y)),
+        "has the derivative of Sigmoid but not dy",
+    ),
     "derivative at output": (
         lambda p, y, dy: ((), jax.nn.sigmoid(y) * (1 - jax.nn.sigmoid(y)) * dy),
         "takes the derivative of Sigmoid at its output",
@@ -152,7 +177,10 @@ def test_a_loss_without_its_mean():
     ("backward", "words"),
     [
         (lambda p, c, dy: 1 / 0, r"does not run: ZeroDivisionError in line \d+: division by zero"),
-        (lambda p, c, dy: DENSE.backward(p, c, dy)[0], "gives 2 gradients; 3 are expected: params.w, params.b, x"),
+        (
+            lambda p, c, dy: DENSE.backward(p, c, dy)[0],
+            "gives 2 gradients; 3 are expected: params.w, params.b, x",
+        ),
         (lambda p, c, dy: (("a", "b"), "c"), "something that is not an array"),
     ],
 )
@@ -172,7 +200,9 @@ def test_what_is_not_written_yet_is_no_mistake():
 
 def test_a_forgotten_slope_of_a_neuron_is_a_missing_factor():
     neuron = nn.Neuron()
-    found, _ = findings(neuron, lambda p, c, dy: (nn.NeuronParams(X.T @ dy), jnp.outer(dy, p.theta)))
+    found, _ = findings(
+        neuron, lambda p, c, dy: (nn.NeuronParams(X.T @ dy), jnp.outer(dy, p.theta))
+    )
     assert found["x"].verdict == "stale"
     assert "though it should: a factor that depends on it is missing" in found["x"].message
 
@@ -198,7 +228,9 @@ class Memory:
         return (), jax.lax.scan(step, jnp.zeros(len(dy)), dy.T, reverse=True)[1].T
 
 
-@pytest.mark.parametrize("backward", [lambda p, c, dy: ((), dy), lambda p, c, dy: Memory().forward(p, dy)[::-1]])
+@pytest.mark.parametrize(
+    "backward", [lambda p, c, dy: ((), dy), lambda p, c, dy: Memory().forward(p, dy)[::-1]]
+)
 def test_mistakes_with_activations_are_not_seen_elsewhere(backward):
     found, _ = findings(Memory(), lambda p, c, dy: ((), backward(p, c, dy)[1]))
     assert found["x"].verdict == "wrong"
@@ -225,7 +257,9 @@ def test_any_wrong_value_of_one_number_is_some_factor():
 
 
 def run_exercises(*arguments):
-    return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, SCRIPT, *arguments], capture_output=True, text=True, check=False
+    )
 
 
 def test_the_exercises_are_solved_by_the_library():

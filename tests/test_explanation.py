@@ -1,7 +1,6 @@
 """The working is shown: as text, LaTeX, Markdown and pictures, with the right numbers in them."""
 
 import base64
-import functools
 import io
 import itertools
 import re
@@ -30,7 +29,14 @@ LECTURE = {
     "dJ/dy": ["-1.69383"],
     "dJ/dV": ["-0.409615", "-0.299458", "-0.409619"],
     "dJ/dh": ["-0.0409622", "-0.204811", "0.0409622"],
-    "dJ/dW": ["-3.42058e-06", "-0.201341", "1.25839e-06", "-2.05235e-06", "-0.120805", "7.55032e-07"],
+    "dJ/dW": [
+        "-3.42058e-06",
+        "-0.201341",
+        "1.25839e-06",
+        "-2.05235e-06",
+        "-0.120805",
+        "7.55032e-07",
+    ],
 }
 NUMBERS = [number for numbers in LECTURE.values() for number in numbers]
 
@@ -48,7 +54,12 @@ def test_the_lectures_numbers_in_text():
     assert [number for number in NUMBERS if f"= {number}\n" not in text] == []
     assert "    y[1] = x[0]·w[0, 1] + x[1]·w[1, 1] = 5×(-1) + 3×2 = 1\n" in text
     assert "    dy = -1 / y = -1 / 0.590378 = -1.69383\n" in text
-    assert text.index("Forward") < text.index("J = -log(y)") < text.index("Backward") < text.index("dy = -1 / y")
+    assert (
+        text.index("Forward")
+        < text.index("J = -log(y)")
+        < text.index("Backward")
+        < text.index("dy = -1 / y")
+    )
 
 
 def test_the_other_label():
@@ -85,7 +96,10 @@ def test_the_numbers_put_in_give_the_result(name):
         ("ReLU, biases, three classes", "J = log(exp(y[0]) + exp(y[1]) + exp(y[2])) - y["),
         ("a recurrent net", "h2[j] = tanh(z2[j])"),
         ("a recurrent net", "dh1[j] = Σ_k dz2[k]·wh[j, k]"),
-        ("a convolution on a 4 x 4 image", "y[r, s, o] = Σ_klc x[r + k, s + l, c]·w[k, l, c, o] + b[o]"),
+        (
+            "a convolution on a 4 x 4 image",
+            "y[r, s, o] = Σ_klc x[r + k, s + l, c]·w[k, l, c, o] + b[o]",
+        ),
         ("a convolution on a 4 x 4 image", "dx[p, q, c] = Σ_rso dy[r, s, o]·w[p - r, q - s, c, o]"),
         ("nested", "y[i, j] = x[i, j] + y1[i, j]"),
         ("nested", "dscore[h, t, s] = p[h, t, s]·(dp[h, t, s] - Σ_j p[h, t, j]·dp[h, t, j])"),
@@ -125,15 +139,24 @@ def test_a_layer_without_formulas_is_named():
     class Silent(nn.Tanh):
         formulas = None
 
-    trace = traces.drawn(nn.chain(nn.Dense(2), Silent()), nn.MeanSquaredError(), np.ones((1, 2)), np.ones((1, 2)))
+    trace = traces.drawn(
+        nn.chain(nn.Dense(2), Silent()), nn.MeanSquaredError(), np.ones((1, 2)), np.ones((1, 2))
+    )
     assert "[1]: states no formulas" in nn.explain(trace)
     assert "dw[0, 0] = x[0]·dy[0]" in nn.explain(trace)
-    with pytest.raises(nn.InputError, match=r"expected layers that state formulas for a page, got \[1\] without"):
+    with pytest.raises(
+        nn.InputError, match=r"expected layers that state formulas for a page, got \[1\] without"
+    ):
         nn.explain(trace, "html")
 
 
 def test_a_combinator_without_formulas_is_not_guessed_at():
-    trace = traces.drawn(nn.chain(nn.Dense(2), traces.Twice(nn.Dense(2))), nn.Huber(), np.ones((1, 2)), np.ones((1, 2)))
+    trace = traces.drawn(
+        nn.chain(nn.Dense(2), traces.Twice(nn.Dense(2))),
+        nn.Huber(),
+        np.ones((1, 2)),
+        np.ones((1, 2)),
+    )
     assert "[1]: states no formulas" in nn.explain(trace)
     assert "[1].body" not in nn.explain(trace)
 
@@ -153,7 +176,9 @@ def test_inside_a_residual_each_number_has_its_own_name():
 
 
 def test_a_divisor_keeps_its_parentheses():
-    trace = traces.drawn(nn.Sigmoid(), nn.BinaryCrossEntropy(), np.ones((2, 1)), np.array([[1], [0]]))
+    trace = traces.drawn(
+        nn.Sigmoid(), nn.BinaryCrossEntropy(), np.ones((2, 1)), np.array([[1], [0]])
+    )
     assert "= 1 else 1 / (1 - y[n0, n1])) / 2" in nn.explain(trace)
 
 
@@ -192,7 +217,9 @@ def test_a_blank_sheet_leaves_open_which_case_holds():
 
 def test_an_exercise_has_something_to_compute():
     net = nn.chain(nn.Dense(2), nn.ReLU(), nn.Dense(1), nn.Sigmoid())
-    trace = traces.drawn(net, nn.BinaryCrossEntropy(), np.array([[1.0, 2.0], [0.5, 1.0]]), np.array([[1], [0]]))
+    trace = traces.drawn(
+        net, nn.BinaryCrossEntropy(), np.array([[1.0, 2.0], [0.5, 1.0]]), np.array([[1], [0]])
+    )
     for seed in range(12):
         drawn = redraw(trace, seed)
         assert np.any(drawn.stages[0].dparams.w)
@@ -202,7 +229,10 @@ def test_an_exercise_has_something_to_compute():
 def test_the_lectures_numbers_in_latex():
     latex = nn.explain(traces.lecture(), "latex")
     assert [number for number in NUMBERS if f"= {as_latex_number(number)}" not in latex] == []
-    assert r"y^{(1)}_{1} &= x_{1} \, w^{(1)}_{1, 1} + x_{2} \, w^{(1)}_{2, 1} = 5 \times 1 + 3 \times 2 = 11" in latex
+    assert (
+        r"y^{(1)}_{1} &= x_{1} \, w^{(1)}_{1, 1} + x_{2} \, w^{(1)}_{2, 1} = 5 \times 1 + 3 \times 2 = 11"
+        in latex
+    )
 
 
 def test_blanks_hold_no_answers_and_the_answers_follow():
@@ -213,30 +243,44 @@ def test_blanks_hold_no_answers_and_the_answers_follow():
 
 
 def test_thirty_worksheets_differ():
-    sheets = [nn.explain(traces.lecture(), "markdown", blanks=True, seed=seed) for seed in range(30)]
+    sheets = [
+        nn.explain(traces.lecture(), "markdown", blanks=True, seed=seed) for seed in range(30)
+    ]
     assert len(set(sheets)) == 30
     assert sheets[3] == nn.explain(traces.lecture(), "markdown", blanks=True, seed=3)
     assert re.search(r"w\^\{\(1\)\} &= \\begin\{pmatrix\} (-?[\d.]+ ?(&|\\\\)? ?)+\\end", sheets[0])
 
 
 def lines_of(markdown):
-    for block in re.findall(r"\\begin\{aligned\}\n(.*?)\n\\end\{aligned\}", markdown, flags=re.DOTALL):
-        yield from (line.replace("&", "") for line in block.split(" \\\\\n") if "pmatrix" not in line)
+    for block in re.findall(
+        r"\\begin\{aligned\}\n(.*?)\n\\end\{aligned\}", markdown, flags=re.DOTALL
+    ):
+        yield from (
+            line.replace("&", "") for line in block.split(" \\\\\n") if "pmatrix" not in line
+        )
 
 
 @pytest.mark.parametrize("name", ["ReLU, biases, three classes", "a recurrent net", "nested"])
 def test_equations_are_well_formed(name):
     """Matplotlib reads a part of TeX's mathematics, and refuses an unknown command or an open brace."""
     parser = MathTextParser("path")
-    lines = list(dict.fromkeys(lines_of(nn.explain(traces.ALL[name](), "markdown"))))
+    lines = list(lines_of(nn.explain(traces.ALL[name](), "markdown")))
     assert len(lines) > 40
-    for line in lines[::4]:
-        known = {r"\operatorname{log1p}": r"\log", r"\operatorname{abs}": r"\log", r"\bigl": "", r"\bigr": ""}
-        balanced = functools.reduce(lambda text, word: text.replace(word, known[word]), known, line)
-        parser.parse(f"${balanced}$")
+    known = {
+        r"\operatorname{log1p}": r"\log",
+        r"\operatorname{abs}": r"\log",
+        r"\bigl": "",
+        r"\bigr": "",
+    }
+    for word, plain in known.items():
+        lines = [line.replace(word, plain) for line in lines]
+    for line in {re.sub(r"\d+(\.\d+)?", "1", line) for line in lines}:  # one of each form
+        parser.parse(f"${line}$")
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX here; matplotlib reads the equations above")
+@pytest.mark.skipif(
+    shutil.which("pdflatex") is None, reason="no LaTeX here; matplotlib reads the equations above"
+)
 @pytest.mark.parametrize("name", traces.ALL)
 def test_latex_compiles(name, tmp_path):
     (tmp_path / "sheet.tex").write_text(nn.explain(traces.ALL[name](), "latex", blanks=True))
@@ -251,8 +295,12 @@ def overlapping(display):
     display.figure_.canvas.draw()
     renderer = display.figure_.canvas.get_renderer()
     texts = [text for text in display.ax_.findobj(Text) if text.get_text().strip()]
-    boxes = [(text.get_text(), text.get_window_extent(renderer).shrunk(0.97, 0.9)) for text in texts]
-    return [(a, b) for (a, box), (b, other) in itertools.combinations(boxes, 2) if box.overlaps(other)]
+    boxes = [
+        (text.get_text(), text.get_window_extent(renderer).shrunk(0.97, 0.9)) for text in texts
+    ]
+    return [
+        (a, b) for (a, box), (b, other) in itertools.combinations(boxes, 2) if box.overlaps(other)
+    ]
 
 
 @pytest.mark.parametrize("sizes", [(2, 3, 1), (3, 3, 3), (2, 4, 3), (8, 8, 8, 3)])
@@ -264,14 +312,20 @@ def test_nothing_overlaps(sizes):
     assert overlapping(display) == []
     written = {text.get_text() for text in display.ax_.findobj(Text)}
     significant = ".5g" if max(sizes) <= 3 else ".3g"
-    for value in [*trace.stages[-1].y[0], *trace.stages[0].params.w.ravel(), *trace.stages[0].params.b]:
+    for value in [
+        *trace.stages[-1].y[0],
+        *trace.stages[0].params.w.ravel(),
+        *trace.stages[0].params.b,
+    ]:
         assert any(f"{value:{significant}}" in text for text in written)
 
 
 def test_the_lectures_numbers_in_the_figure():
     display = nn.explain(traces.lecture(), "figure")
     written = " ".join(text.get_text() for text in display.ax_.findobj(Text))
-    assert [number for number in NUMBERS if plots.display.format_number(float(number)) not in written] == []
+    assert [
+        number for number in NUMBERS if plots.display.format_number(float(number)) not in written
+    ] == []
 
 
 def test_larger_layers_are_drawn_as_blocks_and_the_picture_says_so():
@@ -287,7 +341,10 @@ def test_larger_layers_are_drawn_as_blocks_and_the_picture_says_so():
 def test_a_batch_is_drawn_as_blocks_and_one_sample_of_it_as_a_graph():
     trace = traces.relu_classes(batch=3)
     display = nn.explain(trace, "figure")
-    assert any("such as trace.sample(0), not for 3" in text.get_text() for text in display.ax_.findobj(Text))
+    assert any(
+        "such as trace.sample(0), not for 3" in text.get_text()
+        for text in display.ax_.findobj(Text)
+    )
     assert overlapping(display) == []
     assert len(nn.explain(trace.sample(0), "frames")) == 9
 
@@ -325,7 +382,10 @@ def test_a_notebook_prints_text_line_by_line():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda t: nn.explain(t, "pdf"), "expected format to be one of 'text', 'latex'.* got 'pdf'"),
+        (
+            lambda t: nn.explain(t, "pdf"),
+            "expected format to be one of 'text', 'latex'.* got 'pdf'",
+        ),
         (lambda t: nn.explain("trace"), "expected a Trace, as jaxnn.trace gives it, got str"),
         (lambda t: nn.explain(t - t), "expected the trace of one pass, got the difference of two"),
         (lambda t: nn.explain(t, "html", of="[0].w[0, 0]"), 'expected format "text" with of'),
@@ -342,7 +402,10 @@ def test_bad_calls(call, message):
 
 def test_a_chain_that_nobody_could_read_is_refused():
     trace = traces.drawn(
-        nn.mlp(150, 100, 1, activation=nn.Tanh()), nn.MeanSquaredError(), np.ones((1, 2)), np.ones((1, 1))
+        nn.mlp(150, 100, 1, activation=nn.Tanh()),
+        nn.MeanSquaredError(),
+        np.ones((1, 2)),
+        np.ones((1, 1)),
     )
     with pytest.raises(nn.InputError, match="expected a chain of at most 200 numbers"):
         nn.explain(trace, of="[0].w[0, 0]")

@@ -35,7 +35,9 @@ class ScaleParams(NamedTuple):
 @nn.layer
 class Scale:
     def init(self, key, x):
-        return ScaleParams({"a": jnp.ones((), jnp.bfloat16), "b": jnp.zeros((2, 0))}, [jnp.arange(3), None])
+        return ScaleParams(
+            {"a": jnp.ones((), jnp.bfloat16), "b": jnp.zeros((2, 0))}, [jnp.arange(3), None]
+        )
 
     def forward(self, params, x, key=None):
         return x * params.factors["a"], x
@@ -67,18 +69,25 @@ assert not any(name.partition(".")[0] == "jaxnn" for name in sys.modules)
 
 
 def test_an_exported_function_runs_without_this_library(tmp_path):
-    net = nn.chain(nn.Conv2D(3, 3), nn.BatchNorm(), nn.ReLU(), nn.MaxPool(2), nn.Flatten(), nn.Dense(2))
+    net = nn.chain(
+        nn.Conv2D(3, 3), nn.BatchNorm(), nn.ReLU(), nn.MaxPool(2), nn.Flatten(), nn.Dense(2)
+    )
     x = np.random.default_rng(0).normal(size=(5, 4, 4, 1))
     params = net.init(jax.random.key(0), x[:2])
     (tmp_path / "function").write_bytes(nn.export_function(net, params, x[:2]))
     np.save(tmp_path / "x.npy", x)
-    subprocess.run([sys.executable, "-c", RUN, *(tmp_path / n for n in ("function", "x.npy", "y.npy"))], check=True)
+    subprocess.run(
+        [sys.executable, "-c", RUN, *(tmp_path / n for n in ("function", "x.npy", "y.npy"))],
+        check=True,
+    )
     expected, _ = net.forward(params, jnp.asarray(x))
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, rtol=1e-12)
 
 
 def test_an_exported_function_of_several_arrays():
-    series = nn.Sequences(np.random.default_rng(0).normal(size=(3, 4, 2)), np.array([4, 1, 2]), None)
+    series = nn.Sequences(
+        np.random.default_rng(0).normal(size=(3, 4, 2)), np.array([4, 1, 2]), None
+    )
     net = nn.GRU(3, return_state=True)
     params = net.init(jax.random.key(0), series)
     function = jax.export.deserialize(nn.export_function(net, params, series))

@@ -23,7 +23,9 @@ def close(a, b, rtol=1e-10, atol=1e-12):
 
 # ── Stability ───────────────────────────────────────────────────────────────────────────────────
 
-ELEMENTWISE = sorted({case.layer for case in LAYERS if hasattr(case.layer, "_check_backward")}, key=repr)
+ELEMENTWISE = sorted(
+    {case.layer for case in LAYERS if hasattr(case.layer, "_check_backward")}, key=repr
+)
 
 
 @pytest.mark.parametrize("activation", ELEMENTWISE, ids=repr)
@@ -99,7 +101,10 @@ def test_batch_norm_moves_its_moments_on_and_uses_them_at_inference():
 def test_statistics_are_carried_by_every_combinator_and_kept_from_the_optimizer():
     block = nn.chain(nn.Dense(3), nn.BatchNorm())
     net = nn.chain(
-        nn.Repeat(block, 2), nn.Residual(block), nn.Parallel((block, nn.Remat(block)), join="add"), nn.Dense(2)
+        nn.Repeat(block, 2),
+        nn.Residual(block),
+        nn.Parallel((block, nn.Remat(block)), join="add"),
+        nn.Dense(2),
     )
     x = jnp.asarray(normal(6, 3))
     params = net.init(KEY, x)
@@ -171,7 +176,9 @@ def test_reversed_is_the_mirror_image(kind):
 @pytest.mark.parametrize("block", [1, 2, 3, 7, 100])
 def test_attention_in_blocks_is_attention(block):
     x = jnp.asarray(normal(2, 7, 4))
-    whole, lean = (nn.MultiHeadAttention(2, causal=True, rotary=True, block=b) for b in (None, block))
+    whole, lean = (
+        nn.MultiHeadAttention(2, causal=True, rotary=True, block=b) for b in (None, block)
+    )
     params = whole.init(KEY, x)
     (y, cache), (y_lean, cache_lean) = whole.forward(params, x), lean.forward(params, x)
     close(y_lean, y)
@@ -312,7 +319,9 @@ def test_remat_and_repeat_use_the_memory_that_they_should():
     plain, lean = temporary(nn.Repeat(block, blocks)), temporary(nn.Repeat(nn.Remat(block), blocks))
     floats = 8 * 512
     assert plain >= blocks * (64 + 256) * floats  # x and tanh's output, for each block
-    assert lean <= (blocks * 64 + 4 * 256 + 8 * 64) * floats  # x for each block, and one block's cache at work
+    assert (
+        lean <= (blocks * 64 + 4 * 256 + 8 * 64) * floats
+    )  # x for each block, and one block's cache at work
 
 
 def test_many_parameters_at_once_by_vmap():
@@ -338,6 +347,8 @@ def test_ignored_positions_and_padding_do_not_count():
 def test_the_optax_adapter_says_what_it_is():
     assert "not" in nn.OptaxLoss.__doc__
     assert "JAX" in nn.OptaxLoss.__doc__
-    value, cache = nn.OptaxLoss("squared_error").forward(jnp.array([[1.0], [3.0]]), jnp.zeros((2, 1)))
+    value, cache = nn.OptaxLoss("squared_error").forward(
+        jnp.array([[1.0], [3.0]]), jnp.zeros((2, 1))
+    )
     assert value == 5
     close(nn.OptaxLoss("squared_error").backward(cache), jnp.array([[1.0], [3.0]]))

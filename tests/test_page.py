@@ -19,18 +19,26 @@ import jaxnn as nn
 from jaxnn.explanation.equations import equations_of
 
 BASELINE = Path(__file__).parent / "baseline"
-BROWSER = next(filter(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome")), None)
+BROWSER = next(
+    filter(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome")), None
+)
 
 
 def data_of(page):
-    return json.loads(re.search(r'<script id="trace" type="application/json">(.*?)</script>', page, re.DOTALL)[1])
+    return json.loads(
+        re.search(r'<script id="trace" type="application/json">(.*?)</script>', page, re.DOTALL)[1]
+    )
 
 
 @pytest.fixture(scope="module")
 def engine():
     """V8 with the part of the page that computes."""
     racer = MiniRacer()
-    racer.eval(resources.files("jaxnn.explanation").joinpath("assets", "engine.js").read_text(encoding="utf-8"))
+    racer.eval(
+        resources.files("jaxnn.explanation")
+        .joinpath("assets", "engine.js")
+        .read_text(encoding="utf-8")
+    )
     return racer
 
 
@@ -39,9 +47,12 @@ def compute(engine, data):
     arrays = {name: dict(array) for name, array in data["arrays"].items()}
     for step in data["steps"]:
         arrays[step["defines"]]["data"] = [0.0] * len(arrays[step["defines"]]["data"])
-    engine.eval(f"var steps = {json.dumps(data['steps'])}, arrays = {json.dumps(arrays)}; recompute(steps, arrays)")
+    engine.eval(
+        f"var steps = {json.dumps(data['steps'])}, arrays = {json.dumps(arrays)}; recompute(steps, arrays)"
+    )
     return {
-        name: np.asarray(array["data"]) for name, array in json.loads(engine.eval("JSON.stringify(arrays)")).items()
+        name: np.asarray(array["data"])
+        for name, array in json.loads(engine.eval("JSON.stringify(arrays)")).items()
     }
 
 
@@ -68,7 +79,16 @@ def test_the_page_computes_what_the_library_does(name, engine):
 @pytest.mark.parametrize("seed", range(8))
 def test_random_small_networks(seed, engine):
     random = np.random.default_rng(seed)
-    activations = (nn.Sigmoid(), nn.Tanh(), nn.ReLU(), nn.GELU(), nn.Softplus(), nn.ELU(), nn.SiLU(), nn.Softmax())
+    activations = (
+        nn.Sigmoid(),
+        nn.Tanh(),
+        nn.ReLU(),
+        nn.GELU(),
+        nn.Softplus(),
+        nn.ELU(),
+        nn.SiLU(),
+        nn.Softmax(),
+    )
     hidden = []
     for _ in range(random.integers(1, 3)):
         hidden.append(nn.Dense(int(random.integers(1, 6)), bias=bool(random.integers(2))))
@@ -104,7 +124,9 @@ def test_the_functions_are_exact_over_their_range(engine):
     computed = compute(engine, data_of(nn.explain(trace, "html")))
     np.testing.assert_allclose(computed["y@1"], trace.stages[0].y[0], rtol=1e-12, atol=1e-14)
     for activation in (nn.Sigmoid(), nn.Softplus(), nn.Mish()):
-        trace = traces.drawn(nn.chain(activation), nn.MeanSquaredError(), x[None], np.zeros((1, len(x))))
+        trace = traces.drawn(
+            nn.chain(activation), nn.MeanSquaredError(), x[None], np.zeros((1, len(x)))
+        )
         computed = compute(engine, data_of(nn.explain(trace, "html")))
         assert np.isfinite(computed["dx"]).all()
         np.testing.assert_allclose(computed["y@1"], trace.stages[0].y[0], rtol=1e-12, atol=1e-14)
@@ -127,7 +149,9 @@ def test_the_page_is_self_contained_and_can_be_used_by_all():
     page = nn.explain(traces.lecture(), "html")
     tags = Parsed(page).tags
     assert not [attrs for _, attrs in tags if "src" in attrs or "href" in attrs]
-    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|@import|url\(|fetch\(|localStorage", page)
+    assert not re.search(
+        r"https?://(?!www\.w3\.org/2000/svg)|@import|url\(|fetch\(|localStorage", page
+    )
     assert ("html", {"lang": "en"}) in tags
     assert any(attrs.get("name") == "viewport" for _, attrs in tags)
     assert any(attrs.get("aria-live") == "polite" for _, attrs in tags)
@@ -140,8 +164,12 @@ def test_the_page_is_self_contained_and_can_be_used_by_all():
 
 
 def test_a_network_too_large_for_a_page_is_refused():
-    trace = traces.drawn(nn.mlp(400, 400, 1), nn.MeanSquaredError(), np.ones((1, 2)), np.ones((1, 1)))
-    with pytest.raises(nn.InputError, match=r"expected at most 200,000 numbers for a page, got \d{3},\d{3}"):
+    trace = traces.drawn(
+        nn.mlp(400, 400, 1), nn.MeanSquaredError(), np.ones((1, 2)), np.ones((1, 1))
+    )
+    with pytest.raises(
+        nn.InputError, match=r"expected at most 200,000 numbers for a page, got \d{3},\d{3}"
+    ):
         nn.explain(trace, "html")
 
 
@@ -193,7 +221,10 @@ def library(trace, steps, rate):
     first = trace.params[0]
     w = first.w.copy() if hasattr(first, "w") else first.wx.copy()
     w.flat[0] = 0.25
-    params = (first._replace(w=w) if hasattr(first, "w") else first._replace(wx=w), *trace.params[1:])
+    params = (
+        first._replace(w=w) if hasattr(first, "w") else first._replace(wx=w),
+        *trace.params[1:],
+    )
     for _ in range(steps):
         _, gradient = nn.value_and_grad(trace.net, trace.loss)(params, trace.x, trace.target)
         params = jax.tree.map(lambda p, d: p - rate * d, params, gradient)
@@ -201,7 +232,9 @@ def library(trace, steps, rate):
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here; V8 computes the same above")
-@pytest.mark.parametrize("name", [name for name in traces.ALL if name not in ("nested", "a recurrent net")])
+@pytest.mark.parametrize(
+    "name", [name for name in traces.ALL if name not in ("nested", "a recurrent net")]
+)
 def test_in_a_browser(name, tmp_path):
     trace = traces.ALL[name]()
     told = use(nn.explain(trace, "html"), tmp_path)
@@ -233,8 +266,17 @@ LOOK = """<script>window.addEventListener("load", () => backprop.go(21))</script
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here to take a picture with")
 def test_it_looks_as_in_the_readme(tmp_path):
     """The tolerance is for other fonts; a page without its graph is 20 away, an empty one 31."""
-    (tmp_path / "page.html").write_text(nn.explain(traces.lecture(), "html").replace("</body>", LOOK), encoding="utf-8")
-    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=900,780"]
+    (tmp_path / "page.html").write_text(
+        nn.explain(traces.lecture(), "html").replace("</body>", LOOK), encoding="utf-8"
+    )
+    command = [
+        BROWSER,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        "--window-size=900,780",
+    ]
     command += [
         "--virtual-time-budget=4000",
         f"--screenshot={tmp_path / 'page.png'}",

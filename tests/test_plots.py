@@ -39,7 +39,9 @@ def test_network():
 @compared
 def test_activations():
     figure, axes = plt.subplots(1, 4, figsize=(13, 3), layout="constrained")
-    for activation, ax in zip([nn.Step(), nn.Sigmoid(), nn.Tanh(), nn.ReLU()], axes, strict=True):
+    for activation, ax in zip(
+        [nn.Heaviside(), nn.Sigmoid(), nn.Tanh(), nn.ReLU()], axes, strict=True
+    ):
         display = plots.ActivationDisplay.from_layer(activation, ax=ax)
         assert display.ax_ is ax
         assert display.figure_ is figure
@@ -59,11 +61,14 @@ def test_boundary():
 @compared
 def test_curves():
     steps = np.arange(1, 50)
-    return plots.CurvesDisplay.from_history({"loss": 1 / steps, "score": 1 - 1 / steps}, title="one sample").figure_
+    return plots.CurvesDisplay.from_history(
+        {"loss": 1 / steps, "score": 1 - 1 / steps}, title="one sample"
+    ).figure_
 
 
 @pytest.mark.parametrize(
-    ("inputs", "hidden", "outputs"), [(2, 3, 1), (3, 3, 3), (1, 1, 1), (1, 3, 2), (3, 2, 3), (3, 1, 3)]
+    ("inputs", "hidden", "outputs"),
+    [(2, 3, 1), (3, 3, 3), (1, 1, 1), (1, 3, 2), (3, 2, 3), (3, 1, 3)],
 )
 def test_no_label_covers_another(inputs, hidden, outputs):
     net = nn.chain(nn.Dense(hidden), nn.Tanh(), nn.Dense(outputs))
@@ -102,8 +107,15 @@ def trained(steps=40):
     """Make a history by a formula: the picture must not depend on how fast a machine converges."""
     step = np.arange(1, steps + 1) * 45
     loss, validation = 2.3 * np.exp(-step / 300) + 0.02, 2.3 * np.exp(-step / 280) + 0.07
-    history = {"step": step, "loss": loss, "validation_loss": validation, "validation_accuracy": 1 - validation / 3}
-    return nn.Fit(NET, nn.BinaryCrossEntropy(), PARAMS, None, history | {"step_loss": loss}, "completed")
+    history = {
+        "step": step,
+        "loss": loss,
+        "validation_loss": validation,
+        "validation_accuracy": 1 - validation / 3,
+    }
+    return nn.Fit(
+        NET, nn.BinaryCrossEntropy(), PARAMS, None, history | {"step_loss": loss}, "completed"
+    )
 
 
 @compared

@@ -16,8 +16,14 @@ quick = settings(max_examples=25, deadline=None, derandomize=True)
 
 @st.composite
 def networks(draw):
-    hidden = draw(st.lists(st.tuples(st.integers(1, 4), st.booleans(), activations), min_size=0, max_size=2))
-    layers = [layer for size, bias, activation in hidden for layer in (nn.Dense(size, bias=bias), activation)]
+    hidden = draw(
+        st.lists(st.tuples(st.integers(1, 4), st.booleans(), activations), min_size=0, max_size=2)
+    )
+    layers = [
+        layer
+        for size, bias, activation in hidden
+        for layer in (nn.Dense(size, bias=bias), activation)
+    ]
     return nn.chain(*layers, nn.Dense(1))
 
 
@@ -35,13 +41,16 @@ def test_hand_and_auto_agree_on_any_network(net, seed, batch):
     x, target = rng.standard_normal((batch, 3)), rng.integers(0, 2, (batch, 1))
     params = net.init(jax.random.key(seed), x)
     hand, auto = (
-        nn.value_and_grad(net, nn.SigmoidBinaryCrossEntropy(), m)(params, x, target) for m in ("hand", "auto")
+        nn.value_and_grad(net, nn.SigmoidBinaryCrossEntropy(), m)(params, x, target)
+        for m in ("hand", "auto")
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), hand, auto)
 
 
 @quick
-@given(hnp.arrays(float, (3, 2), elements=finite), hnp.arrays(int, (3, 2), elements=st.integers(0, 1)))
+@given(
+    hnp.arrays(float, (3, 2), elements=finite), hnp.arrays(int, (3, 2), elements=st.integers(0, 1))
+)
 def test_no_nan_out_of_finite_input(z, target):
     p, cache = nn.Sigmoid().forward((), jnp.asarray(z))
     value, loss_cache = nn.BinaryCrossEntropy().forward(p, jnp.asarray(target))
@@ -54,7 +63,10 @@ def test_no_nan_out_of_finite_input(z, target):
 
 
 @quick
-@given(hnp.arrays(float, (4, 3), elements=st.floats(-5, 5)), hnp.arrays(float, (3,), elements=st.floats(-5, 5)))
+@given(
+    hnp.arrays(float, (4, 3), elements=st.floats(-5, 5)),
+    hnp.arrays(float, (3,), elements=st.floats(-5, 5)),
+)
 def test_a_layer_is_its_neurons_in_parallel(x, theta):
     layer = nn.chain(nn.Dense(1, bias=False), nn.Sigmoid())
     params = (nn.DenseParams(jnp.asarray(theta)[:, None], None), ())

@@ -14,13 +14,17 @@ PACKAGE = ROOT / "jaxnn"
 # each may import only from those before it; a package counts as one
 ORDER = [
     "checks", "formulas", "notebook", "numerics", "progress", "types", "values", "layers", "losses", "compose",
-    "networks", "backprop", "descent", "neuron", "data", "tracing", "mlp_columns", "summarize", "serialization",
+    "networks", "backprop", "descent", "neuron", "data", "watching", "tracing", "mlp_columns", "summarize", "serialization",
     "gradcheck", "training", "plots", "explanation",
 ]  # fmt: skip
 
 
 def name_of(path):
-    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip(".")
+    return (
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        .removesuffix("__init__")
+        .rstrip(".")
+    )
 
 
 FILES = {name_of(path): path for path in PACKAGE.rglob("*.py")}
@@ -36,7 +40,11 @@ def imports(name):
         for part in ast.walk(node)
     }
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] == "jaxnn":
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module
+            and node.module.partition(".")[0] == "jaxnn"
+        ):
             module = node.module.removeprefix("jaxnn").lstrip(".")
             names = [f"{module}.{alias.name}".lstrip(".") for alias in node.names]
             if id(node) not in for_types:
@@ -52,7 +60,9 @@ def test_imports_go_downward(name):
     here = name.partition(".")[0]
     for other in imports(name):
         there = other.partition(".")[0]
-        assert ORDER.index(there) <= ORDER.index(here), f"{name} imports {other}, which is not below it"
+        assert ORDER.index(there) <= ORDER.index(here), (
+            f"{name} imports {other}, which is not below it"
+        )
 
 
 def test_no_imports_form_a_circle():
@@ -72,7 +82,10 @@ def test_readme_has_the_two_commands_and_ci_runs_the_second_as_it_stands():
     assert "scripts/lecture.py" in main
     assert "pytest" in tests
     printed = subprocess.run(
-        ["bash", ROOT / ".ci" / "run", "--print-test-command"], capture_output=True, text=True, check=True
+        ["bash", ROOT / ".ci" / "run", "--print-test-command"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert printed.stdout.strip() == tests
 
@@ -82,7 +95,9 @@ def test_readme_code_runs_and_prints_what_it_says(tmp_path):
     examples = re.findall(r"```python\n(.*?)```\s*```text\n(.*?)```", readme, flags=re.DOTALL)
     assert len(examples) == readme.count("```python")
     for code, output in examples:
-        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+        run = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+        )
         assert run.stdout.split() == output.split()
 
 

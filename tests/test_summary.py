@@ -44,7 +44,9 @@ def test_remat_keeps_its_input_alone():
 
 
 def test_branches_of_a_conditional_count_once():
-    program = jax.make_jaxpr(lambda x: jax.lax.cond(x.sum() > 0, lambda x: x @ x, lambda x: x, x))(np.ones((3, 3)))
+    program = jax.make_jaxpr(lambda x: jax.lax.cond(x.sum() > 0, lambda x: x @ x, lambda x: x, x))(
+        np.ones((3, 3))
+    )
     assert count_flops(program.jaxpr) == 9 + 2 * 27
 
 
@@ -54,4 +56,6 @@ def test_it_prints(case):
     lines = str(found).splitlines()
     assert len(lines) == len(found.rows) + 2
     assert lines[-1].startswith("total")
-    assert found.total.parameters == sum(leaf.size for leaf in jax.tree.leaves(nn.split_running(case.params())[0]))
+    assert found.total.parameters == sum(
+        leaf.size for leaf in jax.tree.leaves(nn.split_running(case.params())[0])
+    )

@@ -21,7 +21,11 @@ FOLDED = "bias_hh"  # PyTorch's second bias of recurrent layers, which adds to t
 def of(name, prefix):
     """Give what is stored for a case under a prefix: ``w.``, ``d.in.``, …"""
     start = f"{name}/{prefix}"
-    return {key.removeprefix(start): jnp.asarray(STORED[key]) for key in STORED.files if key.startswith(start)}
+    return {
+        key.removeprefix(start): jnp.asarray(STORED[key])
+        for key in STORED.files
+        if key.startswith(start)
+    }
 
 
 # ── Layouts ─────────────────────────────────────────────────────────────────────────────────────
@@ -65,7 +69,9 @@ def projections(w):
         wq, wk, wv = jnp.split(w["in_proj_weight"], 3)
     else:
         wq, wk, wv = (w[f"{name}_proj_weight"] for name in "qkv")
-    return nn.AttentionParams(wq.T, wk.T, wv.T, w["out_proj.weight"].T, bq, bk, bv, w["out_proj.bias"])
+    return nn.AttentionParams(
+        wq.T, wk.T, wv.T, w["out_proj.weight"].T, bq, bk, bv, w["out_proj.bias"]
+    )
 
 
 def plain(v):
@@ -77,7 +83,9 @@ def image(v):
 
 
 def started(v):
-    return nn.Sequences(v["x"], None, state_of([v[name] for name in sorted(v) if name.startswith("s")]))
+    return nn.Sequences(
+        v["x"], None, state_of([v[name] for name in sorted(v) if name.startswith("s")])
+    )
 
 
 def padded(v):
@@ -105,12 +113,16 @@ MASK = jnp.array([[1, 0, 1, 1, 0], [0, 0, 0, 1, 0], [1, 1, 1, 0, 1], [0, 1, 1, 1
 
 
 def masked(v):
-    return nn.AttentionInput(v["x"], v["context"], None if v.get("is gradient") is not None else MASK)
+    return nn.AttentionInput(
+        v["x"], v["context"], None if v.get("is gradient") is not None else MASK
+    )
 
 
 def key_padded(v):
     return nn.AttentionInput(
-        v["x"], v["context"], lengths=None if v.get("is gradient") is not None else jnp.array([5, 3])
+        v["x"],
+        v["context"],
+        lengths=None if v.get("is gradient") is not None else jnp.array([5, 3]),
     )
 
 

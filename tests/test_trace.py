@@ -11,7 +11,9 @@ import traces
 
 import jaxnn as nn
 
-same = lambda a, b: jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-12, atol=1e-12), a, b)
+same = lambda a, b: jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-12, atol=1e-12), a, b
+)
 
 
 @pytest.mark.parametrize("make", traces.ALL.values(), ids=traces.ALL)
@@ -39,7 +41,10 @@ def test_stages_hang_together():
 
 
 def test_training_mode_is_traced_with_the_same_key():
-    net, key = nn.chain(nn.Dense(4), nn.Dropout(0.5), nn.Remat(nn.Dropout(0.5)), nn.BatchNorm()), jax.random.key(1)
+    net, key = (
+        nn.chain(nn.Dense(4), nn.Dropout(0.5), nn.Remat(nn.Dropout(0.5)), nn.BatchNorm()),
+        jax.random.key(1),
+    )
     x, target = np.random.default_rng(0).standard_normal((3, 2)), np.zeros((3, 4))
     params = net.init(jax.random.key(0), x)
     trace = nn.trace(net, nn.MeanSquaredError(), params, x, target, key)
@@ -50,7 +55,9 @@ def test_training_mode_is_traced_with_the_same_key():
 
 
 def test_a_users_own_combinator_is_traced_too():
-    trace = traces.drawn(nn.chain(traces.Twice(nn.Dense(2))), nn.MeanSquaredError(), np.ones((1, 3)), np.ones((1, 2)))
+    trace = traces.drawn(
+        nn.chain(traces.Twice(nn.Dense(2))), nn.MeanSquaredError(), np.ones((1, 3)), np.ones((1, 2))
+    )
     (stage,) = trace.stages
     same(stage.y, 2 * stage.inner[0].y)
     same(stage.inner[0].dy, 2 * stage.dy)
@@ -78,7 +85,9 @@ def test_one_sample_is_a_share_of_the_batch():
     trace = traces.relu_classes(batch=3)
     samples = [trace.sample(i) for i in range(3)]
     same(trace.value, np.mean([sample.value for sample in samples]))
-    mean = jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *[s.stages[0].dparams for s in samples])
+    mean = jax.tree.map(
+        lambda *leaves: np.mean(leaves, axis=0), *[s.stages[0].dparams for s in samples]
+    )
     same(trace.stages[0].dparams, mean)
     same(trace.sample(-1), samples[2])
 
@@ -89,7 +98,10 @@ def test_numbers_are_found_by_their_place():
     assert trace.at("[1].y[0, 2]").value == trace.stages[1].y[0, 2]
     assert trace.at("[1].y[0, 2]").derivative == trace.stages[1].dy[0, 2]
     assert trace.at("[0].x").derivative.shape == (1, 2)
-    assert traces.nested().at("[0].body[1].wq[0, 1]").value == traces.nested().stages[0].params[1].wq[0, 1]
+    assert (
+        traces.nested().at("[0].body[1].wq[0, 1]").value
+        == traces.nested().stages[0].params[1].wq[0, 1]
+    )
 
 
 def test_traces_are_compared_by_identity():
@@ -115,7 +127,10 @@ def test_traces_are_compared_by_identity():
 def test_what_cannot_be_traced_is_said(change, message):
     t = traces.lecture()
     with pytest.raises(nn.InputError, match=re.escape(message)):
-        nn.trace(**{"net": t.net, "loss": t.loss, "params": t.params, "x": t.x, "target": t.target} | change)
+        nn.trace(
+            **{"net": t.net, "loss": t.loss, "params": t.params, "x": t.x, "target": t.target}
+            | change
+        )
 
 
 @pytest.mark.parametrize(
@@ -154,7 +169,7 @@ def test_values_show_themselves_in_a_notebook():
         (trace.net, ("MultiHeadAttention(heads=1, causal=True)", "[0].body[1]", "<details open>")),
         (trace, ("[1].block[1][0]", "‖∂J/∂θ‖", "SoftmaxCrossEntropy()")),
         (certificate, ("params.w", "passed", "vs jax.vjp")),
-        (fit, ("6 steps; completed", "<polyline", "loss")),
+        (fit, ("6 steps, completed", "<polyline", "loss")),
     ):
         shown = value._repr_html_()
         assert all(word in shown for word in words)

@@ -77,7 +77,9 @@ def test_fit_is_the_plain_loop(rows, method):
 def test_history_is_the_mean_over_the_rows_of_each_epoch():
     result = fit(epochs=2)
     weights = [8, 8, 8, 8, 5]
-    expected = [np.average(part, weights=weights) for part in result.history["step_loss"].reshape(2, 5)]
+    expected = [
+        np.average(part, weights=weights) for part in result.history["step_loss"].reshape(2, 5)
+    ]
     np.testing.assert_allclose(result.history["loss"], expected, rtol=1e-14)
     assert result.history["step"].tolist() == [5, 10]
 
@@ -103,7 +105,12 @@ def test_another_rate_seed_and_more_epochs_compile_nothing():
     def run(rate, epochs, seed, schedule):
         step_size = optax.cosine_decay_schedule(rate, 100) if schedule else rate
         net = nn.chain(nn.Dense(9), nn.Tanh(), nn.Dense(3))  # built anew each time
-        fit(net, optimizer=optax.adamw(step_size, weight_decay=rate), epochs=epochs, key=jax.random.key(seed))
+        fit(
+            net,
+            optimizer=optax.adamw(step_size, weight_decay=rate),
+            epochs=epochs,
+            key=jax.random.key(seed),
+        )
 
     for schedule in (False, True):
         run(1e-2, 1, 0, schedule)
@@ -127,7 +134,9 @@ def test_it_learns():
     x = RNG.normal(size=(500, 2))
     y = (x[:, :1] * x[:, 1:] > 0).astype(int)
     net = nn.mlp(32, 1)
-    found = fit(net, nn.SigmoidBinaryCrossEntropy(), data=(x[:400], y[:400]), epochs=60, batch_size=32)
+    found = fit(
+        net, nn.SigmoidBinaryCrossEntropy(), data=(x[:400], y[:400]), epochs=60, batch_size=32
+    )
     assert found.evaluate((x[400:], y[400:]), metrics=("accuracy",))["accuracy"] > 0.93
 
 
@@ -167,11 +176,15 @@ def test_a_stream_of_single_pass_in_steps(tmp_path):
     batches = ((memory_mapped[i : i + 4], Y[i : i + 4]) for i in range(0, 36, 4))
     result = fit(data=batches, batch_size=None, steps=9, every=4)
     assert result.history["step"].tolist() == [4, 8, 9]
-    assert same(result.params, fit(data=(X[:36], Y[:36]), batch_size=4, epochs=1, shuffle=False).params)
+    assert same(
+        result.params, fit(data=(X[:36], Y[:36]), batch_size=4, epochs=1, shuffle=False).params
+    )
 
 
 def test_a_stream_that_ends_too_early_loses_nothing():
-    with pytest.raises(nn.TrainingError, match="for 3 epochs, got an iterator that was exhausted after 5") as caught:
+    with pytest.raises(
+        nn.TrainingError, match="for 3 epochs, got an iterator that was exhausted after 5"
+    ) as caught:
         fit(data=iter(Batches()), batch_size=None, epochs=3)
     assert caught.value.result.history["step"].tolist() == [5]
     assert same(caught.value.result.params, fit(epochs=1, shuffle=False).params)
@@ -213,9 +226,13 @@ def test_running_statistics_move_and_no_optimizer_touches_them():
     moments = decayed.params[1].moments.value
     assert moments.mean.shape == (4,)
     assert not np.allclose(moments.mean, 0)
-    state, _ = by_hand(net, LOSS, optax.adamw(1e-2, weight_decay=0.5), X[:32], Y[:32], 3, 8, shuffle=False)
+    state, _ = by_hand(
+        net, LOSS, optax.adamw(1e-2, weight_decay=0.5), X[:32], Y[:32], 3, 8, shuffle=False
+    )
     assert same(moments, state.params[1].moments.value, 1e-12)
-    assert len(jax.tree.leaves(decayed.state.opt_state)) == 1 + 2 * 6  # the count, and two moments a trained array
+    assert (
+        len(jax.tree.leaves(decayed.state.opt_state)) == 1 + 2 * 6
+    )  # the count, and two moments a trained array
     both = [fit(net, method=method).params for method in ("hand", "auto")]
     assert same(*both, 1e-9)
 
@@ -223,7 +240,9 @@ def test_running_statistics_move_and_no_optimizer_touches_them():
 def test_dropout_draws_anew_each_step_and_the_same_again():
     net = nn.chain(nn.Dense(8), nn.Dropout(0.5), nn.Dense(3))
     frozen = optax.sgd(0.0)
-    first, second = (fit(net, optimizer=frozen, data=(X[:8], Y[:8]), shuffle=False, epochs=6) for _ in range(2))
+    first, second = (
+        fit(net, optimizer=frozen, data=(X[:8], Y[:8]), shuffle=False, epochs=6) for _ in range(2)
+    )
     assert len(set(first.history["step_loss"])) == 6
     assert np.array_equal(first.history["step_loss"], second.history["step_loss"])
 
@@ -246,13 +265,18 @@ def single(params):
 
 OPTIMIZERS = {
     "schedule and clipping": optax.chain(
-        optax.clip_by_global_norm(0.1), optax.sgd(optax.exponential_decay(0.1, 5, 0.9), momentum=0.9)
+        optax.clip_by_global_norm(0.1),
+        optax.sgd(optax.exponential_decay(0.1, 5, 0.9), momentum=0.9),
     ),
     "accumulation": optax.MultiSteps(optax.adam(1e-2), 3),
     "average of the updates": optax.chain(optax.adam(1e-2), optax.ema(0.9)),
-    "masked decay": optax.adamw(1e-2, mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params)),
+    "masked decay": optax.adamw(
+        1e-2, mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
+    ),
     "reduce on plateau": optax.chain(optax.adam(1e-2), optax.contrib.reduce_on_plateau(patience=1)),
-    "injected": optax.inject_hyperparams(optax.adam)(learning_rate=optax.linear_schedule(1e-2, 0, 10)),
+    "injected": optax.inject_hyperparams(optax.adam)(
+        learning_rate=optax.linear_schedule(1e-2, 0, 10)
+    ),
     "apply if finite": optax.apply_if_finite(optax.adam(1e-2), 3),
     "noisy": optax.noisy_sgd(1e-2, key=0),
     "adafactor": optax.adafactor(1e-2),
@@ -281,7 +305,9 @@ def test_validation_and_metrics():
 def test_early_stopping_waits_and_restores_the_best():
     rule = nn.EarlyStopping(patience=3, monitor="validation_loss")
     noise = RNG.integers(0, 3, 20)
-    result = fit(epochs=300, optimizer=optax.adam(0.1), validation=(X[:20], noise), early_stopping=rule)
+    result = fit(
+        epochs=300, optimizer=optax.adam(0.1), validation=(X[:20], noise), early_stopping=rule
+    )
     losses = result.history["validation_loss"]
     assert result.stopped == "early stopping"
     assert len(losses) == losses.argmin() + 1 + 3 < 300
@@ -333,9 +359,14 @@ def test_an_interrupt_loses_nothing():
 @pytest.mark.parametrize("method", ["hand", "auto"])
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_last_good_state(method):
     rate = optax.piecewise_constant_schedule(0.1, {6: 1e200})  # the seventh update is enormous
-    options = {"optimizer": optax.sgd(rate), "loss": nn.MeanSquaredError(), "data": (X, X[:, :3]), "method": method}
+    options = {
+        "optimizer": optax.sgd(rate),
+        "loss": nn.MeanSquaredError(),
+        "data": (X, X[:, :3]),
+        "method": method,
+    }
     with pytest.raises(
-        nn.TrainingError, match=r"at step [89]; the last good state is that after step [67], in"
+        nn.TrainingError, match=r"at step [89]; the last good state is that after step [67]\."
     ) as caught:
         fit(epochs=50, **options)
     result = caught.value.result

@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
@@ -19,7 +18,15 @@ TRAIN = [sys.executable, str(SCRIPTS / "train.py")]
 
 
 def train(tmp_path, task, *options, expect=0):
-    command = [*TRAIN, task, "--out", str(tmp_path), "--json", str(tmp_path / "results.json"), *map(str, options)]
+    command = [
+        *TRAIN,
+        task,
+        "--out",
+        str(tmp_path),
+        "--json",
+        str(tmp_path / "results.json"),
+        *map(str, options),
+    ]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == expect, run.stderr
     results = json.loads((tmp_path / "results.json").read_text()) if expect == 0 else None
@@ -47,20 +54,38 @@ def test_the_same_seed_gives_the_same_parameters(tmp_path):
 
 
 def test_another_seed_and_the_other_route(tmp_path):
-    results, _, _ = train(tmp_path, "diabetes", "--seed", 1, "--method", "auto", "--batch-size", 64, "--lr", 5e-3)
+    results, _, _ = train(
+        tmp_path, "diabetes", "--seed", 1, "--method", "auto", "--batch-size", 64, "--lr", 5e-3
+    )
     assert results["metrics"]["r2"] > 0.35
 
 
+KILLED = """
+import os, runpy, signal, sys
+from jaxnn.training.checkpoint import Checkpoints
+save, steps = Checkpoints.save, []
+
+def save_and_die(self, step, *rest):
+    save(self, step, *rest)
+    steps.append(step)
+    if len(steps) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Checkpoints.save = save_and_die
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 def test_killed_and_started_again_with_the_same_command(tmp_path):
+    """Killed right after the third of twelve checkpoints was begun, whether it is whole or not."""
     options = ("--epochs", 12, "--export", tmp_path / "model.safetensors")
     whole, _, _ = train(tmp_path, "moons", *options)
     folder = tmp_path / "checkpoints"
-    command = [*TRAIN, "moons", *map(str, options), "--checkpoint", str(folder), "--out", str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not (folder / "66").exists():  # the third of twelve
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    task = ["moons", *map(str, options), "--checkpoint", str(folder), "--out", str(tmp_path)]
+    command = [sys.executable, "-c", KILLED, *TRAIN[1:], *task]
+    killed = subprocess.run(command, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL
     resumed, _, _ = train(tmp_path, "moons", *options, "--checkpoint", folder)
     assert resumed["params_sha256"] == whole["params_sha256"]
     assert resumed["history"] == whole["history"]
@@ -90,7 +115,16 @@ def test_mnist_from_a_file_and_without_a_network(tmp_path):
 
 def test_help_names_every_task():
     shown = subprocess.run([*TRAIN, "--help"], capture_output=True, text=True, check=True).stdout
-    for task in ("iris", "moons", "digits-mlp", "digits-cnn", "diabetes", "text-gru", "text-transformer", "mnist"):
+    for task in (
+        "iris",
+        "moons",
+        "digits-mlp",
+        "digits-cnn",
+        "diabetes",
+        "text-gru",
+        "text-transformer",
+        "mnist",
+    ):
         assert f"  {task} " in shown
 
 
@@ -104,9 +138,14 @@ def test_the_benchmark_trains_the_same_network_in_each_way(suites):
 
     rng = np.random.default_rng(0)
     x, y = rng.random((70, 6), dtype=np.float32), rng.integers(0, 3, 70)
-    contestants = {make.__name__: make((6, 5, 3), x, y, 32) for make in (peers.ours, peers.raw_jax, peers.sklearn)}
+    contestants = {
+        make.__name__: make((6, 5, 3), x, y, 32)
+        for make in (peers.ours, peers.raw_jax, peers.sklearn)
+    }
     with jax.numpy_rank_promotion("allow"):
-        seconds = measure.in_turn({name: lambda run=run: run(2) for name, run in contestants.items()}, rounds=3)
+        seconds = measure.in_turn(
+            {name: lambda run=run: run(2) for name, run in contestants.items()}, rounds=3
+        )
     assert [len(values) for values in seconds.values()] == [3, 3, 3]
     ratios = measure.against({"ours": [1.0, 2.0, 4.0], "other": [3.0, 4.0, 8.0]})
     assert ratios == {"ratio_to_other": 2.0}

@@ -11,14 +11,18 @@ W, V = np.array([[1.0, -1, 3], [2, 2, -1]]), np.array([[0.1], [0.5], [-0.1]])
 
 def lecture(label=1):
     params = (nn.DenseParams(W, None), (), nn.DenseParams(V, None), ())
-    return nn.trace(NET, nn.BinaryCrossEntropy(), params, np.array([[5.0, 3.0]]), np.array([[label]]))
+    return nn.trace(
+        NET, nn.BinaryCrossEntropy(), params, np.array([[5.0, 3.0]]), np.array([[label]])
+    )
 
 
 def drawn(net, loss, x, target, seed=0):
     """Trace a network with random parameters, biases among them."""
     params = net.init(jax.random.key(seed), x)
     random = np.random.default_rng(seed)
-    params = jax.tree.map(lambda leaf: np.asarray(leaf) + 0.3 * random.standard_normal(leaf.shape), params)
+    params = jax.tree.map(
+        lambda leaf: np.asarray(leaf) + 0.3 * random.standard_normal(leaf.shape), params
+    )
     return nn.trace(net, loss, params, x, target)
 
 
@@ -32,13 +36,23 @@ def relu_classes(seed=0, batch=1):
 def recurrent(seed=0):
     random = np.random.default_rng(seed)
     net = nn.chain(nn.RNN(2, output="last"), nn.Dense(1))
-    return drawn(net, nn.MeanSquaredError(), random.standard_normal((1, 3, 2)), random.standard_normal((1, 1)), seed)
+    return drawn(
+        net,
+        nn.MeanSquaredError(),
+        random.standard_normal((1, 3, 2)),
+        random.standard_normal((1, 1)),
+        seed,
+    )
 
 
 def convolution(seed=0):
     random = np.random.default_rng(seed)
-    net = nn.chain(nn.Conv2D(1, 2, padding="VALID"), nn.ReLU(), nn.Flatten(), nn.Dense(1), nn.Sigmoid())
-    return drawn(net, nn.BinaryCrossEntropy(), random.standard_normal((1, 4, 4, 1)), np.array([[1]]), seed)
+    net = nn.chain(
+        nn.Conv2D(1, 2, padding="VALID"), nn.ReLU(), nn.Flatten(), nn.Dense(1), nn.Sigmoid()
+    )
+    return drawn(
+        net, nn.BinaryCrossEntropy(), random.standard_normal((1, 4, 4, 1)), np.array([[1]]), seed
+    )
 
 
 def nested(seed=0):
@@ -46,8 +60,12 @@ def nested(seed=0):
     random = np.random.default_rng(seed)
     attention = nn.Residual(nn.chain(nn.LayerNorm(), nn.MultiHeadAttention(1, causal=True)))
     both = nn.Parallel((nn.Dense(2), nn.chain(nn.Dense(1), nn.GELU())))
-    net = nn.chain(attention, nn.Repeat(nn.chain(nn.Dense(2), nn.Tanh()), 2), both, nn.GlobalAveragePool())
-    return drawn(net, nn.SoftmaxCrossEntropy(), random.standard_normal((1, 2, 2)), np.array([1]), seed)
+    net = nn.chain(
+        attention, nn.Repeat(nn.chain(nn.Dense(2), nn.Tanh()), 2), both, nn.GlobalAveragePool()
+    )
+    return drawn(
+        net, nn.SoftmaxCrossEntropy(), random.standard_normal((1, 2, 2)), np.array([1]), seed
+    )
 
 
 ALL = {

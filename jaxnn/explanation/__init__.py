@@ -52,9 +52,7 @@ class _Page(str):
 
     def _repr_html_(self) -> str:
         style = "width:100%;height:820px;border:1px solid #8a8f98"
-        return (
-            f'<iframe srcdoc="{html.escape(str(self))}" style="{style}" title="Backpropagation, step by step"></iframe>'
-        )
+        return f'<iframe srcdoc="{html.escape(str(self))}" style="{style}" title="Backpropagation, step by step"></iframe>'
 
 
 def explain(
@@ -94,9 +92,13 @@ def explain(
             option that the format does not have, or, for a page, a layer that states no formulas.
     """
     if not isinstance(trace, Trace):
-        raise InputError(f"explain: expected a Trace, as jaxnn.trace gives it, got {type(trace).__name__}.")
+        raise InputError(
+            f"explain: expected a Trace, as jaxnn.trace gives it, got {type(trace).__name__}."
+        )
     if trace.is_difference:
-        raise InputError("explain: expected the trace of one pass, got the difference of two, where no formula holds.")
+        raise InputError(
+            "explain: expected the trace of one pass, got the difference of two, where no formula holds."
+        )
     check_choice("explain", "format", format, FORMATS)
     check_positive_int("explain", "digits", digits)
     if seed is not None and (not isinstance(seed, int) or seed < 0):
@@ -104,11 +106,15 @@ def explain(
     if of is not None and format != "text":
         raise InputError(f'explain: expected format "text" with of, got {format!r}.')
     if blanks and format not in ("latex", "markdown"):
-        raise InputError(f'explain: expected format "latex" or "markdown" with blanks, got {format!r}.')
+        raise InputError(
+            f'explain: expected format "latex" or "markdown" with blanks, got {format!r}.'
+        )
     trace = trace if seed is None else redraw(trace, seed)
     match format:
         case "text":
-            return _Text(as_text(trace, digits) if of is None else gradient_path_as_text(trace, of, digits))
+            return _Text(
+                as_text(trace, digits) if of is None else gradient_path_as_text(trace, of, digits)
+            )
         case "latex":
             return _Text(as_document(trace, LATEX, digits, blanks))
         case "markdown":

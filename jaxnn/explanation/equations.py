@@ -14,7 +14,16 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from jaxnn.explanation.language.evaluate import evaluate
-from jaxnn.explanation.language.expressions import Equation, Index, Num, Ref, parse, refs, rename, replace
+from jaxnn.explanation.language.expressions import (
+    Equation,
+    Index,
+    Num,
+    Ref,
+    parse,
+    refs,
+    rename,
+    replace,
+)
 from jaxnn.formulas import Formulas, formulas_of
 from jaxnn.tracing import Stage, Trace, named, same_arrays
 
@@ -71,7 +80,9 @@ class Equations:
 
     steps: list[Step] = dataclasses.field(default_factory=list)
     values: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    free: dict[str, Literal["input", "parameter", "target", "given"]] = dataclasses.field(default_factory=dict)
+    free: dict[str, Literal["input", "parameter", "target", "given"]] = dataclasses.field(
+        default_factory=dict
+    )
     silent: list[str] = dataclasses.field(default_factory=list)
     gaps: list[tuple[Direction, int, str]] = dataclasses.field(default_factory=list)
     paths: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -79,7 +90,9 @@ class Equations:
     @functools.cached_property
     def batched(self) -> frozenset[str]:
         """The identities of arrays whose first axis is the batch."""
-        found = {step.defines for step in self.steps if step.equation.letters[:1] in (("n",), ("n0",))}
+        found = {
+            step.defines for step in self.steps if step.equation.letters[:1] in (("n",), ("n0",))
+        }
         for step in self.steps:
             for ref in refs(step.equation.body):
                 if ref.at and ref.at[0] in (Index("n"), Index("n0")):
@@ -104,10 +117,13 @@ def equations_of(trace: Trace) -> Equations:
     equations = Equations()
     last = len(trace.stages) - 1
     names = [
-        _Ends(f"y@{i}" if i else "x", f"y@{i + 1}", f"dy@{i + 1}", f"dy@{i}" if i else "dx") for i in range(last + 1)
+        _Ends(f"y@{i}" if i else "x", f"y@{i + 1}", f"dy@{i + 1}", f"dy@{i}" if i else "dx")
+        for i in range(last + 1)
     ]
     _name_input(equations, "x", trace.x)
-    chapters = [_Chapter(equations, stage, str(i + 1), names[i]) for i, stage in enumerate(trace.stages)]
+    chapters = [
+        _Chapter(equations, stage, str(i + 1), names[i]) for i, stage in enumerate(trace.stages)
+    ]
     for chapter in chapters:
         chapter.forward()
     _loss(equations, trace, names[last])
@@ -157,16 +173,30 @@ class _Chapter:
         """Write the equations of the backward pass."""
         self._write("backward", "df", lambda child: child.backward(), self.children[::-1])
 
-    def _write(self, direction: Direction, prefix: str, turn: Any, children: "list[_Chapter]") -> None:
+    def _write(
+        self, direction: Direction, prefix: str, turn: Any, children: "list[_Chapter]"
+    ) -> None:
         if self.stated is None and not children:
             self.equations.gaps.append((direction, len(self.equations.steps), self.stage.path))
         waiting = list(children)
         for line in _lines(self.stated, direction):
-            mentioned = set(re.findall(rf"\b{prefix}(\d+)\b", line)) if self.stated and self.children else set()
-            for child in [child for child in waiting if child.number.rpartition(".")[2] in mentioned]:
+            mentioned = (
+                set(re.findall(rf"\b{prefix}(\d+)\b", line))
+                if self.stated and self.children
+                else set()
+            )
+            for child in [
+                child for child in waiting if child.number.rpartition(".")[2] in mentioned
+            ]:
                 waiting.remove(child)
                 turn(child)
-            _write_equation(self.equations, (self.stage.path, self.number, direction), line, self.ids, self.stage.layer)
+            _write_equation(
+                self.equations,
+                (self.stage.path, self.number, direction),
+                line,
+                self.ids,
+                self.stage.layer,
+            )
         for child in waiting:
             turn(child)
 
@@ -197,11 +227,22 @@ class _Chapter:
         if self.stated is None and not _in_a_row(self.stage):
             return []
         if self.stated is None:
-            between = [self.ends.x, *(f"y@{number}.{k + 1}" for k in range(len(stages) - 1)), self.ends.y]
-            back = [self.ends.dx, *(f"dy@{number}.{k + 1}" for k in range(len(stages) - 1)), self.ends.dy]
+            between = [
+                self.ends.x,
+                *(f"y@{number}.{k + 1}" for k in range(len(stages) - 1)),
+                self.ends.y,
+            ]
+            back = [
+                self.ends.dx,
+                *(f"dy@{number}.{k + 1}" for k in range(len(stages) - 1)),
+                self.ends.dy,
+            ]
             return [
                 _Chapter(
-                    self.equations, s, f"{number}.{k + 1}", _Ends(between[k], between[k + 1], back[k + 1], back[k])
+                    self.equations,
+                    s,
+                    f"{number}.{k + 1}",
+                    _Ends(between[k], between[k + 1], back[k + 1], back[k]),
                 )
                 for k, s in enumerate(stages)
             ]
@@ -237,9 +278,15 @@ def _write_equation(
     """Write one line that a layer or loss states; what only formulas speak of gets its identity and value here."""
     path, number, direction = where
     settings = {name: value for name, value in _settings(op).items() if name not in ids}
-    shapes = {name: np.shape(equations.values[key]) for name, key in ids.items() if key in equations.values}
+    shapes = {
+        name: np.shape(equations.values[key])
+        for name, key in ids.items()
+        if key in equations.values
+    }
     equation = parse(line, shapes | dict.fromkeys(settings, ()))
-    body = replace(equation.body, lambda ref: Num(settings[ref.name]) if ref.name in settings else ref)
+    body = replace(
+        equation.body, lambda ref: Num(settings[ref.name]) if ref.name in settings else ref
+    )
     equation = equation._replace(body=body)
     ids.setdefault(equation.name, f"{equation.name}@{number or 'loss'}")
     step = Step(path, number, direction, equation, ids, op)
@@ -250,7 +297,11 @@ def _write_equation(
 
 def _settings(op: Any) -> dict[str, float]:
     """Give a layer's numbers: its fields, and the constants of its class."""
-    fields = {f.name: getattr(op, f.name) for f in dataclasses.fields(op)} if dataclasses.is_dataclass(op) else {}
+    fields = (
+        {f.name: getattr(op, f.name) for f in dataclasses.fields(op)}
+        if dataclasses.is_dataclass(op)
+        else {}
+    )
     fields |= {name: getattr(type(op), name) for name in dir(type(op)) if name.isupper()}
     return {name: value for name, value in fields.items() if type(value) in (int, float)}
 
@@ -258,14 +309,21 @@ def _settings(op: Any) -> dict[str, float]:
 def _loss(equations: Equations, trace: Trace, ends: _Ends) -> None:
     equations.values |= {"t": np.asarray(trace.target), "J": np.asarray(trace.value)}
     equations.free["t"] = "target"
-    stated = formulas_of(trace.loss, trace.dprediction, trace.target)  # dJ/dy: shaped like the prediction
+    stated = formulas_of(
+        trace.loss, trace.dprediction, trace.target
+    )  # dJ/dy: shaped like the prediction
     for name, array in named("dy", trace.dprediction).items():
         equations.values.setdefault(_joined(ends.dy, name), np.asarray(array))
     if stated is None:
         equations.silent.append("loss")
-        equations.gaps += [("forward", len(equations.steps), "loss"), ("backward", len(equations.steps), "loss")]
+        equations.gaps += [
+            ("forward", len(equations.steps), "loss"),
+            ("backward", len(equations.steps), "loss"),
+        ]
         return
-    ids = {"y": ends.y, "dy": ends.dy, "t": "t", "J": "J"} | {name: f"{name}@loss" for name in stated.given}
+    ids = {"y": ends.y, "dy": ends.dy, "t": "t", "J": "J"} | {
+        name: f"{name}@loss" for name in stated.given
+    }
     for name, array in stated.given.items():
         equations.values[ids[name]], equations.free[ids[name]] = np.asarray(array), "given"
     for direction in ("forward", "backward"):
@@ -295,7 +353,9 @@ class Parts(NamedTuple):
 def parts_of(equations: Equations, identity: str) -> Parts:
     """Take an identity apart: ``dh1@3`` is the derivative by h, at the second step, in layer 3."""
     base, _, number = identity.partition("@")
-    if number and (inner := re.fullmatch(r"(f|x|dy|df)(\d+)", base)):  # of a layer inside a combinator
+    if number and (
+        inner := re.fullmatch(r"(f|x|dy|df)(\d+)", base)
+    ):  # of a layer inside a combinator
         name = {"f": "y", "dy": "y", "df": "x"}.get(inner[1], "x")
         return Parts(name, f"{number}.{inner[2]}", None, inner[1].startswith("d"))
     of = f"{base[1:]}@{number}" if number else base[1:]

@@ -73,7 +73,9 @@ def _identity(equations: Equations, number: str, part: str, name: str) -> str:
     step = next((s for s in equations.steps if s.number == number), None)
     local = name or part
     if step is None or local not in step.ids:
-        raise InputError(f"explain: expected a layer that states formulas, got {equations.paths[number]}.")
+        raise InputError(
+            f"explain: expected a layer that states formulas, got {equations.paths[number]}."
+        )
     return step.ids[local]
 
 
@@ -88,17 +90,25 @@ def _collect(equations: Equations, entry: Spot, links: dict[Spot, Link]) -> None
         raise InputError(
             f"explain: expected a number with a derivative that formulas give, got {_name(equations, entry)}."
         )
-    values = {name: equations.values[key] for name, key in step.ids.items() if key in equations.values}
+    values = {
+        name: equations.values[key] for name, key in step.ids.items() if key in equations.values
+    }
     right = write_out(step.equation, entry.at, values)
     slopes = frozenset(
-        name for name, key in step.ids.items() if (s := equations.by_definition.get(key)) and s.direction == "backward"
+        name
+        for name, key in step.ids.items()
+        if (s := equations.by_definition.get(key)) and s.direction == "backward"
     )
     factors = []
     for mention in mentions(right):
         upstream = mention._replace(name=step.ids[mention.name])
         if mention.name not in slopes:
             if parts_of(equations, upstream.name).is_slope and upstream.name not in equations.free:
-                silent = f"; no formulas are stated by {', '.join(equations.silent)}" if equations.silent else ""
+                silent = (
+                    f"; no formulas are stated by {', '.join(equations.silent)}"
+                    if equations.silent
+                    else ""
+                )
                 raise InputError(
                     f"explain: expected a formula for the derivative by {_name(equations, upstream)}{silent}."
                 )
@@ -109,10 +119,17 @@ def _collect(equations: Equations, entry: Spot, links: dict[Spot, Link]) -> None
             continue  # nothing comes back this way
         local = coefficient(right, mention, slopes)
         factors.append(
-            Factor(_name_at(equations, step, mention), local, float(number(local, values)), links[upstream].value)
+            Factor(
+                _name_at(equations, step, mention),
+                local,
+                float(number(local, values)),
+                links[upstream].value,
+            )
         )
     if len(links) > LONGEST:
-        raise InputError(f"explain: expected a chain of at most {LONGEST} numbers, this one is longer.")
+        raise InputError(
+            f"explain: expected a chain of at most {LONGEST} numbers, this one is longer."
+        )
     value = float(np.asarray(equations.values[entry.name])[entry.at])
     links[entry] = Link(_name(equations, entry), step, right, tuple(factors), value)
 
@@ -121,7 +138,10 @@ def _name(equations: Equations, slope: Spot) -> str:
     """Name the number whose derivative an entry is, by its place in the network."""
     base, _, number = slope.name.partition("@")
     parts = parts_of(equations, slope.name)
-    path, name = equations.paths.get(parts.number, ""), base[1:] if parts.number == number else parts.name
+    path, name = (
+        equations.paths.get(parts.number, ""),
+        base[1:] if parts.number == number else parts.name,
+    )
     return _written(equations, f"{path}.{name}".lstrip("."), slope)
 
 
@@ -129,7 +149,11 @@ def _name_at(equations: Equations, step: Step, mention: Spot) -> str:
     """Name the same as the layer at hand sees it: inside a Residual, its y is not the sum's."""
     upstream = mention._replace(name=step.ids[mention.name])
     is_output = re.fullmatch(r"dy(_.*)?", mention.name) and step.path != "loss"
-    return _written(equations, f"{step.path}.{mention.name[1:]}", upstream) if is_output else _name(equations, upstream)
+    return (
+        _written(equations, f"{step.path}.{mention.name[1:]}", upstream)
+        if is_output
+        else _name(equations, upstream)
+    )
 
 
 def _written(equations: Equations, name: str, slope: Spot) -> str:

@@ -6,19 +6,21 @@ import numpy as np
 
 from jaxnn.explanation.equations import Equations
 from jaxnn.explanation.language.expressions import Ref, refs
-from jaxnn.losses import BinaryCrossEntropy, Hinge, PerceptronCriterion, SigmoidBinaryCrossEntropy
-
-BINARY = {BinaryCrossEntropy: (0, 1), SigmoidBinaryCrossEntropy: (0, 1), Hinge: (-1, 1), PerceptronCriterion: (-1, 1)}
 
 
 def allowed_integers(equations: Equations, loss: Any) -> dict[str, tuple[int, ...]]:
     """Give the allowed values of each integer array that nothing defines."""
-    binary = {"t": BINARY[type(loss)]} if type(loss) in BINARY and "t" in _integers(equations) else {}
-    return binary | pointers(equations)
+    labels = getattr(loss, "labels", None)
+    told = {"t": labels} if labels and "t" in _integers(equations) else {}
+    return told | pointers(equations)
 
 
 def _integers(equations: Equations) -> list[str]:
-    return [name for name in equations.free if np.issubdtype(np.asarray(equations.values[name]).dtype, np.integer)]
+    return [
+        name
+        for name in equations.free
+        if np.issubdtype(np.asarray(equations.values[name]).dtype, np.integer)
+    ]
 
 
 def pointers(equations: Equations) -> dict[str, tuple[int, ...]]:

@@ -13,14 +13,21 @@ from jaxnn.explanation.equations import Equations, Step, parts_of
 from jaxnn.explanation.labels import pointers
 from jaxnn.explanation.language.expand import Spot
 from jaxnn.explanation.language.printing import LatexWriter, format_number, latex_number
-from jaxnn.explanation.rows import Row, entry_value, place, rows_of
+from jaxnn.explanation.rows import WorkedLine, entry_value, place, rows_of
 from jaxnn.explanation.verify import verified_equations
 from jaxnn.tracing import Trace
 
 MOST = 16  # entries of one array that are written out
 ACROSS = 58  # characters of a formula that fit on a line
 WIDE = 8  # columns of a matrix that fit on a page
-GREEK = {"theta": r"\theta", "scale": r"\gamma", "bias": r"\beta", "μ": r"\mu", "xhat": r"\hat{x}", "score": "s"}
+GREEK = {
+    "theta": r"\theta",
+    "scale": r"\gamma",
+    "bias": r"\beta",
+    "μ": r"\mu",
+    "xhat": r"\hat{x}",
+    "score": "s",
+}
 NEXT = " \\\\\n"  # line of an aligned formula
 BLANK = r"\underline{\hspace{5em}}"
 
@@ -58,7 +65,9 @@ LATEX = Layout(
     head=HEAD,
     heading=lambda level, text: rf"\{'sub' * (level - 1)}section*{{{text}}}",
     code=lambda text: (
-        r"\texttt{" + re.sub(r"([(,=])", r"\1\\allowbreak{}", re.sub(r"([_{}#&%$])", r"\\\1", text)) + "}"
+        r"\texttt{"
+        + re.sub(r"([(,=])", r"\1\\allowbreak{}", re.sub(r"([_{}#&%$])", r"\\\1", text))
+        + "}"
     ),
     display=lambda lines: "\\begin{align*}\n" + " \\\\\n".join(lines) + "\n\\end{align*}",
     page=r"\newpage",
@@ -77,9 +86,16 @@ MARKDOWN = Layout(
 def as_document(trace: Trace, layout: Layout, significant: int, blanks: bool) -> str:
     """Write the whole derivation; with ``blanks`` first without its numbers, and the answers on a page of their own."""
     equations = verified_equations(trace)
-    parts = [layout.heading(1, "Backpropagation by hand"), *_given(equations, trace, layout, significant)]
+    parts = [
+        layout.heading(1, "Backpropagation by hand"),
+        *_given(equations, trace, layout, significant),
+    ]
     if blanks:
-        parts += [*_passes(equations, layout, significant, blanks=True), layout.page, layout.heading(1, "Answers")]
+        parts += [
+            *_passes(equations, layout, significant, blanks=True),
+            layout.page,
+            layout.heading(1, "Answers"),
+        ]
     parts += _passes(equations, layout, significant, blanks=False)
     return layout.head + "\n\n".join(parts) + "\n" + layout.tail
 
@@ -102,14 +118,18 @@ def _matrices(equations: Equations, identity: str, significant: int) -> list[str
         array = array[0]
     name = symbol(equations, identity)
     matrices = (
-        array.reshape(-1, *((1,) * (2 - array.ndim)), *array.shape[-2:]) if array.ndim else array.reshape(1, 1, 1)
+        array.reshape(-1, *((1,) * (2 - array.ndim)), *array.shape[-2:])
+        if array.ndim
+        else array.reshape(1, 1, 1)
     )
     lines = []
     for at, matrix in zip(np.ndindex(array.shape[:-2]), matrices, strict=True):
         above = "_{" + ", ".join(str(i + 1) for i in at) + r", \cdot, \cdot}" if at else ""
         rows = [" & ".join(_row(row, significant)) for row in matrix[:WIDE]]
         rows += [r"\vdots"] if len(matrix) > WIDE else []
-        whole = r"\begin{pmatrix} " + r" \\ ".join(rows) + r" \end{pmatrix}" if array.ndim else rows[0]
+        whole = (
+            r"\begin{pmatrix} " + r" \\ ".join(rows) + r" \end{pmatrix}" if array.ndim else rows[0]
+        )
         lines.append(f"{name}{above} &= {whole}")
     return lines
 
@@ -128,7 +148,9 @@ def _passes(equations: Equations, layout: Layout, significant: int, blanks: bool
                 heading = step.path
                 number = f"Layer {step.number}" if step.number else "Loss"
                 yield layout.heading(2, f"{number}: {layout.code(repr(step.op))}")
-            rows, total = rows_of(equations, step, MOST, undecided=blanks)  # which case holds is half of the answer
+            rows, total = rows_of(
+                equations, step, MOST, undecided=blanks
+            )  # which case holds is half of the answer
             yield layout.display([_line(equations, row, significant, blanks) for row in rows])
             if total > len(rows):
                 yield f"The other {total - len(rows)} entries likewise."
@@ -136,13 +158,19 @@ def _passes(equations: Equations, layout: Layout, significant: int, blanks: bool
         yield f"No formulas are stated by {', '.join(equations.silent)}, so that part is not written out."
 
 
-def _line(equations: Equations, row: Row, significant: int, blanks: bool) -> str:
+def _line(equations: Equations, row: WorkedLine, significant: int, blanks: bool) -> str:
     write = LatexWriter(lambda ref: _entry(equations, row.step, ref))
     numbers = LatexWriter(
-        lambda ref: latex_number(format_number(entry_value(equations, row.step.ids[ref.name], ref), significant)),
+        lambda ref: latex_number(
+            format_number(entry_value(equations, row.step.ids[ref.name], ref), significant)
+        ),
         r" \times ",
     )
-    parts = [write(row.right)] if row.is_plain else [write(row.right), BLANK if blanks else numbers(row.right)]
+    parts = (
+        [write(row.right)]
+        if row.is_plain
+        else [write(row.right), BLANK if blanks else numbers(row.right)]
+    )
     parts.append(BLANK if blanks else latex_number(format_number(row.value, significant)))
     parts = parts[1:] if parts[0] == parts[1] else parts
     lines, width = [f"{write(row.left)} &= {_broken(parts[0])}"], _width(parts[0])
@@ -190,7 +218,9 @@ def _entry(equations: Equations, step: Step, spot: Spot) -> str:
 def symbol(equations: Equations, identity: str, at: list[int] | None = None) -> str:
     """Write an array, or an entry of it, as on a blackboard; a derivative as a fraction."""
     parts = parts_of(equations, identity)
-    name = GREEK.get(parts.name, parts.name if len(parts.name) == 1 else rf"\mathit{{{parts.name}}}")
+    name = GREEK.get(
+        parts.name, parts.name if len(parts.name) == 1 else rf"\mathit{{{parts.name}}}"
+    )
     indices = ([parts.time] if parts.time else []) + (at or [])
     above = f"^{{({parts.number})}}" if parts.number else ""
     whole = f"{name}{above}" + (f"_{{{', '.join(map(str, indices))}}}" if indices else "")

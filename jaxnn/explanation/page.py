@@ -15,7 +15,17 @@ import numpy as np
 from jaxnn.checks import InputError
 from jaxnn.explanation.equations import Equations, parts_of
 from jaxnn.explanation.labels import allowed_integers, pointers
-from jaxnn.explanation.language.expressions import Call, Choice, Expr, Index, Num, Op, Over, Ref, refs
+from jaxnn.explanation.language.expressions import (
+    Call,
+    Choice,
+    Expr,
+    Index,
+    Num,
+    Op,
+    Over,
+    Ref,
+    refs,
+)
 from jaxnn.explanation.verify import verified_equations
 from jaxnn.mlp_columns import columns_or_reason
 from jaxnn.tracing import Trace
@@ -37,9 +47,15 @@ def as_page(trace: Trace) -> str:
             f"explain: expected layers that state formulas for a page, got {', '.join(equations.silent)} without."
         )
     if (numbers := sum(np.size(value) for value in equations.values.values())) > LARGEST:
-        raise InputError(f"explain: expected at most {LARGEST:,} numbers for a page, got {numbers:,}.")
-    asset = lambda name: resources.files("jaxnn.explanation").joinpath("assets", name).read_text(encoding="utf-8")  # noqa: E731
-    data = json.dumps(_data(equations, trace), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+        raise InputError(
+            f"explain: expected at most {LARGEST:,} numbers for a page, got {numbers:,}."
+        )
+    asset = lambda name: (
+        resources.files("jaxnn.explanation").joinpath("assets", name).read_text(encoding="utf-8")
+    )
+    data = json.dumps(_data(equations, trace), ensure_ascii=False, allow_nan=False).replace(
+        "<", "\\u003c"
+    )
     page = asset("page.html")
     for mark, text in (
         ("/*CSS*/", asset("page.css")),
@@ -54,8 +70,14 @@ def as_page(trace: Trace) -> str:
 def _data(equations: Equations, trace: Trace) -> dict[str, Any]:
     """Give all that the page knows, as plain data."""
     graph, reason = _graph(equations, trace)
-    identities = [name for name in equations.values if name in equations.free or name in equations.by_definition]
-    parameters = [(name, _slope(name)) for name, kind in equations.free.items() if kind == "parameter"]
+    identities = [
+        name
+        for name in equations.values
+        if name in equations.free or name in equations.by_definition
+    ]
+    parameters = [
+        (name, _slope(name)) for name, kind in equations.free.items() if kind == "parameter"
+    ]
     return {
         "steps": [
             {
@@ -75,7 +97,9 @@ def _data(equations: Equations, trace: Trace) -> dict[str, Any]:
         "groups": _groups(equations, trace),
         "graph": graph,
         "reason": reason.partition(": ")[2],
-        "allowed": {name: list(values) for name, values in allowed_integers(equations, trace.loss).items()},
+        "allowed": {
+            name: list(values) for name, values in allowed_integers(equations, trace.loss).items()
+        },
         "most": MOST,
         "cells": CELLS,
     }
@@ -108,13 +132,22 @@ def _slope(identity: str) -> str:
 def _array(value: np.ndarray) -> dict[str, Any]:
     """Give an array as its shape and flat data; JSON has no word for what is not finite."""
     flat = np.ravel(value).astype(float if value.dtype != int else int).tolist()
-    told = [x if math.isfinite(x) else None if math.isnan(x) else "inf" if x > 0 else "-inf" for x in flat]
+    told = [
+        x if math.isfinite(x) else None if math.isnan(x) else "inf" if x > 0 else "-inf"
+        for x in flat
+    ]
     return {"shape": list(np.shape(value)), "data": told}
 
 
 def _symbol(equations: Equations, identity: str) -> dict[str, Any]:
     name, number, time, is_slope = parts_of(equations, identity)
-    return {"name": name, "number": number, "time": time, "slope": is_slope, "batched": identity in equations.batched}
+    return {
+        "name": name,
+        "number": number,
+        "time": time,
+        "slope": is_slope,
+        "batched": identity in equations.batched,
+    }
 
 
 def _groups(equations: Equations, trace: Trace) -> list[dict[str, Any]]:
@@ -130,7 +163,11 @@ def _groups(equations: Equations, trace: Trace) -> list[dict[str, Any]]:
     }]  # fmt: skip
     for number, path in equations.paths.items():
         steps = [step for step in equations.steps if step.number == number]
-        own = [n for n, kind in equations.free.items() if kind == "parameter" and n.endswith(f"@{number}")]
+        own = [
+            n
+            for n, kind in equations.free.items()
+            if kind == "parameter" and n.endswith(f"@{number}")
+        ]
         mine = list(dict.fromkeys(step.defines for step in steps if step.direction == "forward"))
         outputs, between = mine[-1:], mine[:-1]
         if not steps:
@@ -152,7 +189,14 @@ def _graph(equations: Equations, trace: Trace) -> tuple[dict[str, Any] | None, s
     for column in columns:
         if column.dense is None or column.last is None:
             described.append(
-                {"size": column.size, "value": "x", "slope": "dx", "before": None, "ids": ["x", "dx"], "w": None}
+                {
+                    "size": column.size,
+                    "value": "x",
+                    "slope": "dx",
+                    "before": None,
+                    "ids": ["x", "dx"],
+                    "w": None,
+                }
             )
             continue
         layers = range(column.dense + 1, column.last + 2)

@@ -10,7 +10,7 @@ from jaxnn.explanation.language.expand import SHOWN, Spot, write_out
 from jaxnn.explanation.language.expressions import Equation, Expr, Num, Ref, replace
 
 
-class Row(NamedTuple):
+class WorkedLine(NamedTuple):
     """One entry of one equation.
 
     Attributes:
@@ -33,18 +33,24 @@ class Row(NamedTuple):
         return isinstance(self.right, (Num, Spot))
 
 
-def rows_of(equations: Equations, step: Step, most: int, undecided: bool = False) -> tuple[list[Row], int]:
+def rows_of(
+    equations: Equations, step: Step, most: int, undecided: bool = False
+) -> tuple[list[WorkedLine], int]:
     """Give the first ``most`` rows of a step, and how many there are in all.
 
     With ``undecided`` a choice that depends on what is yet to be computed is left open.
     """
-    unknown = {name for name, key in step.ids.items() if key not in equations.free} if undecided else ()
-    values = {name: equations.values[key] for name, key in step.ids.items() if key in equations.values}
+    unknown = (
+        {name for name, key in step.ids.items() if key not in equations.free} if undecided else ()
+    )
+    values = {
+        name: equations.values[key] for name, key in step.ids.items() if key in equations.values
+    }
     rows = []
     for at in _first(step.equation.shape, most):
         left = Spot(step.equation.name, at)
         right = write_out(step.equation, at, values, SHOWN, unknown)
-        rows.append(Row(step, at, left, right, float(values[step.equation.name][at])))
+        rows.append(WorkedLine(step, at, left, right, float(values[step.equation.name][at])))
     return rows, int(np.prod(step.equation.shape))
 
 
@@ -70,5 +76,9 @@ def entry_value(equations: Equations, identity: str, spot: Spot) -> float:
 
 def without_batch_of_one(equation: Equation) -> Expr:
     """Give an equation's right side without sums over a batch of one."""
-    lone = {letter for letter, size in equation.sizes.items() if letter.startswith("n") and size == 1}
-    return replace(equation.body, lambda ref: ref, lambda letters: tuple(n for n in letters if n not in lone))
+    lone = {
+        letter for letter, size in equation.sizes.items() if letter.startswith("n") and size == 1
+    }
+    return replace(
+        equation.body, lambda ref: ref, lambda letters: tuple(n for n in letters if n not in lone)
+    )

@@ -9,7 +9,7 @@ from jaxnn.explanation.gradient_path import Link, path_to
 from jaxnn.explanation.language.expand import SHOWN, Spot
 from jaxnn.explanation.language.expressions import Ref
 from jaxnn.explanation.language.printing import Writer, format_number
-from jaxnn.explanation.rows import Row, entry_value, place, rows_of, without_batch_of_one
+from jaxnn.explanation.rows import WorkedLine, entry_value, place, rows_of, without_batch_of_one
 from jaxnn.explanation.verify import verified_equations
 from jaxnn.tracing import Trace
 
@@ -29,7 +29,9 @@ def as_text(trace: Trace, significant: int) -> str:
         heading = None
         for k, step in enumerate((*equations.steps, None)):
             silent = [path for way, at, path in equations.gaps if (way, at) == (direction, k)]
-            lines += [f"{path}: states no formulas, so its part is not written out." for path in silent]
+            lines += [
+                f"{path}: states no formulas, so its part is not written out." for path in silent
+            ]
             if step is None or step.direction != direction:
                 continue
             if step.path != heading:
@@ -54,7 +56,9 @@ def _aligned(cells: list[list[str]], longest: float = math.inf) -> list[str]:
     """Put cells in columns, as wide as the widest; a right side of more than ``longest`` letters does not count."""
     names, *rights = zip(*cells, strict=True)
     widths = [max(map(len, names))]
-    widths += [max((len(cell) for cell in column if len(cell) <= longest), default=0) for column in rights]
+    widths += [
+        max((len(cell) for cell in column if len(cell) <= longest), default=0) for column in rights
+    ]
     lines = []
     for first, *others in cells:
         line = first.ljust(widths[0])
@@ -64,12 +68,17 @@ def _aligned(cells: list[list[str]], longest: float = math.inf) -> list[str]:
     return lines
 
 
-def _cells(equations: Equations, row: Row, significant: int) -> list[str]:
+def _cells(equations: Equations, row: WorkedLine, significant: int) -> list[str]:
     symbols, numbers = writers(equations, row.step, significant)
     written = symbols(row.right)
     put_in = "" if row.is_plain else numbers(row.right)
     value = format_number(row.value, significant)
-    return [symbols(row.left), "" if written == value else written, "" if put_in == written else put_in, value]
+    return [
+        symbols(row.left),
+        "" if written == value else written,
+        "" if put_in == written else put_in,
+        value,
+    ]
 
 
 def writers(equations: Equations, step: Step, significant: int) -> tuple[Writer, Writer]:
@@ -80,7 +89,8 @@ def writers(equations: Equations, step: Step, significant: int) -> tuple[Writer,
         return f"{plain(spot.name)}[{at}]" if at else plain(spot.name)
 
     return Writer(name), Writer(
-        lambda spot: format_number(entry_value(equations, step.ids[spot.name], spot), significant), "×"
+        lambda spot: format_number(entry_value(equations, step.ids[spot.name], spot), significant),
+        "×",
     )
 
 
@@ -105,25 +115,43 @@ def gradient_path_as_text(trace: Trace, of: str, significant: int) -> str:
     equations = verified_equations(trace)
     links = path_to(equations, trace, of)
     is_one_way = all(len(link.factors) <= 1 for link in links)
-    cells = [cell for link in links for cell in _link(equations, link, significant, with_sum=not is_one_way)]
+    cells = [
+        cell
+        for link in links
+        for cell in _link(equations, link, significant, with_sum=not is_one_way)
+    ]
     if is_one_way:
         factors = [link.factors[0].value if link.factors else link.value for link in links]
         cells.append(
-            [f"dJ/d{links[-1].name}", _product(factors, significant), "", format_number(links[-1].value, significant)]
+            [
+                f"dJ/d{links[-1].name}",
+                _product(factors, significant),
+                "",
+                format_number(links[-1].value, significant),
+            ]
         )
-    return "\n".join([f"dJ/d{of}, back from the loss", *(f"  {line}" for line in _aligned(cells, LONGEST))]) + "\n"
+    return (
+        "\n".join(
+            [f"dJ/d{of}, back from the loss", *(f"  {line}" for line in _aligned(cells, LONGEST))]
+        )
+        + "\n"
+    )
 
 
 def _product(factors: list[float], significant: int) -> str:
     first, *others = (format_number(factor, significant) for factor in factors)
-    return "×".join([first, *(f"({other})" if other.startswith("-") else other for other in others)])
+    return "×".join(
+        [first, *(f"({other})" if other.startswith("-") else other for other in others)]
+    )
 
 
 def _link(equations: Equations, link: Link, significant: int, with_sum: bool) -> list[list[str]]:
     symbols, numbers = writers(equations, link.step, significant)
     if not link.factors:
         value = format_number(link.value, significant)
-        right = [text if text != value else "" for text in (symbols(link.right), numbers(link.right))]
+        right = [
+            text if text != value else "" for text in (symbols(link.right), numbers(link.right))
+        ]
         return [[f"dJ/d{link.name}", *right, value]]
     cells = []
     for factor in link.factors:
@@ -131,10 +159,19 @@ def _link(equations: Equations, link: Link, significant: int, with_sum: bool) ->
         plain = symbols(factor.expression)
         put_in = numbers(factor.expression)
         value = format_number(factor.value, significant)
-        cells.append([left, plain if plain != value else "", put_in if put_in not in (plain, value) else "", value])
+        cells.append(
+            [
+                left,
+                plain if plain != value else "",
+                put_in if put_in not in (plain, value) else "",
+                value,
+            ]
+        )
     if with_sum:
         terms = [f"dJ/d{factor.name}·d{factor.name}/d{link.name}" for factor in link.factors]
-        products = [_product([factor.upstream, factor.value], significant) for factor in link.factors]
+        products = [
+            _product([factor.upstream, factor.value], significant) for factor in link.factors
+        ]
         left = f"dJ/d{link.name}"
         cells.append([left, _sum(terms), _sum(products), format_number(link.value, significant)])
     return cells

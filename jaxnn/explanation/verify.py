@@ -43,7 +43,10 @@ def _is_foreign(op: Any) -> bool:
 
 
 def _check_value(equations: Equations, step: Step) -> None:
-    given, stated = np.asarray(equations.values[step.defines], float), evaluate(step.renamed, equations.values)
+    given, stated = (
+        np.asarray(equations.values[step.defines], float),
+        evaluate(step.renamed, equations.values),
+    )
     terms = (_largest(equations.values[ref.name]) for ref in refs(step.renamed.body))
     allowed = CLOSE * _largest(given) + ROUNDING * max(terms, default=0.0)
     differs = ~np.isclose(stated, given, rtol=0, atol=allowed, equal_nan=True)
@@ -57,7 +60,9 @@ def _check_value(equations: Equations, step: Step) -> None:
 
 
 def _largest(array: np.ndarray) -> float:
-    return float(np.abs(array, where=np.isfinite(array), out=np.zeros(np.shape(array))).max(initial=0))
+    return float(
+        np.abs(array, where=np.isfinite(array), out=np.zeros(np.shape(array))).max(initial=0)
+    )
 
 
 def _wanted(stage: Stage) -> Iterator[str]:
@@ -75,4 +80,6 @@ def _check_complete(equations: Equations, path: str, op: Any, wanted: Any) -> No
     ids = next((step.ids for step in equations.steps if step.path == path), {})
     missing = [name for name in wanted if name in ids and ids[name] not in equations.by_definition]
     if missing or not ids:
-        raise InputError(f"explain: expected the formulas of {op!r} to define {', '.join(missing) or 'y'}.")
+        raise InputError(
+            f"explain: expected the formulas of {op!r} to define {', '.join(missing) or 'y'}."
+        )

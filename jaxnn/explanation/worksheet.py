@@ -25,17 +25,27 @@ def redraw(done: Trace, seed: int) -> Trace:
         InputError: in training mode, where the key draws too.
     """
     if done.key is not None:
-        raise InputError("explain: expected a trace at inference for a seed, got one in training mode.")
+        raise InputError(
+            "explain: expected a trace at inference for a seed, got one in training mode."
+        )
     random = np.random.default_rng(seed)
     allowed = allowed_integers(equations_of(done), done.loss)
 
     def draw(name: str, array: np.ndarray) -> np.ndarray:
         if np.issubdtype(array.dtype, np.floating):
             return random.choice(HALVES, array.shape).astype(array.dtype)
-        return random.choice(allowed[name], array.shape).astype(array.dtype) if name in allowed else array
+        return (
+            random.choice(allowed[name], array.shape).astype(array.dtype)
+            if name in allowed
+            else array
+        )
 
     trained, running = split_running(done.params)
-    is_distribution = done.target.ndim and np.allclose(done.target.sum(axis=-1), 1) and done.target.dtype.kind == "f"
+    is_distribution = (
+        done.target.ndim
+        and np.allclose(done.target.sum(axis=-1), 1)
+        and done.target.dtype.kind == "f"
+    )
     for _ in range(DRAWS):
         params = join_running(jax.tree.map(lambda leaf: draw("", leaf), trained), running)
         x: Any = jax.tree.map(lambda leaf: draw("x", leaf), done.x)

@@ -24,6 +24,7 @@ from jaxnn import notebook
 from jaxnn.gradcheck.finite_differences import Comparison, compare
 from jaxnn.gradcheck.vjp_claim import Claim, Floats, WrongForm, cast, relative_errors, state_claim
 from jaxnn.types import AnyArray, Layer, Loss
+from jaxnn.values import children
 
 AUTODIFF_TOLERANCE = 1e-12  # in float64; in a narrower dtype, a thousand units of its rounding
 DIFFERENCES_TOLERANCE = 1e-6
@@ -34,7 +35,7 @@ class CertificateError(AssertionError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class LeafCheck:
     """The verdict on one leaf: the norm of its gradient, and the relative errors of the hand-derived one."""
 
     leaf: str
@@ -49,7 +50,7 @@ class Certificate:
     """What was compared, how far apart it was, and where it was run. Prints as a table."""
 
     name: str
-    rows: tuple[Row, ...]
+    rows: tuple[LeafCheck, ...]
     kinks: tuple[str, ...]
     excluded: int
     directions: int
@@ -89,20 +90,32 @@ class Certificate:
             lines.append(f"{row.leaf:<{width}}  {row.norm:8.2g} {errors}  {_verdict(row)}")
         where = f"{self.dtype} on {self.device}, jax {self.versions['jax']}"
         kinks = f"; kinks at {', '.join(self.kinks)}" if self.kinks else ""
-        crossed = f"; {self.excluded} of {self.directions} directions cross a kink" if self.excluded else ""
+        crossed = (
+            f"; {self.excluded} of {self.directions} directions cross a kink"
+            if self.excluded
+            else ""
+        )
         return "\n".join([*lines, f"relative norms, {where}{kinks}{crossed}"])
 
     def _repr_html_(self) -> str:
         head = ("leaf", "gradient", "vs jax.vjp", "vs differences", "verdict")
         rows = [
-            (row.leaf, f"{row.norm:.2g}", f"{row.vs_autodiff:.1e}", f"{row.vs_differences:.1e}", _verdict(row))
+            (
+                row.leaf,
+                f"{row.norm:.2g}",
+                f"{row.vs_autodiff:.1e}",
+                f"{row.vs_differences:.1e}",
+                _verdict(row),
+            )
             for row in self.rows
         ]
         table = notebook.table(head, rows, bad=[not row.passed for row in self.rows])
-        return notebook.fragment(notebook.line(self.name), table, notebook.line(str(self).splitlines()[-1]))
+        return notebook.fragment(
+            notebook.line(self.name), table, notebook.line(str(self).splitlines()[-1])
+        )
 
 
-def _verdict(row: Row) -> str:
+def _verdict(row: LeafCheck) -> str:
     return ("passed" if row.norm else "passed: 0 everywhere") if row.passed else "FAILED"
 
 
@@ -144,7 +157,17 @@ def certify(
     """
     with jax.enable_x64(True):
         dtype = jnp.dtype(dtype)
-        claim = state_claim("certify", op, x, target, params=params, weights=weights, key=key, dtype=dtype, seed=seed)
+        claim = state_claim(
+            "certify",
+            op,
+            x,
+            target,
+            params=params,
+            weights=weights,
+            key=key,
+            dtype=dtype,
+            seed=seed,
+        )
         try:
             rows, comparison = _compare(claim, dtype, np.random.default_rng(seed + 1))
         except WrongForm as finding:
@@ -158,7 +181,11 @@ def certify(
         directions=comparison.directions,
         dtype=str(dtype),
         device=f"{device.platform} ({device.device_kind})",
-        versions={"jax": jax.__version__, "jaxlib": jaxlib.version.__version__, "numpy": np.__version__},
+        versions={
+            "jax": jax.__version__,
+            "jaxlib": jaxlib.version.__version__,
+            "numpy": np.__version__,
+        },
     )
     if raises and not certificate.passed:
         wrong = ", ".join(row.leaf for row in rows if not row.passed)
@@ -166,11 +193,15 @@ def certify(
     return certificate
 
 
-def _compare(claim: Claim, dtype: Any, random: np.random.Generator) -> tuple[tuple[Row, ...], Comparison]:
+def _compare(
+    claim: Claim, dtype: Any, random: np.random.Generator
+) -> tuple[tuple[LeafCheck, ...], Comparison]:
     floats, dy = claim.floats, claim.random_dy(random)
 
     @jax.jit
-    def compiled(floats: Floats, dy: PyTree, half: tuple[Floats, PyTree]) -> tuple[Floats, Floats, Floats]:
+    def compiled(
+        floats: Floats, dy: PyTree, half: tuple[Floats, PyTree]
+    ) -> tuple[Floats, Floats, Floats]:
         pair = jax.tree.map(lambda *copies: jnp.stack(copies), half, (floats, dy))
         mapped = [leaf[1] for leaf in jax.vmap(claim.by_hand)(*pair)]
         return claim.autodiff(floats, dy), claim.by_hand(floats, dy), mapped
@@ -184,14 +215,16 @@ def _compare(claim: Claim, dtype: Any, random: np.random.Generator) -> tuple[tup
     vs_differences = relative_errors(comparison.by_hand, comparison.by_differences)
     tolerance = AUTODIFF_TOLERANCE if dtype == jnp.float64 else 1e3 * float(jnp.finfo(dtype).eps)
     rows = tuple(
-        Row(
+        LeafCheck(
             leaf=name,
             norm=float(np.linalg.norm(np.asarray(gradient, np.float64))),
             vs_autodiff=float(auto_error),
             vs_differences=float(error),
             passed=bool(auto_error <= tolerance and error <= DIFFERENCES_TOLERANCE),
         )
-        for name, gradient, auto_error, error in zip(claim.names, autodiff, vs_autodiff, vs_differences, strict=True)
+        for name, gradient, auto_error, error in zip(
+            claim.names, autodiff, vs_autodiff, vs_differences, strict=True
+        )
     )
     return rows, comparison
 
@@ -203,6 +236,4 @@ def _worst(errors: Iterable[float]) -> float:
 def _kinks(op: Any) -> list[str]:
     """Name the kinks of ``op`` and of every layer inside it."""
     own = [f"{type(op).__name__}: {op.kinks}"] if getattr(op, "kinks", "") else []
-    fields = [getattr(op, f.name) for f in dataclasses.fields(op)] if dataclasses.is_dataclass(op) else []
-    inner = [item for field in fields for item in (field if isinstance(field, tuple) else (field,))]
-    return own + [kink for item in inner if isinstance(item, Layer) for kink in _kinks(item)]
+    return own + [kink for child in children(op) for kink in _kinks(child.layer)]

@@ -52,7 +52,10 @@ class Diagnosis:
         return all(finding.verdict == "right" for finding in self.findings)
 
     def __str__(self) -> str:
-        lines = [f"{'✓' if finding.verdict == 'right' else '✗'} {finding.message}" for finding in self.findings]
+        lines = [
+            f"{'✓' if finding.verdict == 'right' else '✗'} {finding.message}"
+            for finding in self.findings
+        ]
         return "\n".join([self.name, *lines])
 
 
@@ -87,10 +90,20 @@ def diagnose(
         InputError: if ``backward`` is not callable, ``op`` neither layer nor loss, or ``x`` not finite.
     """
     if not callable(backward):
-        raise InputError(f"diagnose: expected backward to be a function, got {type(backward).__name__}.")
+        raise InputError(
+            f"diagnose: expected backward to be a function, got {type(backward).__name__}."
+        )
     with jax.enable_x64(True):
         state = lambda x: state_claim(  # noqa: E731
-            "diagnose", op, x, target, params=params, weights=weights, key=key, backward=backward, seed=seed
+            "diagnose",
+            op,
+            x,
+            target,
+            params=params,
+            weights=weights,
+            key=key,
+            backward=backward,
+            seed=seed,
         )
         claim = state(x)
         if claim.batch == 1:
@@ -128,13 +141,19 @@ def _leaves(claim: Claim, floats: Floats, dy: PyTree) -> list[np.ndarray]:
     try:
         gradient = claim.backward(point, cache, dy)
     except NotImplementedError as error:
-        raise _UnusableError("The backward is not written yet: it raises NotImplementedError.") from error
+        raise _UnusableError(
+            "The backward is not written yet: it raises NotImplementedError."
+        ) from error
     except Exception as error:
-        raise _UnusableError(f"The backward does not run: {type(error).__name__}{_line(error)}: {error}") from error
+        raise _UnusableError(
+            f"The backward does not run: {type(error).__name__}{_line(error)}: {error}"
+        ) from error
     try:
         leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(gradient)]
     except (TypeError, ValueError) as error:
-        raise _UnusableError(f"The backward gives something that is not an array: {error}") from error
+        raise _UnusableError(
+            f"The backward gives something that is not an array: {error}"
+        ) from error
     if len(leaves) != len(floats):
         raise _UnusableError(
             f"The backward gives {len(leaves)} gradients; {len(floats)} are expected: {', '.join(claim.names)}."
@@ -149,7 +168,16 @@ def _find(case: _Case, moved: Claim, claimed: list[np.ndarray], i: int) -> Findi
     """Try the explanations in order, from the plainest; the first that fits is the finding."""
     leaf, got, true = case.names[i], claimed[i], case.truth[i]
     label = f"The gradient of {leaf}"
-    for explain in (_form, _right, _wrong_form_of_right, _factors, _other_leaf, _derivatives, _stale, _kinks):
+    for explain in (
+        _form,
+        _right,
+        _wrong_form_of_right,
+        _factors,
+        _other_leaf,
+        _derivatives,
+        _stale,
+        _kinks,
+    ):
         for verdict, sentence in explain(case, moved, got, true, i):
             return Finding(leaf, verdict, f"{label} {sentence}")
     worst = np.unravel_index(np.abs(got - true).argmax(), true.shape)
@@ -189,7 +217,10 @@ def _shape(got: np.ndarray, true: np.ndarray, batch: int) -> Explanations:
             f"is the transpose of the expected: its shape is {got.shape}, not {true.shape}.",
         )
     else:
-        yield "shape", f"has shape {got.shape}; a gradient has the shape of what it is the gradient of, {true.shape}."
+        yield (
+            "shape",
+            f"has shape {got.shape}; a gradient has the shape of what it is the gradient of, {true.shape}.",
+        )
 
 
 def _right(case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
@@ -197,13 +228,21 @@ def _right(case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int)
         yield "right", f"is right (relative error {_error(got, true):.1e})."
 
 
-def _wrong_form_of_right(case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
+def _wrong_form_of_right(
+    case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int
+) -> Explanations:
     if not got.any():
-        yield "zero", f"is 0 everywhere; it should have the norm {np.linalg.norm(true):.4g}. Was it ever computed?"
+        yield (
+            "zero",
+            f"is 0 everywhere; it should have the norm {np.linalg.norm(true):.4g}. Was it ever computed?",
+        )
     elif _close(got, -true):
         yield "sign", "has the wrong sign: it is minus the expected. Descent would climb."
     elif true.ndim == 2 and true.shape[0] == true.shape[1] and _close(got.T, true):
-        yield "transposed", "is the transpose of the expected. Both are square, so the shapes did not tell."
+        yield (
+            "transposed",
+            "is the transpose of the expected. Both are square, so the shapes did not tell.",
+        )
     elif case.names[i].startswith("params"):
         yield from _one_sample(case, got, i)
 
@@ -237,7 +276,9 @@ def _factors(case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: in
     elif _same(scale, batch):
         yield (
             "missing 1/B",
-            (f"is {batch} times too large, and B = {batch}: a 1/B is missing, or the batch was summed over twice."),
+            (
+                f"is {batch} times too large, and B = {batch}: a 1/B is missing, or the batch was summed over twice."
+            ),
         )
     elif _same(scale, 1 / batch):
         yield (
@@ -252,13 +293,17 @@ def _factors(case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: in
         yield "factor", f"is {scale:.6g} times the expected: a constant factor of {advice}."
 
 
-def _other_leaf(case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
+def _other_leaf(
+    case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int
+) -> Explanations:
     for j, other in enumerate(case.truth):
         if j != i and other.shape == got.shape and _close(got, other):
             yield "exchanged", f"is the gradient of {case.names[j]}: were the two exchanged?"
 
 
-def _derivatives(case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
+def _derivatives(
+    case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int
+) -> Explanations:
     """Compare with what a wrong derivative of an activation would give."""
     for activation, what, sentence, gradient in wrong_derivatives(case.claim, case.dy):
         if gradient[i].shape == got.shape and _close(got, gradient[i]):
@@ -273,9 +318,17 @@ def _stale(case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int)
     except _UnusableError:
         return
     if np.array_equal(by_dy, got):
-        yield "stale", "does not change when dy does: it is a stale gradient, of another batch or of none."
-    elif np.array_equal(by_input, got) and not _close(np.asarray(moved.autodiff(moved.floats, case.dy)[i]), true):
-        yield "stale", "does not change when the input does, though it should: a factor that depends on it is missing."
+        yield (
+            "stale",
+            "does not change when dy does: it is a stale gradient, of another batch or of none.",
+        )
+    elif np.array_equal(by_input, got) and not _close(
+        np.asarray(moved.autodiff(moved.floats, case.dy)[i]), true
+    ):
+        yield (
+            "stale",
+            "does not change when the input does, though it should: a factor that depends on it is missing.",
+        )
 
 
 def _kinks(case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
@@ -302,7 +355,11 @@ def _kinks(case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int)
 def _line(error: Exception) -> str:
     """Say in which line of somebody's own file an error came up."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f.lineno for f in frames if "site-packages" not in f.filename and Path(f.filename).parent != HERE]
+    own = [
+        f.lineno
+        for f in frames
+        if "site-packages" not in f.filename and Path(f.filename).parent != HERE
+    ]
     return f" in line {own[-1]}" if own else ""
 
 
@@ -323,7 +380,9 @@ def _moved(x: PyTree, random: np.random.Generator) -> PyTree:
     """Move every number by a little, off any kink."""
     return jax.tree.map(
         lambda leaf: (
-            np.asarray(leaf) + NEAR_KINK * (1 + random.uniform(size=np.shape(leaf))) if is_float(leaf) else leaf
+            np.asarray(leaf) + NEAR_KINK * (1 + random.uniform(size=np.shape(leaf)))
+            if is_float(leaf)
+            else leaf
         ),
         x,
     )

@@ -55,12 +55,15 @@ def _full_jacobian(claim: Claim, floats: Floats, dy: PyTree) -> Comparison:
     flat_dy, restore_dy = ravel_pytree(dy)
     point, restore = ravel_pytree(floats)
     rows = jax.jit(jax.vmap(lambda e: claim.by_hand(floats, restore_dy(e))))(np.eye(flat_dy.size))
-    by_hand = np.concatenate([np.asarray(leaf).reshape(flat_dy.size, -1) for leaf in rows], axis=1).T
+    by_hand = np.concatenate(
+        [np.asarray(leaf).reshape(flat_dy.size, -1) for leaf in rows], axis=1
+    ).T
 
     @jax.jit
     def shifted(step: Array) -> Float[Array, "inputs outputs"]:
         return jax.lax.map(
-            lambda i: ravel_pytree(claim.value(restore(point.at[i].add(step))))[0], jnp.arange(point.size)
+            lambda i: ravel_pytree(claim.value(restore(point.at[i].add(step))))[0],
+            jnp.arange(point.size),
         )
 
     return _split(by_hand, *_central(shifted), [leaf.size for leaf in floats])
@@ -75,7 +78,9 @@ def _projections(
     flat_dy = ravel_pytree(dy)[0]
     along = [jnp.asarray(random.standard_normal((PROJECTIONS, *leaf.shape))) for leaf in floats]
     gradient = jax.jit(claim.by_hand)(floats, dy)
-    by_hand = np.concatenate([jnp.tensordot(v, d, d.ndim) for v, d in zip(along, gradient, strict=True)])
+    by_hand = np.concatenate(
+        [jnp.tensordot(v, d, d.ndim) for v, d in zip(along, gradient, strict=True)]
+    )
 
     @jax.jit
     def shifted(step: Array) -> Float[Array, "directions"]:
@@ -83,7 +88,9 @@ def _projections(
             moved, direction = leaf_and_direction
             shifts = [step * (moved == i) * v[direction] for i, v in enumerate(along)]
             return (
-                ravel_pytree(claim.value([leaf + shift for leaf, shift in zip(floats, shifts, strict=True)]))[0]
+                ravel_pytree(
+                    claim.value([leaf + shift for leaf, shift in zip(floats, shifts, strict=True)])
+                )[0]
                 @ flat_dy
             )
 
@@ -95,12 +102,16 @@ def _projections(
 
 def _central(shifted: Callable[[float], Array]) -> tuple[np.ndarray, np.ndarray]:
     """Give the five-point central differences, and the jump in slope from one side to the other."""
-    far_minus, minus, here, plus, far_plus = (np.asarray(shifted(n * STEP)) for n in (-2.0, -1.0, 0.0, 1.0, 2.0))
+    far_minus, minus, here, plus, far_plus = (
+        np.asarray(shifted(n * STEP)) for n in (-2.0, -1.0, 0.0, 1.0, 2.0)
+    )
     slope = (8 * (plus - minus) - (far_plus - far_minus)) / (12 * STEP)
     return slope, np.abs(far_plus - 2 * here + far_minus) / (2 * STEP)
 
 
-def _split(by_hand: np.ndarray, differences: np.ndarray, jump: np.ndarray, sizes: list[int]) -> Comparison:
+def _split(
+    by_hand: np.ndarray, differences: np.ndarray, jump: np.ndarray, sizes: list[int]
+) -> Comparison:
     smooth = ~(jump > KINK * max(1.0, float(np.abs(differences).max(initial=0))))
     cuts = np.cumsum(sizes)[:-1]
     return Comparison(

@@ -23,8 +23,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnn.compose import Frozen
 from jaxnn.gradcheck.certify import AUTODIFF_TOLERANCE
 from jaxnn.gradcheck.vjp_claim import Claim, Floats, is_float, relative_errors
+from jaxnn.values import children
 
 EQUIVALENT = {
     "MaxPool.backward: sign flipped: -math.inf → math.inf": "what pads only has to differ from every finite maximum",
@@ -92,22 +94,33 @@ def _spoiled(
         yield "batch sum lost", np.asarray(jax.jit(claim.by_hand)(floats, only_first)[i])
 
 
-def _stale(claim: Claim, floats: Floats, dy: Any, truth: list[np.ndarray], random: np.random.Generator) -> list[Mutant]:
+def _stale(
+    claim: Claim, floats: Floats, dy: Any, truth: list[np.ndarray], random: np.random.Generator
+) -> list[Mutant]:
     """Replace each entry of the cache by that of another input."""
     other_point = dict(claim.point)
     field = "x" if "x" in other_point else "prediction"
     other_point[field] = jax.tree.map(
-        lambda leaf: jnp.asarray(random.uniform(0.1, 0.9, leaf.shape), leaf.dtype) if is_float(leaf) else leaf[::-1],
+        lambda leaf: (
+            jnp.asarray(random.uniform(0.1, 0.9, leaf.shape), leaf.dtype)
+            if is_float(leaf)
+            else leaf[::-1]
+        ),
         other_point[field],
     )
     cache, other = claim.forward(claim.point)[1], claim.forward(other_point)[1]
-    paths = [jax.tree_util.keystr(path) or "whole" for path, _ in jax.tree_util.tree_leaves_with_path(cache)]
+    paths = [
+        jax.tree_util.keystr(path) or "whole"
+        for path, _ in jax.tree_util.tree_leaves_with_path(cache)
+    ]
     (leaves, structure), stale = jax.tree.flatten(cache), jax.tree.leaves(other)
     mutants = []
     for i, path in enumerate(paths):
         reason = ""
         if _equal(leaves[i], stale[i]):
             reason = "this entry is the same for both inputs"
+        elif _holds_frozen(claim.op):
+            reason = "a frozen body keeps it for its own parameters, whose gradient is not taken"
         mixed = jax.tree.unflatten(structure, [*leaves[:i], stale[i], *leaves[i + 1 :]])
         differs = _runs_wrong(claim, floats, dy, truth, mixed)
         mutants.append(_judged(claim, f"cache entry {path} stale", differs, reason))
@@ -141,9 +154,15 @@ def rewritten(claims: Sequence[Claim]) -> list[Mutant]:
 def _only_backward(op: Any) -> list[tuple[Any, str, Callable[..., Any]]]:
     """Find ``backward`` and the functions of its module that it uses and forward does not: (owner, name, function)."""
     forward = {
-        name for start in ("init", "forward", "check", "check_input", "advance") for _, name, _ in _reached(op, start)
+        name
+        for start in ("init", "forward", "check", "check_input", "update_running")
+        for _, name, _ in _reached(op, start)
     }
-    return [found for found in _reached(op, "backward") if found[1] not in forward and "check" not in found[1]]
+    return [
+        found
+        for found in _reached(op, "backward")
+        if found[1] not in forward and "check" not in found[1]
+    ]
 
 
 def _reached(op: Any, start: str) -> list[tuple[Any, str, Callable[..., Any]]]:
@@ -152,9 +171,19 @@ def _reached(op: Any, start: str) -> list[tuple[Any, str, Callable[..., Any]]]:
     waiting = [(start, sys.modules[type(op).__module__])]
     while waiting:
         name, module = waiting.pop()
-        owners = [cls for cls in type(op).__mro__ if name in vars(cls)] + ([module] if hasattr(module, name) else [])
-        function = inspect.unwrap(vars(owners[0])[name]) if owners and callable(vars(owners[0])[name]) else None
-        if name in found or not inspect.isfunction(function) or not function.__module__.startswith("jaxnn"):
+        owners = [cls for cls in type(op).__mro__ if name in vars(cls)] + (
+            [module] if hasattr(module, name) else []
+        )
+        function = (
+            inspect.unwrap(vars(owners[0])[name])
+            if owners and callable(vars(owners[0])[name])
+            else None
+        )
+        if (
+            name in found
+            or not inspect.isfunction(function)
+            or not function.__module__.startswith("jaxnn")
+        ):
             continue
         imported = owners[0] is module and function.__module__ != module.__name__
         if not imported or function.__module__.startswith("jaxnn.layers."):
@@ -178,7 +207,9 @@ def _rewrites(function: Callable[..., Any]) -> Iterator[tuple[str, Callable[...,
             tree = _parsed(function)
             target = [node for node in ast.walk(tree.body[0]) if isinstance(node, ast.expr)][i]
             changed = _changes(target)[k][1]
-            mistake = f"{function.__qualname__}: {what}: {ast.unparse(target)} → {ast.unparse(changed)}"
+            mistake = (
+                f"{function.__qualname__}: {what}: {ast.unparse(target)} → {ast.unparse(changed)}"
+            )
             tree = ast.fix_missing_locations(_Replace(target, changed).visit(tree))
             definition = tree.body[0]
             if isinstance(definition, ast.FunctionDef):
@@ -208,7 +239,12 @@ def _changes(node: ast.expr) -> list[tuple[str, ast.expr]]:
             return [("transpose dropped", value)]
         case ast.Call(ast.Attribute(value, "sum" | "mean" as name), arguments, keywords):
             other = "mean" if name == "sum" else "sum"
-            return [(f"{other} for {name}", ast.Call(ast.Attribute(value, other, ast.Load()), arguments, keywords))]
+            return [
+                (
+                    f"{other} for {name}",
+                    ast.Call(ast.Attribute(value, other, ast.Load()), arguments, keywords),
+                )
+            ]
         case ast.Call(ast.Attribute(ast.Name("jnp"), "where"), [_, yes, no]):
             return [("condition dropped", yes), ("condition dropped", no)]
         case _:
@@ -243,7 +279,9 @@ def _replaced(owner: Any, attribute: str, function: Callable[..., Any]) -> Itera
 
 
 def _differs(leaves: Any, truth: Any) -> bool:
-    return not max(relative_errors(leaves, truth), default=0.0) <= AUTODIFF_TOLERANCE  # so that NaN differs
+    return (
+        not max(relative_errors(leaves, truth), default=0.0) <= AUTODIFF_TOLERANCE
+    )  # so that NaN differs
 
 
 def _runs_wrong(claim: Claim, floats: Floats, dy: Any, truth: Any, cache: Any = None) -> bool:
@@ -251,6 +289,10 @@ def _runs_wrong(claim: Claim, floats: Floats, dy: Any, truth: Any, cache: Any = 
         return _differs(claim.by_hand(floats, dy, cache), truth)
     except Exception:  # a mutant may fail in any way, and to fail is to be caught
         return True
+
+
+def _holds_frozen(op: Any) -> bool:
+    return isinstance(op, Frozen) or any(_holds_frozen(child.layer) for child in children(op))
 
 
 def _equal(a: Any, b: Any) -> bool:

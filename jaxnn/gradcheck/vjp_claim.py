@@ -48,7 +48,11 @@ class Claim:
     def names(self) -> list[str]:
         """The floating leaves' names: ``params[0].w``, ``x``."""
         leaves = jax.tree_util.tree_leaves_with_path(self.point)
-        return [str(path[0].key) + jax.tree_util.keystr(path[1:]) for path, leaf in leaves if is_float(leaf)]
+        return [
+            str(path[0].key) + jax.tree_util.keystr(path[1:])
+            for path, leaf in leaves
+            if is_float(leaf)
+        ]
 
     @property
     def floats(self) -> Floats:
@@ -63,7 +67,9 @@ class Claim:
     def at(self, floats: Floats) -> PyTree:
         """Give the point with other floating leaves."""
         given, (leaves, structure) = iter(floats), jax.tree.flatten(self.point)
-        return jax.tree.unflatten(structure, [next(given) if is_float(leaf) else leaf for leaf in leaves])
+        return jax.tree.unflatten(
+            structure, [next(given) if is_float(leaf) else leaf for leaf in leaves]
+        )
 
     def value(self, floats: Floats) -> PyTree:
         """Compute y."""
@@ -85,7 +91,9 @@ class Claim:
         expected = jax.tree.map(lambda leaf: leaf if is_float(leaf) else None, point)
         got, wanted = jax.tree.structure(gradient), jax.tree.structure(expected)
         if str(got) != str(wanted):
-            raise WrongForm("", f"The gradient has the wrong structure: expected {wanted}, got {got}.")
+            raise WrongForm(
+                "", f"The gradient has the wrong structure: expected {wanted}, got {got}."
+            )
         leaves = jax.tree.leaves(gradient)
         for name, d, leaf in zip(self.names, leaves, floats, strict=True):
             if (jnp.shape(d), jnp.result_type(d)) != (leaf.shape, leaf.dtype):
@@ -99,7 +107,9 @@ class Claim:
     def random_dy(self, random: np.random.Generator) -> PyTree:
         """Draw a cotangent: never ones, against which the true gradient of a softmax is 0."""
         y = jax.eval_shape(self.value, self.floats)
-        return jax.tree.map(lambda leaf: jnp.asarray(random.standard_normal(leaf.shape), leaf.dtype), y)
+        return jax.tree.map(
+            lambda leaf: jnp.asarray(random.standard_normal(leaf.shape), leaf.dtype), y
+        )
 
 
 def state_claim(
@@ -144,16 +154,23 @@ def state_claim(
 
 
 def _own_backward(op: Any, *arguments: Any) -> Any:
-    return op.backward(*arguments)  # looked up when it runs, so that a mutation planted later is seen
+    return op.backward(
+        *arguments
+    )  # looked up when it runs, so that a mutation planted later is seen
 
 
-def _of_layer(op: Layer, x: PyTree, params: PyTree, key: Any, backward: Any, dtype: Any, seed: int) -> Claim:
+def _of_layer(
+    op: Layer, x: PyTree, params: PyTree, key: Any, backward: Any, dtype: Any, seed: int
+) -> Claim:
     if params is None:
         random = np.random.default_rng(seed)
         params = jax.tree.map(
-            lambda p: np.asarray(p) + 0.1 * random.standard_normal(p.shape), op.init(jax.random.key(seed), x)
+            lambda p: np.asarray(p) + 0.1 * random.standard_normal(p.shape),
+            op.init(jax.random.key(seed), x),
         )
-    trained, running = split_running(cast(params, dtype))  # running statistics are constants to a gradient
+    trained, running = split_running(
+        cast(params, dtype)
+    )  # running statistics are constants to a gradient
 
     def forward(point: Any) -> tuple[PyTree, Any]:
         return op.forward(join_running(point["params"], running), point["x"], key)
@@ -183,7 +200,10 @@ FLOOR = 1e-3  # of the whole gradient's norm: a leaf far smaller is judged again
 
 def relative_errors(claimed: Any, reference: Any) -> list[float]:
     """Give each leaf's relative error in norm; a leaf that is nearly 0 is judged against the whole gradient."""
-    pairs = [(np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in zip(claimed, reference, strict=True)]
+    pairs = [
+        (np.asarray(a, np.float64), np.asarray(b, np.float64))
+        for a, b in zip(claimed, reference, strict=True)
+    ]
     norm_of_all = float(np.sqrt(sum((b**2).sum() for _, b in pairs)))
     return [_ratio(a, b, norm_of_all) for a, b in pairs]
 
@@ -200,4 +220,6 @@ def is_float(leaf: Any) -> bool:
 
 def cast(tree: PyTree, dtype: Any) -> PyTree:
     """Cast the floating leaves, and make arrays of the others."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype) if is_float(leaf) else jnp.asarray(leaf), tree)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(leaf, dtype) if is_float(leaf) else jnp.asarray(leaf), tree
+    )

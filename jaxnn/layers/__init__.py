@@ -5,6 +5,7 @@ from jaxnn.layers.activations import (
     GELU,
     SELU,
     HardSigmoid,
+    Heaviside,
     LeakyReLU,
     Mish,
     ReLU,
@@ -18,7 +19,14 @@ from jaxnn.layers.attention import AttentionInput, AttentionParams, MultiHeadAtt
 from jaxnn.layers.convolution import Conv1D, Conv2D, ConvParams, ConvTranspose1D, ConvTranspose2D
 from jaxnn.layers.dense import Dense, DenseParams
 from jaxnn.layers.dropout import Dropout
-from jaxnn.layers.embedding import Embedding, EmbeddingParams, TiedEmbedding, TiedParams
+from jaxnn.layers.embedding import (
+    Embedding,
+    EmbeddingParams,
+    LanguageModel,
+    LanguageModelParams,
+    TiedEmbedding,
+    TiedParams,
+)
 from jaxnn.layers.normalization import (
     BatchNorm,
     BatchNormParams,
@@ -62,7 +70,10 @@ __all__ = [
     "GlobalAveragePool",
     "GroupNorm",
     "HardSigmoid",
+    "Heaviside",
     "LSTMState",
+    "LanguageModel",
+    "LanguageModelParams",
     "LayerNorm",
     "LeakyReLU",
     "LogSoftmax",

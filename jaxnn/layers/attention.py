@@ -9,6 +9,7 @@ and backwards, with δ = Σ_d do · o, which equals Σ_s p · dp and so needs no
     dv = pᵀ do        dp = do vᵀ        ds = p (dp - δ)        dq = ds k / √D        dk = dsᵀ q / √D
 """
 
+import dataclasses
 import functools
 import math
 from typing import Any, NamedTuple
@@ -31,7 +32,7 @@ from jaxnn.formulas import Formulas
 from jaxnn.layers.initializers import Initializer, check_initializer, initialize
 from jaxnn.layers.positions import angles, rotate
 from jaxnn.numerics import broadcast_last, flatten_batch, upcast
-from jaxnn.types import Static
+from jaxnn.types import AnyArray, Static
 from jaxnn.values import layer
 
 
@@ -64,6 +65,46 @@ class AttentionInput(NamedTuple):
     lengths: Int[Array, "B"] | None = None
 
 
+class LogSum(NamedTuple):
+    """log Σ exp(s) of each row in two parts, each (B, N, T, 1), which keeps its digits however large s is.
+
+    Attributes:
+        highest: max s.
+        rest: log Σ exp(s - highest).
+    """
+
+    highest: Array
+    rest: Array
+
+
+class AttentionCache(NamedTuple):
+    """What attention keeps for the backward pass.
+
+    Attributes:
+        x: where the queries came from (B, T, C): dwq is a product with it.
+        context: where keys and values came from (B, S, C'), or None for x.
+        q: the queries (B, N, T, D): dk is a product with them.
+        k: the keys (B, N, S, D): dq is a product with them.
+        v: the values (B, N, S, D): dp is a product with them.
+        o: what each head gathered (B, N, T, D): dwo is a product with it, and δ a sum over it.
+        p: the softmax (B, N, T, S), or None where it is made again in blocks.
+        log_sum: the logarithm of each row's sum, which makes p again, or None where p is kept.
+        allowed: who saw whom, to make p again; None where p is kept, or where all is allowed.
+        in_parts: whether the input was an AttentionInput, as its gradient then is.
+    """
+
+    x: Array
+    context: Array | None
+    q: Array
+    k: Array
+    v: Array
+    o: Array
+    p: Array | None
+    log_sum: "LogSum | None"
+    allowed: Array | None
+    in_parts: Static[bool]
+
+
 @layer
 class MultiHeadAttention:
     """Multi-head scaled dot-product attention (Vaswani et al., 2017), self or cross.
@@ -82,6 +123,7 @@ class MultiHeadAttention:
     """
 
     heads: int
+    _: dataclasses.KW_ONLY
     causal: bool = False
     rotary: bool = False
     block: int | None = None
@@ -107,9 +149,13 @@ class MultiHeadAttention:
         channels = given.x.shape[-1]
         context = channels if given.context is None else given.context.shape[-1]
         if channels % self.heads:
-            raise InputError(f"{self}: expected channels divisible by heads {self.heads}, got {channels}.")
+            raise InputError(
+                f"{self}: expected channels divisible by heads {self.heads}, got {channels}."
+            )
         if self.rotary and channels // self.heads % 2:
-            raise InputError(f"{self}: expected an even number of channels a head, got {channels // self.heads}.")
+            raise InputError(
+                f"{self}: expected an even number of channels a head, got {channels // self.heads}."
+            )
         inputs = (channels, context, context, channels)
         draw = functools.partial(initialize, self.w_init, dtype=given.x.dtype)
         keys = jax.random.split(key, 4)
@@ -117,7 +163,9 @@ class MultiHeadAttention:
         biases = [jnp.zeros(channels, given.x.dtype) if self.bias else None for _ in inputs]
         return AttentionParams(*weights, *biases)
 
-    def forward(self, params: AttentionParams, x: Any, key: PRNGKeyArray | None = None) -> tuple[Array, Any]:
+    def forward(
+        self, params: AttentionParams, x: Any, key: PRNGKeyArray | None = None
+    ) -> tuple[Array, Any]:
         """Let each query gather values from the keys that it may look at.
 
         Args:
@@ -137,26 +185,32 @@ class MultiHeadAttention:
         if self.rotary:
             q, k = rotate(q), rotate(k)
         allowed = self._allowed(given, q.shape[2], k.shape[2])
+        p = log_sum = None
         if self.block is None:
-            o, kept = attend(q, k, v, allowed)
+            o, p = attend(q, k, v, allowed)
+            allowed = None
         else:
-            o, kept = attend_in_blocks(q, k, v, allowed, self.block)
-        y = _affine(_merge(o), params.wo, params.bo)
-        again = None if self.block is None else allowed  # to make p again, one needs to know who saw whom
-        # q, k, v, o: the other factor of each product; kept: p itself, or the logarithms of its rows' sums
-        return y, (given.x, given.context, q, k, v, o, kept, again, Static(isinstance(x, AttentionInput)))
+            o, log_sum = attend_in_blocks(q, k, v, allowed, self.block)
+        in_parts = Static(isinstance(x, AttentionInput))
+        cache = AttentionCache(given.x, given.context, q, k, v, o, p, log_sum, allowed, in_parts)
+        return _affine(_merge(o), params.wo, params.bo), cache
 
-    def backward(self, params: AttentionParams, cache: Any, dy: Float[Array, "B T C"]) -> tuple[AttentionParams, Any]:
-        """Return the derivatives of the projections, summed over batch and time, and dx (and that of the context)."""
-        x, context, q, k, v, o, kept, allowed, in_parts = cache
+    def backward(
+        self, params: AttentionParams, cache: AttentionCache, dy: Float[Array, "B T C"]
+    ) -> tuple[AttentionParams, Any]:
+        """Return the projections' derivatives, summed over batch and time, and dx (and the context's)."""
+        x, context, q, k, v, o, p, log_sum, allowed, in_parts = cache
         check_shape(self, "dy", dy, x.shape)
         do = self._split(dy @ params.wo.T)
-        if self.block is None:
-            dq, dk, dv = attend_backward(q, k, v, o, kept, do)
+        if p is not None:
+            dq, dk, dv = attend_backward(q, k, v, o, p, do)
         else:
-            dq, dk, dv = attend_in_blocks_backward(q, k, v, o, kept, allowed, do, self.block)
+            dq, dk, dv = attend_in_blocks_backward(q, k, v, o, log_sum, allowed, do, self.block)
         if self.rotary:
-            dq, dk = rotate(dq, back=True), rotate(dk, back=True)  # the transpose of a rotation turns back
+            dq, dk = (
+                rotate(dq, back=True),
+                rotate(dk, back=True),
+            )  # the transpose of a rotation turns back
         dq, dk, dv = _merge(dq), _merge(dk), _merge(dv)
         source = x if context is None else context
         dparams = AttentionParams(
@@ -164,15 +218,19 @@ class MultiHeadAttention:
             wk=flatten_batch(source).T @ flatten_batch(dk),
             wv=flatten_batch(source).T @ flatten_batch(dv),
             wo=flatten_batch(_merge(o)).T @ flatten_batch(dy),
-            **{
-                f"b{name}": flatten_batch(d).sum(axis=0) if self.bias else None
-                for name, d in zip("qkvo", (dq, dk, dv, dy), strict=True)
-            },
+            bq=self._bias_backward(dq),
+            bk=self._bias_backward(dk),
+            bv=self._bias_backward(dv),
+            bo=self._bias_backward(dy),
         )
         dx, dsource = dq @ params.wq.T, dk @ params.wk.T + dv @ params.wv.T
         if context is None:  # x was the source of all three
             return dparams, AttentionInput(dx + dsource) if in_parts.value else dx + dsource
         return dparams, AttentionInput(dx, dsource)
+
+    def _bias_backward(self, d: Float[Array, "B T C"]) -> Float[Array, "C"] | None:
+        """Return Σ d over batch and time, or None for a layer without biases."""
+        return flatten_batch(d).sum(axis=0) if self.bias else None
 
     def _check(self, params: AttentionParams, given: AttentionInput) -> None:
         check_params(self, params, AttentionParams)
@@ -180,9 +238,13 @@ class MultiHeadAttention:
         check_shape(self, "x", given.x, ("B", "T", params.wq.shape[0]))
         check_floating(self, "x", given.x, like=params.wq)
         if channels % self.heads:
-            raise InputError(f"{self}: expected channels divisible by heads {self.heads}, got {channels}.")
+            raise InputError(
+                f"{self}: expected channels divisible by heads {self.heads}, got {channels}."
+            )
         if (params.bq is None) == self.bias:
-            raise InputError(f"{self}: expected parameters {'with' if self.bias else 'without'} biases.")
+            raise InputError(
+                f"{self}: expected parameters {'with' if self.bias else 'without'} biases."
+            )
         batch, queries = given.x.shape[:2]
         keys = queries
         if given.context is None:
@@ -194,9 +256,13 @@ class MultiHeadAttention:
         if given.mask is not None:
             fits = [(queries, keys), (batch, queries, keys), (batch, self.heads, queries, keys)]
             if jnp.shape(given.mask) not in fits:
-                raise InputError(f"{self}: expected mask of a shape among {fits}, got {jnp.shape(given.mask)}.")
+                raise InputError(
+                    f"{self}: expected mask of a shape among {fits}, got {jnp.shape(given.mask)}."
+                )
             if not jnp.issubdtype(jnp.result_type(given.mask), jnp.bool_):
-                raise InputError(f"{self}: expected a boolean mask, got {jnp.result_type(given.mask)}.")
+                raise InputError(
+                    f"{self}: expected a boolean mask, got {jnp.result_type(given.mask)}."
+                )
         if given.lengths is not None:
             check_lengths(self, given.lengths, batch, keys)
 
@@ -207,18 +273,17 @@ class MultiHeadAttention:
         return jnp.swapaxes(x.reshape(*x.shape[:2], self.heads, x.shape[2] // self.heads), 1, 2)
 
     def _allowed(self, given: AttentionInput, queries: int, keys: int) -> Any:
-        """Join the masks into one (b, n, T, S), of size 1 where samples or heads agree; None if all is allowed."""
+        """Join the masks into one (b, n, T, S), of size 1 where all agree; None if all is allowed."""
         masks = []
         if self.causal:
             t, s = jnp.arange(queries), jnp.arange(keys)
             masks.append((jnp.expand_dims(s, 0) <= jnp.expand_dims(t, 1))[None, None])
         if given.mask is not None:
-            masks.append(
-                {2: lambda m: m[None, None], 3: lambda m: m[:, None], 4: lambda m: m}[given.mask.ndim](given.mask)
-            )
+            masks.append(_by_sample_and_head(given.mask))
         if given.lengths is not None:
-            real = jnp.expand_dims(jnp.arange(keys), 0) < jnp.expand_dims(given.lengths, 1)
-            masks.append(jnp.broadcast_to(real[:, None, None], (len(real), 1, queries, keys)))
+            present = jnp.expand_dims(jnp.arange(keys), 0) < jnp.expand_dims(given.lengths, 1)
+            whole = (len(present), 1, queries, keys)
+            masks.append(jnp.broadcast_to(present[:, None, None], whole))
         return functools.reduce(jnp.logical_and, masks) if masks else None
 
     def formulas(self, x: Any, cache: Any) -> Formulas:
@@ -232,9 +297,14 @@ class MultiHeadAttention:
             whole = (given.x.shape[0], self.heads, given.x.shape[1], context.shape[1])
             names["allowed"] = np.broadcast_to(allowed, whole)
         if self.rotary:
-            names |= {f.__name__: f(angles(max(given.x.shape[1], context.shape[1]), size)) for f in (np.cos, np.sin)}
+            names |= {
+                f.__name__: f(angles(max(given.x.shape[1], context.shape[1]), size))
+                for f in (np.cos, np.sin)
+            }
         source = "x" if given.context is None else "context"
-        forward, backward = _formulas(self.heads, size, source, self.bias, self.rotary, allowed is not None)
+        forward, backward = _formulas(
+            self.heads, size, source, self.bias, self.rotary, allowed is not None
+        )
         return Formulas(forward, backward, names)
 
 
@@ -246,14 +316,14 @@ def _scores(q: Array, k: Array, allowed: Array | None) -> Float[Array, "B N T S"
     return s if allowed is None else jnp.where(allowed, s, -jnp.inf)
 
 
-def _softmax(s: Array) -> tuple[Array, Array]:
-    """Give the softmax of each row, and the logarithm of its sum; a row of nothing but -∞ gives 0."""
+def _softmax(s: Array) -> tuple[Array, LogSum]:
+    """Return the softmax of each row, and the logarithm of its sum; a row of nothing but -∞ gives 0."""
     highest = lax.stop_gradient(s.max(axis=-1, keepdims=True))
-    shift = jnp.where(jnp.isfinite(highest), highest, 0)
-    e = jnp.exp(s - shift)
+    highest = jnp.where(jnp.isfinite(highest), highest, 0)
+    e = jnp.exp(s - highest)
     total = e.sum(axis=-1, keepdims=True)
     total = jnp.where(total > 0, total, 1)
-    return e / total, shift + jnp.log(total)
+    return e / total, LogSum(highest, jnp.log(total))
 
 
 def attend(q: Array, k: Array, v: Array, allowed: Array | None) -> tuple[Array, Array]:
@@ -262,7 +332,9 @@ def attend(q: Array, k: Array, v: Array, allowed: Array | None) -> tuple[Array, 
     return jnp.einsum("bnts,bnsd->bntd", p, v), p
 
 
-def attend_backward(q: Array, k: Array, v: Array, o: Array, p: Array, do: Array) -> tuple[Array, Array, Array]:
+def attend_backward(
+    q: Array, k: Array, v: Array, o: Array, p: Array, do: Array
+) -> tuple[Array, Array, Array]:
     """Return dq, dk and dv."""
     dv = jnp.einsum("bnts,bntd->bnsd", p, do)
     dp = upcast(jnp.einsum("bntd,bnsd->bnts", do, v))
@@ -271,26 +343,37 @@ def attend_backward(q: Array, k: Array, v: Array, o: Array, p: Array, do: Array)
     return jnp.einsum("bnts,bnsd->bntd", ds, k), jnp.einsum("bnts,bntd->bnsd", ds, q), dv
 
 
-def attend_in_blocks(q: Array, k: Array, v: Array, allowed: Array | None, block: int) -> tuple[Array, Array]:
+def attend_in_blocks(
+    q: Array, k: Array, v: Array, allowed: Array | None, block: int
+) -> tuple[Array, LogSum]:
     """Return o as :func:`attend` does, and the logarithm of each row's sum, ``block`` queries at a time."""
 
-    def one_block(at: Any) -> tuple[Array, Array]:
+    def one_block(at: Any) -> tuple[Array, LogSum]:
         q, allowed = at
         p, log_sum = _softmax(_scores(q, k, allowed))
         return jnp.einsum("bnts,bnsd->bntd", p.astype(v.dtype), v), log_sum
 
     o, log_sum = lax.map(one_block, _blocks((q, allowed), block))
-    return _unblocked(o, q.shape[2]), _unblocked(log_sum, q.shape[2])
+    whole = functools.partial(_unblocked, queries=q.shape[2])
+    return whole(o), jax.tree.map(whole, log_sum)
 
 
 def attend_in_blocks_backward(
-    q: Array, k: Array, v: Array, o: Array, log_sum: Array, allowed: Array | None, do: Array, block: int
+    q: Array,
+    k: Array,
+    v: Array,
+    o: Array,
+    log_sum: LogSum,
+    allowed: Array | None,
+    do: Array,
+    block: int,
 ) -> tuple[Array, Array, Array]:
     """Return dq, dk and dv, making p again a block at a time."""
 
     def step(sums: tuple[Array, Array], at: Any) -> tuple[tuple[Array, Array], Array]:
         q, o, log_sum, allowed, do = at
-        p = jnp.exp(_scores(q, k, allowed) - log_sum).astype(v.dtype)  # the softmax again, from its rows' sums
+        s = _scores(q, k, allowed)
+        p = jnp.exp((s - log_sum.highest) - log_sum.rest).astype(v.dtype)  # the softmax again
         dq, dk, dv = attend_backward(q, k, v, o, p, do)
         return (sums[0] + dk, sums[1] + dv), dq
 
@@ -315,6 +398,14 @@ def _unblocked(x: Array, queries: int) -> Array:
     return x.reshape(*x.shape[:2], x.shape[2] * x.shape[3], x.shape[4])[:, :, :queries]
 
 
+def _by_sample_and_head(mask: Bool[AnyArray, "..."]) -> Bool[Array, "b n T S"]:
+    """Give a mask the axes that it lacks: (T, S) is that of all samples, (B, T, S) that of all heads."""
+    mask = jnp.asarray(mask)
+    if mask.ndim == 2:
+        return mask[None, None]
+    return mask[:, None] if mask.ndim == 3 else mask
+
+
 def _merge(x: Float[Array, "B N T D"]) -> Float[Array, "B T C"]:
     x = jnp.swapaxes(x, 1, 2)
     return x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])
@@ -327,18 +418,24 @@ def _affine(x: Array, w: Array, b: Array | None) -> Array:
 # ── Formulas: n sample, h head, t query, s key, d channel of a head, c or j channel of all ──────
 
 
-def _formulas(heads: int, size: int, source: str, bias: bool, rotary: bool, masked: bool) -> tuple[str, str]:
+def _formulas(
+    heads: int, size: int, source: str, bias: bool, rotary: bool, masked: bool
+) -> tuple[str, str]:
     forward, backward, half = [], [], size // 2
     place, back = f"h * {size} + d", f"j // {size}, t, j % {size}"
     for name, of in (("q", "x"), ("k", source), ("v", source)):
         raw = f"{name}raw" if rotary and name != "v" else name
         b = f" + b{name}[{place}]" if bias else ""
-        forward.append(f"{raw}[n, h:{heads}, t, d:{size}] = sum({of}[n, t, c] * w{name}[c, {place}] for c in C){b}")
+        forward.append(
+            f"{raw}[n, h:{heads}, t, d:{size}] = sum({of}[n, t, c] * w{name}[c, {place}] for c in C){b}"
+        )
         if raw != name:
             turn = f"{raw}[n, h, t, d] * cos[t, d] - {raw}[n, h, t, d + {half}] * sin[t, d] if d < {half} else "
             turn += f"{raw}[n, h, t, d - {half}] * sin[t, d - {half}] + {raw}[n, h, t, d] * cos[t, d - {half}]"
             forward.append(f"{name}[n, h, t, d] = {turn}")
-    forward.append(f"score[n, h, t, s] = sum(q[n, h, t, d] * k[n, h, s, d] for d in D) / sqrt({size})")
+    forward.append(
+        f"score[n, h, t, s] = sum(q[n, h, t, d] * k[n, h, s, d] for d in D) / sqrt({size})"
+    )
     if masked:
         forward += [
             "m[n, h, t] = max(score[n, h, t, s] if allowed[n, h, t, s] else -1e300 for s in S)",
@@ -347,7 +444,9 @@ def _formulas(heads: int, size: int, source: str, bias: bool, rotary: bool, mask
             "p[n, h, t, s] = e[n, h, t, s] / total[n, h, t] if total[n, h, t] > 0 else 0",
         ]
     else:
-        forward.append("p[n, h, t, s] = exp(score[n, h, t, s]) / sum(exp(score[n, h, t, j]) for j in S)")
+        forward.append(
+            "p[n, h, t, s] = exp(score[n, h, t, s]) / sum(exp(score[n, h, t, j]) for j in S)"
+        )
     forward += [
         "o[n, h, t, d] = sum(p[n, h, t, s] * v[n, h, s, d] for s in S)",
         f"y[n, t, c] = sum(o[n, {back}] * wo[j, c] for j in J)" + (" + bo[c]" if bias else ""),
@@ -368,7 +467,9 @@ def _formulas(heads: int, size: int, source: str, bias: bool, rotary: bool, mask
             turn = f"d{name}[n, h, t, d] * cos[t, d] + d{name}[n, h, t, d + {half}] * sin[t, d] if d < {half} else "
             turn += f"d{name}[n, h, t, d] * cos[t, d - {half}] - d{name}[n, h, t, d - {half}] * sin[t, d - {half}]"
             backward.append(f"{raw}[n, h, t, d] = {turn}")
-        backward.append(f"dw{name}[c, j] = sum({of}[n, t, c] * {raw}[n, {back}] for n in B for t in T)")
+        backward.append(
+            f"dw{name}[c, j] = sum({of}[n, t, c] * {raw}[n, {back}] for n in B for t in T)"
+        )
         if bias:
             backward.append(f"db{name}[j] = sum({raw}[n, {back}] for n in B for t in T)")
     if bias:

@@ -45,7 +45,9 @@ class Geometry(NamedTuple):
     groups: int
 
 
-def conv(x: Float[Array, "B *S C"], w: Float[Array, "*k C_g O"], at: Geometry) -> Float[Array, "B *R O"]:
+def conv(
+    x: Float[Array, "B *S C"], w: Float[Array, "*k C_g O"], at: Geometry
+) -> Float[Array, "B *R O"]:
     """Return y[b, r, o] = Σ_{k, c} x[b, r · stride + k · dilation - padding, c] w[k, c, o]."""
     space = "HW"[: len(at.stride)]
     return lax.conv_general_dilated(
@@ -70,7 +72,9 @@ def conv_input(
     space = "HW"[: len(at.stride)]
     kernel = w.shape[:-2]
     padding = []
-    for n, k, r, s, d, (low, _) in zip(size, kernel, dy.shape[1:-1], at.stride, at.dilation, at.padding, strict=True):
+    for n, k, r, s, d, (low, _) in zip(
+        size, kernel, dy.shape[1:-1], at.stride, at.dilation, at.padding, strict=True
+    ):
         reach, spread = d * (k - 1) + 1, (r - 1) * s + 1
         before = reach - 1 - low
         padding.append((before, n + reach - 1 - spread - before))
@@ -111,7 +115,11 @@ def conv_kernel(
         window_strides=at.dilation,
         padding=padding,
         rhs_dilation=at.stride,
-        dimension_numbers=(f"C{space}N", f"I{space}O", f"{space}NC"),  # the batch takes the place of the channels
+        dimension_numbers=(
+            f"C{space}N",
+            f"I{space}O",
+            f"{space}NC",
+        ),  # the batch takes the place of the channels
         batch_group_count=at.groups,
     )
 
@@ -126,6 +134,7 @@ class _Convolution:
     rank: ClassVar[int]
     features: int
     kernel_size: Sizes
+    _: dataclasses.KW_ONLY
     stride: Sizes = 1
     padding: Padding = "SAME"
     dilation: Sizes = 1
@@ -142,27 +151,39 @@ class _Convolution:
                 check_positive_int(name, setting, size)
         if isinstance(self.padding, str):
             if self.padding not in ("SAME", "VALID"):
-                raise InputError(f"{name}: expected padding 'SAME', 'VALID', an int or pairs, got {self.padding!r}.")
+                raise InputError(
+                    f"{name}: expected padding 'SAME', 'VALID', an int or pairs, got {self.padding!r}."
+                )
         else:
             pairs = self._padding_pairs()
-            if any(isinstance(p, bool) or not isinstance(p, int) or p < 0 for pair in pairs for p in pair):
+            if any(
+                isinstance(p, bool) or not isinstance(p, int) or p < 0
+                for pair in pairs
+                for p in pair
+            ):
                 raise InputError(f"{name}: expected padding of at least 0, got {self.padding!r}.")
         if self.features % self.groups:
-            raise InputError(f"{name}: expected features divisible by groups {self.groups}, got {self.features}.")
+            raise InputError(
+                f"{name}: expected features divisible by groups {self.groups}, got {self.features}."
+            )
         check_initializer(name, "w_init", self.w_init)
 
     def _sizes(self, setting: str) -> tuple[int, ...]:
         value = getattr(self, setting)
         sizes = value if isinstance(value, tuple) else (value,) * self.rank
         if len(sizes) != self.rank:
-            raise InputError(f"{type(self).__name__}: expected {setting} with {self.rank} entries, got {value!r}.")
+            raise InputError(
+                f"{type(self).__name__}: expected {setting} with {self.rank} entries, got {value!r}."
+            )
         return sizes
 
     def _padding_pairs(self) -> Pairs:
         if isinstance(self.padding, int):
             return ((self.padding, self.padding),) * self.rank
         pairs = self.padding
-        if len(pairs) != self.rank or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
+        if len(pairs) != self.rank or not all(
+            isinstance(pair, tuple) and len(pair) == 2 for pair in pairs
+        ):
             raise InputError(
                 f"{type(self).__name__}: expected padding as {self.rank} pairs (before, after), got {pairs!r}."
             )
@@ -172,7 +193,9 @@ class _Convolution:
         """Work the padding out, for an image of this size under the kernel."""
         stride, dilation = self._sizes("stride"), self._sizes("dilation")
         if isinstance(self.padding, str):
-            reach = [d * (k - 1) + 1 for k, d in zip(self._sizes("kernel_size"), dilation, strict=True)]
+            reach = [
+                d * (k - 1) + 1 for k, d in zip(self._sizes("kernel_size"), dilation, strict=True)
+            ]
             padding = tuple(lax.padtype_to_pads(size, reach, stride, self.padding))
         else:
             padding = self._padding_pairs()
@@ -182,17 +205,23 @@ class _Convolution:
         check_floating(self, "x", x)
         check_shape(self, "x", x, ("B", *"HW"[: self.rank], "C"))
         if x.shape[-1] % self.groups:
-            raise InputError(f"{self}: expected channels divisible by groups {self.groups}, got {x.shape[-1]}.")
+            raise InputError(
+                f"{self}: expected channels divisible by groups {self.groups}, got {x.shape[-1]}."
+            )
 
     def _check_params(self, params: ConvParams, x: Array, w_shape: tuple[str | int, ...]) -> None:
         check_params(self, params, ConvParams)
         check_shape(self, "w", params.w, w_shape)
         check_floating(self, "x", x, like=params.w)
         if (params.b is None) == self.bias:
-            raise InputError(f"{self}: expected parameters {'with' if self.bias else 'without'} a bias b.")
+            raise InputError(
+                f"{self}: expected parameters {'with' if self.bias else 'without'} a bias b."
+            )
 
     def _check_fits(self, size: tuple[int, ...], at: Geometry) -> None:
-        for n, k, d, (low, high) in zip(size, self._sizes("kernel_size"), at.dilation, at.padding, strict=True):
+        for n, k, d, (low, high) in zip(
+            size, self._sizes("kernel_size"), at.dilation, at.padding, strict=True
+        ):
             if d * (k - 1) + 1 > n + low + high:
                 raise InputError(
                     f"{self}: expected an input of at least {d * (k - 1) + 1} points along each axis under the kernel, "
@@ -215,11 +244,15 @@ class _Forward(_Convolution):
     ) -> tuple[Float[Array, "B *R O"], Array]:
         """Return the convolution of x with the kernel, plus the bias."""
         self._check_x(x)
-        self._check_params(params, x, (*self._sizes("kernel_size"), x.shape[-1] // self.groups, self.features))
+        self._check_params(
+            params, x, (*self._sizes("kernel_size"), x.shape[-1] // self.groups, self.features)
+        )
         at = self._geometry(x.shape[1:-1])
         self._check_fits(x.shape[1:-1], at)
         y = conv(x, params.w, at)
-        return y if params.b is None else y + broadcast_last(params.b, y.ndim), x  # x: dw slides over it
+        return y if params.b is None else y + broadcast_last(
+            params.b, y.ndim
+        ), x  # x: dw slides over it
 
     def backward(
         self, params: ConvParams, cache: Float[Array, "B *S C"], dy: Float[Array, "B *R O"]
@@ -240,13 +273,17 @@ class _Forward(_Convolution):
         channel = _channel("c", "o", x.shape[-1], self.features, self.groups)
         own = _channel("c", "o", x.shape[-1], self.features, self.groups, back=True)
         r, k, p = (", ".join(letters[: self.rank]) for letters in ("rs", "kl", "pq"))
-        over_r, over_k = (" ".join(f"for {i} in S" for i in letters[: self.rank]) for letters in ("rs", "kl"))
+        over_r, over_k = (
+            " ".join(f"for {i} in S" for i in letters[: self.rank]) for letters in ("rs", "kl")
+        )
         forward = f"y[n, {r}, o] = sum(x[n, {slide}, {channel}] * w[{k}, c, o] {over_k} for c in C)"
         backward = (
             f"dw[{k}, c, o] = sum(x[n, {slide}, {channel}] * dy[n, {r}, o] for n in B {over_r})\n"
             f"dx[n, {p}, c] = sum(dy[n, {r}, o] * w[{back}, {own}, o] {over_r} for o in O)"
         )
-        return _with_bias(self.bias, forward, backward, f"db[o] = sum(dy[n, {r}, o] for n in B {over_r})")
+        return _with_bias(
+            self.bias, forward, backward, f"db[o] = sum(dy[n, {r}, o] for n in B {over_r})"
+        )
 
 
 class _Transposed(_Convolution):
@@ -264,10 +301,14 @@ class _Transposed(_Convolution):
     ) -> tuple[Float[Array, "B *S O"], Array]:
         """Return the image whose convolution would have x's size, each x spread by the kernel, plus the bias."""
         self._check_x(x)
-        self._check_params(params, x, (*self._sizes("kernel_size"), self.features // self.groups, x.shape[-1]))
+        self._check_params(
+            params, x, (*self._sizes("kernel_size"), self.features // self.groups, x.shape[-1])
+        )
         size = self._output_size(x.shape[1:-1])
         y = conv_input(x, params.w, self._geometry(size), size)
-        return y if params.b is None else y + broadcast_last(params.b, y.ndim), x  # x: dw slides over it
+        return y if params.b is None else y + broadcast_last(
+            params.b, y.ndim
+        ), x  # x: dw slides over it
 
     def backward(
         self, params: ConvParams, cache: Float[Array, "B *R C"], dy: Float[Array, "B *S O"]
@@ -290,17 +331,22 @@ class _Transposed(_Convolution):
         own = _channel("o", "c", self.features, x.shape[-1], self.groups, back=True)
         r, k, p = (", ".join(letters[: self.rank]) for letters in ("rs", "kl", "pq"))
         over_r, over_k, over_p = (
-            " ".join(f"for {i} in S" for i in letters[: self.rank]) for letters in ("rs", "kl", "pq")
+            " ".join(f"for {i} in S" for i in letters[: self.rank])
+            for letters in ("rs", "kl", "pq")
         )
         forward = f"y[n, {p}, o] = sum(x[n, {r}, c] * w[{back}, {own}, c] {over_r} for c in C)"
         backward = (
             f"dw[{k}, o, c] = sum(dy[n, {slide}, {channel}] * x[n, {r}, c] for n in B {over_r})\n"
             f"dx[n, {r}, c] = sum(dy[n, {slide}, {channel}] * w[{k}, o, c] {over_k} for o in O)"
         )
-        return _with_bias(self.bias, forward, backward, f"db[o] = sum(dy[n, {p}, o] for n in B {over_p})")
+        return _with_bias(
+            self.bias, forward, backward, f"db[o] = sum(dy[n, {p}, o] for n in B {over_p})"
+        )
 
     def _output_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
-        stride, dilation, kernel = (self._sizes(name) for name in ("stride", "dilation", "kernel_size"))
+        stride, dilation, kernel = (
+            self._sizes(name) for name in ("stride", "dilation", "kernel_size")
+        )
         if self.padding == "SAME":
             return tuple(n * s for n, s in zip(size, stride, strict=True))
         pairs = ((0, 0),) * self.rank if self.padding == "VALID" else self._padding_pairs()
@@ -309,7 +355,9 @@ class _Transposed(_Convolution):
             for n, s, d, k, (low, high) in zip(size, stride, dilation, kernel, pairs, strict=True)
         )
         if min(output) < 1:
-            raise InputError(f"{self}: expected padding that leaves an output, got one of size {output}.")
+            raise InputError(
+                f"{self}: expected padding that leaves an output, got one of size {output}."
+            )
         return output
 
 
@@ -319,12 +367,18 @@ class _Transposed(_Convolution):
 def _slides(at: Geometry, kernel: tuple[int, ...]) -> tuple[str, str]:
     """Write where output r (s) meets kernel entry k (l) in the image, and which k takes r to p (q)."""
     slides, backs = [], []
-    for r, k, p, stride, dilation, (low, _) in zip("rs", "kl", "pq", at.stride, at.dilation, at.padding, strict=False):
+    for r, k, p, stride, dilation, (low, _) in zip(
+        "rs", "kl", "pq", at.stride, at.dilation, at.padding, strict=False
+    ):
         moved = _plus(_times(r, stride), _times(k, dilation), -low)
         slides.append(moved)
         offset = _plus(p, f"-{_times(r, stride)}", low)
         # between two steps of a dilated kernel there is no entry: -1 is outside of it
-        backs.append(offset if dilation == 1 else f"({offset}) // {dilation} if ({offset}) % {dilation} == 0 else -1")
+        backs.append(
+            offset
+            if dilation == 1
+            else f"({offset}) // {dilation} if ({offset}) % {dilation} == 0 else -1"
+        )
     return ", ".join(slides), ", ".join(backs)
 
 
@@ -346,7 +400,9 @@ def _plus(first: str, second: str, number: int) -> str:
 
 def _with_bias(bias: bool, forward: str, backward: str, db: str) -> Formulas:
     dw, dx = backward.splitlines()
-    return Formulas(f"{forward} + b[o]", f"{dw}\n{db}\n{dx}") if bias else Formulas(forward, backward)
+    return (
+        Formulas(f"{forward} + b[o]", f"{dw}\n{db}\n{dx}") if bias else Formulas(forward, backward)
+    )
 
 
 # ── The four layers ─────────────────────────────────────────────────────────────────────────────

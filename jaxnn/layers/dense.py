@@ -1,5 +1,6 @@
 """The fully connected layer.   B batch, I input features, O output features."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -35,6 +36,7 @@ class Dense:
     """
 
     features: int
+    _: dataclasses.KW_ONLY
     bias: bool = True
     w_init: Initializer = "glorot_uniform"
 
@@ -64,7 +66,9 @@ class Dense:
         """Return dW = xᵀ dy and db = Σ dy, both summed over the batch, and dx = dy Wᵀ."""
         x, (w, b) = cache, params
         check_shape(self, "dy", dy, (*x.shape[:-1], self.features))
-        dw = flatten_batch(x).T @ flatten_batch(dy)  # x.T @ dy, with any leading axes part of the batch
+        dw = flatten_batch(x).T @ flatten_batch(
+            dy
+        )  # x.T @ dy, with any leading axes part of the batch
         db = None if b is None else flatten_batch(dy).sum(axis=0)
         dx = dy @ w.T
         return DenseParams(dw, db), dx
@@ -84,4 +88,6 @@ class Dense:
         check_floating(self, "x", x, like=params.w)
         check_shape(self, "w", params.w, ("I", self.features))
         if (params.b is None) == self.bias:
-            raise InputError(f"{self}: expected parameters {'with' if self.bias else 'without'} a bias b.")
+            raise InputError(
+                f"{self}: expected parameters {'with' if self.bias else 'without'} a bias b."
+            )

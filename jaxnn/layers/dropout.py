@@ -45,9 +45,13 @@ class Dropout:
         if key is None or self.rate == 0:
             return x, Static(x.shape)  # only for the check of dy
         kept = jax.random.bernoulli(key, 1 - self.rate, x.shape)
-        return jnp.where(kept, x / (1 - self.rate), 0), kept  # kept: a byte an entry, cheaper than to draw it again
+        return jnp.where(
+            kept, x / (1 - self.rate), 0
+        ), kept  # kept: a byte an entry, cheaper than to draw it again
 
-    def backward(self, params: tuple[()], cache: Any, dy: Float[Array, "*n"]) -> tuple[tuple[()], Float[Array, "*n"]]:
+    def backward(
+        self, params: tuple[()], cache: Any, dy: Float[Array, "*n"]
+    ) -> tuple[tuple[()], Float[Array, "*n"]]:
         """Return dy / (1 - rate) where the entry was kept."""
         if isinstance(cache, Static):
             check_shape(self, "dy", dy, cache.value)

@@ -1,5 +1,6 @@
 """Rows of a table, looked up by integers.   B batch, T time, V vocabulary, F features."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +19,7 @@ from jaxnn.checks import (
 from jaxnn.formulas import Formulas
 from jaxnn.layers.initializers import Initializer, check_initializer, initialize
 from jaxnn.numerics import flatten_batch
-from jaxnn.types import Layer, Params, advance
+from jaxnn.types import Cache, Layer, Params, update_running
 from jaxnn.values import layer
 
 
@@ -43,9 +44,12 @@ class Embedding:
 
     vocabulary: int
     features: int
+    _: dataclasses.KW_ONLY
     w_init: Initializer = ("normal", 1.0)
 
-    formulas = Formulas("y[n, f] = w[x[n], f]", "dw[v, f] = sum(dy[n, f] if x[n] == v else 0 for n in B)")
+    formulas = Formulas(
+        "y[n, f] = w[x[n], f]", "dw[v, f] = sum(dy[n, f] if x[n] == v else 0 for n in B)"
+    )
 
     def __post_init__(self) -> None:
         check_positive_int("Embedding", "vocabulary", self.vocabulary)
@@ -59,7 +63,9 @@ class Embedding:
     def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> EmbeddingParams:
         """Draw the table in JAX's default float dtype."""
         check_tokens(self, x, self.vocabulary)
-        return EmbeddingParams(initialize(self.w_init, key, (self.vocabulary, self.features), jnp.result_type(float)))
+        return EmbeddingParams(
+            initialize(self.w_init, key, (self.vocabulary, self.features), jnp.result_type(float))
+        )
 
     def forward(
         self, params: EmbeddingParams, x: Int[Array, "B *T"], key: PRNGKeyArray | None = None
@@ -79,15 +85,29 @@ class Embedding:
         return EmbeddingParams(_sum_by_token(params.w, x, dy)), None
 
 
-class TiedParams(NamedTuple):
+class LanguageModelParams(NamedTuple):
     """The table ``w`` (V, F), used at both ends, and the parameters of the body."""
 
     w: Float[Array, "V F"]
     body: Params
 
 
+class LanguageModelCache(NamedTuple):
+    """What a language model keeps for its backward pass.
+
+    Attributes:
+        x: the tokens (B, T): which rows of w the gradient belongs to.
+        h: what the body gave (B, T, F): dw of the output layer is a product with it.
+        body: the cache of the body.
+    """
+
+    x: Int[Array, "B T"]
+    h: Float[Array, "B T F"]
+    body: Cache
+
+
 @layer
-class TiedEmbedding:
+class LanguageModel:
     """A language model whose output layer is its embedding, transposed (Press and Wolf, 2017).
 
     Tokens (B, T) become rows of w, go through ``body`` (B, T, F) to (B, T, F), and are scored
@@ -103,6 +123,7 @@ class TiedEmbedding:
     vocabulary: int
     features: int
     body: Layer
+    _: dataclasses.KW_ONLY
     w_init: Initializer = ("normal", 0.02)
 
     formulas = Formulas(
@@ -112,48 +133,56 @@ class TiedEmbedding:
     )
 
     def __post_init__(self) -> None:
-        check_positive_int("TiedEmbedding", "vocabulary", self.vocabulary)
-        check_positive_int("TiedEmbedding", "features", self.features)
-        check_initializer("TiedEmbedding", "w_init", self.w_init)
+        check_positive_int("LanguageModel", "vocabulary", self.vocabulary)
+        check_positive_int("LanguageModel", "features", self.features)
+        check_initializer("LanguageModel", "w_init", self.w_init)
         if not isinstance(self.body, Layer):
-            raise InputError(f"TiedEmbedding: expected body to be a layer, got {self.body!r}.")
+            raise InputError(f"LanguageModel: expected body to be a layer, got {self.body!r}.")
 
     def check_input(self, x: Any) -> None:
         """Check that ids are in the vocabulary."""
         check_tokens(self, x, self.vocabulary)
 
-    def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> TiedParams:
+    def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> LanguageModelParams:
         """Draw the table in JAX's default float dtype, and the parameters of the body."""
         check_tokens(self, x, self.vocabulary)
         key_w, key_body = jax.random.split(key)
         w = initialize(self.w_init, key_w, (self.vocabulary, self.features), jnp.result_type(float))
+        vectors = jax.ShapeDtypeStruct((*x.shape, self.features), w.dtype)
         with inside(".body"):
-            return TiedParams(w, self.body.init(key_body, jax.ShapeDtypeStruct((*x.shape, self.features), w.dtype)))
+            return LanguageModelParams(w, self.body.init(key_body, vectors))
 
     def forward(
-        self, params: TiedParams, x: Int[Array, "B T"], key: PRNGKeyArray | None = None
+        self, params: LanguageModelParams, x: Int[Array, "B T"], key: PRNGKeyArray | None = None
     ) -> tuple[Float[Array, "B T V"], Any]:
         """Return a logit for each token of the vocabulary at each place."""
-        check_params(self, params, TiedParams)
+        check_params(self, params, LanguageModelParams)
         check_shape(self, "w", params.w, (self.vocabulary, self.features))
         x = valid_tokens(self, x, self.vocabulary)
         with inside(".body"):
             h, cache = self.body.forward(params.body, params.w[x], key)
         check_shape(self, "the body's output", h, (*x.shape, self.features))
-        return h @ params.w.T, (x, h, cache)  # h: dw is a product with it
+        return h @ params.w.T, LanguageModelCache(x, h, cache)
 
-    def backward(self, params: TiedParams, cache: Any, dy: Float[Array, "B T V"]) -> tuple[TiedParams, None]:
+    def backward(
+        self, params: LanguageModelParams, cache: LanguageModelCache, dy: Float[Array, "B T V"]
+    ) -> tuple[LanguageModelParams, None]:
         """Return dw = dyᵀ h + the sum by token of what comes back through the body, and the body's own."""
         x, h, body_cache = cache
         check_shape(self, "dy", dy, (*x.shape, self.vocabulary))
         dw_output = flatten_batch(dy).T @ flatten_batch(h)
         with inside(".body"):
             dbody, de = self.body.backward(params.body, body_cache, dy @ params.w)
-        return TiedParams(dw_output + _sum_by_token(params.w, x, de), dbody), None
+        return LanguageModelParams(dw_output + _sum_by_token(params.w, x, de), dbody), None
 
-    def advance(self, params: TiedParams, cache: Any) -> TiedParams:
-        """Move on the body's running statistics."""
-        return params._replace(body=advance(self.body, params.body, cache[2]))
+    def update_running(
+        self, params: LanguageModelParams, cache: LanguageModelCache
+    ) -> LanguageModelParams:
+        """Update the body's running statistics."""
+        return params._replace(body=update_running(self.body, params.body, cache.body))
+
+
+TiedEmbedding, TiedParams = LanguageModel, LanguageModelParams  # their earlier names
 
 
 def check_tokens(who: Any, x: Any, vocabulary: int) -> None:

@@ -36,7 +36,9 @@ def check_initializer(who: str, name: str, setting: Initializer) -> None:
         ) from None
 
 
-def initialize(setting: Initializer, key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Array:
+def initialize(
+    setting: Initializer, key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any
+) -> Array:
     """Draw an array of this shape and dtype with the named initialiser, in at least float32."""
     return _factory(setting)(key, shape, jnp.promote_types(dtype, jnp.float32)).astype(dtype)
 

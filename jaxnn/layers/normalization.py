@@ -13,6 +13,7 @@ The two means are the paths through μ and through σ²: what x̂ cannot change,
 is taken out of dx̂. Statistics are computed in at least float32.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +21,14 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxnn.checks import InputError, check_floating, check_params, check_positive, check_positive_int, check_shape
+from jaxnn.checks import (
+    InputError,
+    check_floating,
+    check_params,
+    check_positive,
+    check_positive_int,
+    check_shape,
+)
 from jaxnn.formulas import Formulas
 from jaxnn.numerics import broadcast_last, upcast
 from jaxnn.types import Running, Static
@@ -32,6 +40,20 @@ class NormParams(NamedTuple):
 
     scale: Float[Array, "C"]
     bias: Float[Array, "C"]
+
+
+class NormCache(NamedTuple):
+    """What LayerNorm and GroupNorm keep for the backward pass: two numbers make x̂ of x again.
+
+    Attributes:
+        x: the input.
+        mean: μ of each sample or group, its axes kept with size 1.
+        rstd: 1 / √(σ² + ε) likewise.
+    """
+
+    x: Array
+    mean: Array
+    rstd: Array
 
 
 def statistics(x: Array, axes: Any, epsilon: float) -> tuple[Array, Array, Array]:
@@ -58,7 +80,9 @@ def _sum_to_channels(x: Array, dtype: Any) -> Array:
     return x.sum(axis=range(x.ndim - 1)).astype(dtype)
 
 
-_AFFINE_BACKWARD = "dscale[c] = sum(dy[n, c] * xhat[n, c] for n in B)\ndbias[c] = sum(dy[n, c] for n in B)"
+_AFFINE_BACKWARD = (
+    "dscale[c] = sum(dy[n, c] * xhat[n, c] for n in B)\ndbias[c] = sum(dy[n, c] for n in B)"
+)
 
 
 @layer
@@ -69,6 +93,7 @@ class LayerNorm:
         epsilon: ε, added to the variance.
     """
 
+    _: dataclasses.KW_ONLY
     epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
@@ -82,16 +107,16 @@ class LayerNorm:
 
     def forward(
         self, params: NormParams, x: Float[Array, "*B C"], key: PRNGKeyArray | None = None
-    ) -> tuple[Float[Array, "*B C"], Any]:
+    ) -> tuple[Float[Array, "*B C"], NormCache]:
         """Return γ x̂ + β."""
         _check(self, params, NormParams, x)
         scale, bias = (broadcast_last(upcast(p), x.ndim) for p in params)
         mean, _, rstd = statistics(upcast(x), -1, self.epsilon)
         y = (upcast(x) - mean) * rstd * scale + bias
-        return y.astype(x.dtype), (x, mean, rstd)  # mean and rstd: two numbers a sample make x̂ of x again
+        return y.astype(x.dtype), NormCache(x, mean, rstd)
 
     def backward(
-        self, params: NormParams, cache: Any, dy: Float[Array, "*B C"]
+        self, params: NormParams, cache: NormCache, dy: Float[Array, "*B C"]
     ) -> tuple[NormParams, Float[Array, "*B C"]]:
         """Return dγ = Σ dy x̂ and dβ = Σ dy over all samples, and dx."""
         x, mean, rstd = cache
@@ -132,6 +157,7 @@ class RMSNorm:
         epsilon: ε, added to the mean square.
     """
 
+    _: dataclasses.KW_ONLY
     epsilon: float = 1e-6
 
     def __post_init__(self) -> None:
@@ -160,9 +186,13 @@ class RMSNorm:
         check_shape(self, "dy", dy, x.shape)
         g, z = upcast(dy), upcast(x)
         dscale = _sum_to_channels(g * (z * rrms), x.dtype)
-        dscale, rrms = lax.optimization_barrier((dscale, rrms))  # dγ first: dx then takes the memory that it needed
+        dscale, rrms = lax.optimization_barrier(
+            (dscale, rrms)
+        )  # dγ first: dx then takes the memory that it needed
         dxhat = g * broadcast_last(upcast(params.scale), x.ndim)
-        through_square = z * (rrms * rrms * (dxhat * z).mean(axis=-1, keepdims=True))  # x̂ mean(dx̂ x̂)
+        through_square = z * (
+            rrms * rrms * (dxhat * z).mean(axis=-1, keepdims=True)
+        )  # x̂ mean(dx̂ x̂)
         dx = rrms * (dxhat - through_square)
         return RMSNormParams(dscale), dx.astype(x.dtype)
 
@@ -190,6 +220,7 @@ class GroupNorm:
     """
 
     groups: int
+    _: dataclasses.KW_ONLY
     epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
@@ -205,17 +236,17 @@ class GroupNorm:
 
     def forward(
         self, params: NormParams, x: Float[Array, "B *S C"], key: PRNGKeyArray | None = None
-    ) -> tuple[Float[Array, "B *S C"], Any]:
+    ) -> tuple[Float[Array, "B *S C"], NormCache]:
         """Return γ x̂ + β."""
         _check(self, params, NormParams, x)
         scale, bias = (broadcast_last(upcast(p), x.ndim) for p in params)
         grouped = upcast(x).reshape(self._grouped(x))
         mean, _, rstd = statistics(grouped, (1, 3), self.epsilon)
         y = ((grouped - mean) * rstd).reshape(x.shape) * scale + bias
-        return y.astype(x.dtype), (x, mean, rstd)  # mean and rstd: two numbers a group make x̂ of x again
+        return y.astype(x.dtype), NormCache(x, mean, rstd)
 
     def backward(
-        self, params: NormParams, cache: Any, dy: Float[Array, "B *S C"]
+        self, params: NormParams, cache: NormCache, dy: Float[Array, "B *S C"]
     ) -> tuple[NormParams, Float[Array, "B *S C"]]:
         """Return dγ = Σ dy x̂ and dβ = Σ dy over batch and space, and dx."""
         x, mean, rstd = cache
@@ -224,7 +255,10 @@ class GroupNorm:
         xhat = (upcast(x).reshape(shape) - mean) * rstd
         dxhat = (g * broadcast_last(upcast(params.scale), x.ndim)).reshape(shape)
         dx = normalized_backward(dxhat, xhat, rstd, (1, 3)).reshape(x.shape)
-        dscale, dbias = _sum_to_channels(g * xhat.reshape(x.shape), x.dtype), _sum_to_channels(g, x.dtype)
+        dscale, dbias = (
+            _sum_to_channels(g * xhat.reshape(x.shape), x.dtype),
+            _sum_to_channels(g, x.dtype),
+        )
         return NormParams(dscale, dbias), dx.astype(x.dtype)
 
     def formulas(self, x: Any, cache: Any) -> Formulas:
@@ -250,9 +284,16 @@ class GroupNorm:
     def _grouped(self, x: Any) -> tuple[int, int, int, int]:
         """Give the shape (B, space, groups, channels of a group)."""
         if x.shape[-1] % self.groups:
-            raise InputError(f"{self}: expected channels divisible by groups {self.groups}, got {x.shape[-1]}.")
+            raise InputError(
+                f"{self}: expected channels divisible by groups {self.groups}, got {x.shape[-1]}."
+            )
         channels = x.shape[-1] // self.groups
-        return x.shape[0], x.size // (x.shape[0] * x.shape[-1]) if x.shape[0] else 0, self.groups, channels
+        return (
+            x.shape[0],
+            x.size // (x.shape[0] * x.shape[-1]) if x.shape[0] else 0,
+            self.groups,
+            channels,
+        )
 
 
 class Moments(NamedTuple):
@@ -270,18 +311,35 @@ class BatchNormParams(NamedTuple):
     moments: Running[Moments]
 
 
+class BatchNormCache(NamedTuple):
+    """What BatchNorm keeps for the backward pass, and for its running estimates.
+
+    Attributes:
+        x: the input: with the moments it makes x̂ again.
+        mean: μ of each channel.
+        variance: σ² of each channel, by which the running estimates are updated.
+        training: whether the moments are the batch's own, through which the gradient flows.
+    """
+
+    x: Array
+    mean: Array
+    variance: Array
+    training: Static[bool]
+
+
 @layer
 class BatchNorm:
     """Normalise each channel over the batch and space (Ioffe and Szegedy, 2015).
 
     In training (with a key) by the batch's own mean and variance, through which the gradient flows; at
-    inference by their running estimates, which are constants. ``advance`` moves the estimates on.
+    inference by their running estimates, which are constants. ``update_running`` updates the estimates.
 
     Args:
         momentum: the weight of the old estimate in the new one. (PyTorch's ``momentum`` is 1 minus this.)
         epsilon: ε, added to the variance.
     """
 
+    _: dataclasses.KW_ONLY
     momentum: float = 0.9
     epsilon: float = 1e-5
 
@@ -299,7 +357,7 @@ class BatchNorm:
 
     def forward(
         self, params: BatchNormParams, x: Float[Array, "B *S C"], key: PRNGKeyArray | None = None
-    ) -> tuple[Float[Array, "B *S C"], Any]:
+    ) -> tuple[Float[Array, "B *S C"], BatchNormCache]:
         """Return γ x̂ + β, with the batch's moments given a key and the running ones without."""
         _check(self, params, BatchNormParams, x)
         training = key is not None
@@ -309,14 +367,13 @@ class BatchNorm:
             kept = lax.stop_gradient(params.moments.value)  # constants: they are not trained
             mean, variance = (broadcast_last(upcast(moment), x.ndim) for moment in kept)
         rstd = lax.rsqrt(variance + self.epsilon)
-        y = (upcast(x) - mean) * rstd * broadcast_last(upcast(params.scale), x.ndim) + broadcast_last(
-            upcast(params.bias), x.ndim
-        )
-        # the moments: a few numbers make x̂ of x again, and move the estimates on; training: which rule holds
-        return y.astype(x.dtype), (x, mean, variance, Static(training))
+        y = (upcast(x) - mean) * rstd * broadcast_last(
+            upcast(params.scale), x.ndim
+        ) + broadcast_last(upcast(params.bias), x.ndim)
+        return y.astype(x.dtype), BatchNormCache(x, mean, variance, Static(training))
 
     def backward(
-        self, params: BatchNormParams, cache: Any, dy: Float[Array, "B *S C"]
+        self, params: BatchNormParams, cache: BatchNormCache, dy: Float[Array, "B *S C"]
     ) -> tuple[BatchNormParams, Float[Array, "B *S C"]]:
         """Return dγ = Σ dy x̂ and dβ = Σ dy over batch and space, 0 for the moments, and dx."""
         x, mean, variance, training = cache
@@ -324,9 +381,15 @@ class BatchNorm:
         g, rstd = upcast(dy), lax.rsqrt(variance + self.epsilon)
         xhat = (upcast(x) - mean) * rstd
         dxhat = g * broadcast_last(upcast(params.scale), x.ndim)
-        dx = normalized_backward(dxhat, xhat, rstd, range(x.ndim - 1)) if training.value else dxhat * rstd
+        dx = (
+            normalized_backward(dxhat, xhat, rstd, range(x.ndim - 1))
+            if training.value
+            else dxhat * rstd
+        )
         dscale, dbias = _sum_to_channels(g * xhat, x.dtype), _sum_to_channels(g, x.dtype)
-        return BatchNormParams(dscale, dbias, jax.tree.map(jnp.zeros_like, params.moments)), dx.astype(x.dtype)
+        return BatchNormParams(
+            dscale, dbias, jax.tree.map(jnp.zeros_like, params.moments)
+        ), dx.astype(x.dtype)
 
     def formulas(self, x: Any, cache: Any) -> Formulas:
         """State mean μ and variance v of a channel, with both paths through them, or the running ones."""
@@ -337,9 +400,11 @@ class BatchNorm:
             f"dxhat[n, c] = scale[c] * dy[n, c]\n{_AFFINE_BACKWARD}\n"
             "dmoments_mean[c] = 0 * moments_mean[c]\ndmoments_variance[c] = 0 * moments_variance[c]\n"
         )
-        if not cache[3].value:
+        if not cache.training.value:
             running = "μ[c] = moments_mean[c]\nv[c] = moments_variance[c]"
-            return Formulas(f"{running}\n{normalise}", f"{back}dx[n, c] = dxhat[n, c] / sqrt(v[c] + epsilon)")
+            return Formulas(
+                f"{running}\n{normalise}", f"{back}dx[n, c] = dxhat[n, c] / sqrt(v[c] + epsilon)"
+            )
         return Formulas(
             f"{moments}\n{normalise}",
             f"{back}m1[c] = sum(dxhat[n, c] for n in B) / {size}\n"
@@ -347,7 +412,7 @@ class BatchNorm:
             "dx[n, c] = (dxhat[n, c] - m1[c] - xhat[n, c] * m2[c]) / sqrt(v[c] + epsilon)",
         )
 
-    def advance(self, params: BatchNormParams, cache: Any) -> BatchNormParams:
+    def update_running(self, params: BatchNormParams, cache: BatchNormCache) -> BatchNormParams:
         """Move the estimates towards the batch's moments; the variance by its unbiased estimate."""
         x, mean, variance, training = cache
         if not training.value:

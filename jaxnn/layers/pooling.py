@@ -5,6 +5,7 @@ that stand there are a strided slice of x, and the derivatives that belong to th
 transpose of that slice.
 """
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
@@ -16,7 +17,13 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxnn.checks import InputError, check_floating, check_no_params, check_positive_int, check_shape
+from jaxnn.checks import (
+    InputError,
+    check_floating,
+    check_no_params,
+    check_positive_int,
+    check_shape,
+)
 from jaxnn.formulas import Formulas
 from jaxnn.numerics import upcast
 from jaxnn.types import Static
@@ -38,7 +45,9 @@ class _Windowed:
             for size in value if isinstance(value, tuple) else () if value is None else (value,):
                 check_positive_int(type(self).__name__, name, size)
         if self.padding not in ("SAME", "VALID"):
-            raise InputError(f"{type(self).__name__}: expected padding 'SAME' or 'VALID', got {self.padding!r}.")
+            raise InputError(
+                f"{type(self).__name__}: expected padding 'SAME' or 'VALID', got {self.padding!r}."
+            )
 
     def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> tuple[()]:
         """Give no parameters: ``()``."""
@@ -49,13 +58,17 @@ class _Windowed:
         """Give window, stride and padding along each axis of space."""
         check_floating(self, "x", x)
         if x.ndim not in (3, 4):
-            raise InputError(f"{self}: expected x of shape (B, T, C) or (B, H, W, C), got {x.shape}.")
+            raise InputError(
+                f"{self}: expected x of shape (B, T, C) or (B, H, W, C), got {x.shape}."
+            )
         size = x.shape[1:-1]
         window = self.window if isinstance(self.window, tuple) else (self.window,) * len(size)
         stride = window if self.stride is None else self.stride
         stride = stride if isinstance(stride, tuple) else (stride,) * len(size)
         if len(window) != len(size) or len(stride) != len(size):
-            raise InputError(f"{self}: expected x with {len(window)} axes of space, got shape {x.shape}.")
+            raise InputError(
+                f"{self}: expected x with {len(window)} axes of space, got shape {x.shape}."
+            )
         if self.padding == "VALID" and any(k > n for k, n in zip(window, size, strict=True)):
             raise InputError(f"{self}: expected an input of at least {window} points, got {size}.")
         return window, stride, lax.padtype_to_pads(size, window, stride, self.padding)
@@ -63,7 +76,9 @@ class _Windowed:
     def _reduce(self, x: Array, start: float, function: Any) -> Array:
         window, stride, padding = self._window(x)
         pad = ((0, 0), *padding, (0, 0))
-        return lax.reduce_window(x, np.asarray(start, x.dtype), function, (1, *window, 1), (1, *stride, 1), pad)
+        return lax.reduce_window(
+            x, np.asarray(start, x.dtype), function, (1, *window, 1), (1, *stride, 1), pad
+        )
 
 
 def places(window: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
@@ -71,16 +86,23 @@ def places(window: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
     return itertools.product(*map(range, window))
 
 
-def take(padded: Array, place: tuple[int, ...], stride: tuple[int, ...], size: tuple[int, ...]) -> Array:
+def take(
+    padded: Array, place: tuple[int, ...], stride: tuple[int, ...], size: tuple[int, ...]
+) -> Array:
     """Slice out what stands at one place of every window."""
     stop = [p + (n - 1) * s + 1 for p, n, s in zip(place, size, stride, strict=True)]
-    return lax.slice(padded, (0, *place, 0), (len(padded), *stop, padded.shape[-1]), (1, *stride, 1))
+    return lax.slice(
+        padded, (0, *place, 0), (len(padded), *stop, padded.shape[-1]), (1, *stride, 1)
+    )
 
 
-def put_back(dy: Array, place: tuple[int, ...], stride: tuple[int, ...], size: tuple[int, ...]) -> Array:
+def put_back(
+    dy: Array, place: tuple[int, ...], stride: tuple[int, ...], size: tuple[int, ...]
+) -> Array:
     """Transpose of ``take``: spread dy out over a padded image of this size, zero elsewhere."""
     spread = [
-        (p, n - p - ((r - 1) * s + 1), s - 1) for p, n, r, s in zip(place, size, dy.shape[1:-1], stride, strict=True)
+        (p, n - p - ((r - 1) * s + 1), s - 1)
+        for p, n, r, s in zip(place, size, dy.shape[1:-1], stride, strict=True)
     ]
     return lax.pad(dy, np.zeros((), dy.dtype), ((0, 0, 0), *spread, (0, 0, 0)))
 
@@ -98,14 +120,22 @@ class _Windows:
     def __init__(self, window: Any, stride: Any, padding: Any, size: Any) -> None:
         rank = len(window)
         self.r, self.k, self.p = "rs"[:rank], "kl"[:rank], "pq"[:rank]
-        seen = [f"{r} * {s} + {k} - {low}" for r, k, s, (low, _) in zip(self.r, self.k, stride, padding, strict=True)]
+        seen = [
+            f"{r} * {s} + {k} - {low}"
+            for r, k, s, (low, _) in zip(self.r, self.k, stride, padding, strict=True)
+        ]
         self.slide = ", ".join(seen)
         self.real = " and ".join(f"0 <= {at} < {n}" for at, n in zip(seen, size, strict=True))
         self.back = [
-            f"{p} - {r} * {s} + {low}" for p, r, s, (low, _) in zip(self.p, self.r, stride, padding, strict=True)
+            f"{p} - {r} * {s} + {low}"
+            for p, r, s, (low, _) in zip(self.p, self.r, stride, padding, strict=True)
         ]
-        self.within = " and ".join(f"0 <= {back} < {n}" for back, n in zip(self.back, window, strict=True))
-        self.over_k = " ".join(f"for {k} in range({n})" for k, n in zip(self.k, window, strict=True))
+        self.within = " and ".join(
+            f"0 <= {back} < {n}" for back, n in zip(self.back, window, strict=True)
+        )
+        self.over_k = " ".join(
+            f"for {k} in range({n})" for k, n in zip(self.k, window, strict=True)
+        )
         self.over_r = " ".join(f"for {r} in R" for r in self.r)
 
 
@@ -123,6 +153,7 @@ class MaxPool(_Windowed):
 
     window: Sizes
     stride: Sizes | None = None
+    _: dataclasses.KW_ONLY
     padding: str = "VALID"
     kinks: ClassVar[str] = "ties within a window"
 
@@ -141,7 +172,9 @@ class MaxPool(_Windowed):
         x, y = cache
         check_shape(self, "dy", dy, y.shape)
         window, stride, padding = self._window(x)
-        padded = lax.pad(x, np.asarray(-math.inf, x.dtype), ((0, 0, 0), *((*p, 0) for p in padding), (0, 0, 0)))
+        padded = lax.pad(
+            x, np.asarray(-math.inf, x.dtype), ((0, 0, 0), *((*p, 0) for p in padding), (0, 0, 0))
+        )
         dx, waiting = jnp.zeros_like(padded), jnp.ones(y.shape, bool)
         for place in places(window):
             wins = waiting & (take(padded, place, stride, y.shape[1:-1]) == y)
@@ -154,13 +187,17 @@ class MaxPool(_Windowed):
         window, stride, padding = self._window(x)
         at = _Windows(window, stride, padding, x.shape[1:-1])
         number = " + ".join(f"{k} * {math.prod(window[i + 1 :])}" for i, k in enumerate(at.k))
-        reached = " + ".join(f"({back}) * {math.prod(window[i + 1 :])}" for i, back in enumerate(at.back))
+        reached = " + ".join(
+            f"({back}) * {math.prod(window[i + 1 :])}" for i, back in enumerate(at.back)
+        )
         r, p, k = ", ".join(at.r), ", ".join(at.p), at.over_k
         backward = (
             f"first[n, {r}, c] = min({number} if {at.real} and x[n, {at.slide}, c] == y[n, {r}, c] else 1e9 {k})\n"
             f"dx[n, {p}, c] = sum(dy[n, {r}, c] if {at.within} and first[n, {r}, c] == {reached} else 0 {at.over_r})"
         )
-        return Formulas(f"y[n, {r}, c] = max(x[n, {at.slide}, c] if {at.real} else -1e300 {k})", backward)
+        return Formulas(
+            f"y[n, {r}, c] = max(x[n, {at.slide}, c] if {at.real} else -1e300 {k})", backward
+        )
 
 
 @layer
@@ -175,6 +212,7 @@ class AveragePool(_Windowed):
 
     window: Sizes
     stride: Sizes | None = None
+    _: dataclasses.KW_ONLY
     padding: str = "VALID"
 
     def forward(
@@ -183,7 +221,9 @@ class AveragePool(_Windowed):
         """Return the mean of each window."""
         check_no_params(self, params)
         total = self._reduce(upcast(x), 0.0, lax.add)
-        return (total / self._count(x)).astype(x.dtype), Static(x.shape)  # the shape: the derivative is a constant
+        return (total / self._count(x)).astype(x.dtype), Static(
+            x.shape
+        )  # the shape: the derivative is a constant
 
     def backward(
         self, params: tuple[()], cache: Static[tuple[int, ...]], dy: Float[Array, "B *R C"]
@@ -196,7 +236,9 @@ class AveragePool(_Windowed):
         share = upcast(dy) / self._count(x)
         # what slid over x to add up slides back over the spread-out dy, as in a convolution by a constant
         back = []
-        for n, k, r, s, (low, _) in zip(x.shape[1:-1], window, dy.shape[1:-1], stride, padding, strict=True):
+        for n, k, r, s, (low, _) in zip(
+            x.shape[1:-1], window, dy.shape[1:-1], stride, padding, strict=True
+        ):
             before, spread = k - 1 - low, (r - 1) * s + 1
             back.append((before, n + k - 1 - spread - before))
         dx = lax.reduce_window(
@@ -260,4 +302,6 @@ class GlobalAveragePool:
         space = [f"p{k}" for k in range(x.ndim - 2)]
         at, n = ", ".join(space), math.prod(x.shape[1:-1])
         over = " ".join(f"for {p} in S" for p in space)
-        return Formulas(f"y[n, c] = sum(x[n, {at}, c] {over}) / {n}", f"dx[n, {at}, c] = dy[n, c] / {n}")
+        return Formulas(
+            f"y[n, c] = sum(x[n, {at}, c] {over}) / {n}", f"dx[n, {at}, c] = dy[n, c] / {n}"
+        )

@@ -1,5 +1,6 @@
 """Positions, which attention would not know of by itself.   B batch, T time, C channels, N heads, D = C/N."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -37,6 +38,7 @@ class SinusoidalPositions:
         period: the longest wavelength, over 2π.
     """
 
+    _: dataclasses.KW_ONLY
     period: float = 10000.0
 
     def __post_init__(self) -> None:
@@ -53,7 +55,9 @@ class SinusoidalPositions:
         check_no_params(self, params)
         check_floating(self, "x", x)
         check_shape(self, "x", x, ("B", "T", "C"))
-        return x + jnp.asarray(self._waves(x), x.dtype)[None], Static(x.shape)  # only for the check of dy
+        return x + jnp.asarray(self._waves(x), x.dtype)[None], Static(
+            x.shape
+        )  # only for the check of dy
 
     def backward(
         self, params: tuple[()], cache: Static[tuple[int, ...]], dy: Float[Array, "B T C"]
@@ -64,9 +68,13 @@ class SinusoidalPositions:
 
     def formulas(self, x: Any, cache: Any) -> Formulas:
         """State the sum."""
-        return Formulas("y[n, t, c] = x[n, t, c] + waves[t, c]", "dx = dy", {"waves": self._waves(x)})
+        return Formulas(
+            "y[n, t, c] = x[n, t, c] + waves[t, c]", "dx = dy", {"waves": self._waves(x)}
+        )
 
     def _waves(self, x: Any) -> np.ndarray:
         """Give what is added, (T, C)."""
         theta = angles(x.shape[1], x.shape[2] + x.shape[2] % 2, self.period)
-        return np.stack([np.sin(theta), np.cos(theta)], axis=-1).reshape(x.shape[1], -1)[:, : x.shape[2]]
+        return np.stack([np.sin(theta), np.cos(theta)], axis=-1).reshape(x.shape[1], -1)[
+            :, : x.shape[2]
+        ]

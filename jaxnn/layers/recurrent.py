@@ -1,4 +1,4 @@
-"""What recurrent layers share: the walk through time, and backpropagation through it by hand.
+"""Recurrent layers: the walk through time, backpropagation through it by hand, and one step of each layer.
 
 B batch, T time, I input features, H hidden features (``features``), G gates.
 
@@ -83,6 +83,26 @@ class _Form(NamedTuple):
     state: bool
 
 
+class RecurrentCache(NamedTuple):
+    """What a recurrent layer keeps for the backward pass. All but x and start have the time first.
+
+    Attributes:
+        x: the inputs (B, T, I): dwx is a product with them.
+        start: the initial state.
+        states: the state after each step; that before it is the one after the step before.
+        gates: what each step kept of its own, such as the activations of its gates.
+        mask: which steps count, (T, B, 1), or None where all do.
+        form: how the input came.
+    """
+
+    x: Float[Array, "B T I"]
+    start: PyTree
+    states: PyTree
+    gates: PyTree
+    mask: Array | None
+    form: Static[_Form]
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
 class Recurrent:
     """A walk through time, forward and back.
@@ -94,6 +114,7 @@ class Recurrent:
     gates: ClassVar[int]
     params_type: ClassVar[type]
     features: int
+    _: dataclasses.KW_ONLY
     output: str = "sequence"
     reverse: bool = False
     return_state: bool = False
@@ -138,46 +159,55 @@ class Recurrent:
         sequences = x if isinstance(x, Sequences) else Sequences(x)
         self._check(params, sequences)
         start = self._zero_state(sequences.x) if sequences.state is None else sequences.state
-        real = _real_steps(sequences)
-        zx = _time_first(sequences.x @ params.wx + jnp.expand_dims(params.b, (0, 1)))  # for all times at once
+        mask = _step_mask(sequences)
+        zx = _time_first(
+            sequences.x @ params.wx + jnp.expand_dims(params.b, (0, 1))
+        )  # for all times at once
 
         def step(state: Any, inputs: tuple[Array, Array | None]) -> tuple[Any, Any]:
-            after, kept = self._step(params, state, inputs[0])
+            after, gates = self._step(params, state, inputs[0])
             after = _where(inputs[1], after, state)
-            return after, (after, kept)
+            return after, (after, gates)
 
-        final, (states, kept) = lax.scan(step, start, (zx, real), reverse=self.reverse)
-        h = _h(states)
-        y = _time_first(h if real is None else jnp.where(real, h, 0)) if self.output == "sequence" else _h(final)
-        form = _Form(isinstance(x, Sequences), sequences.state is not None)
-        # states: what each step started from; kept: its gates; real: which steps counted
-        return (y, final) if self.return_state else y, (sequences.x, start, states, kept, real, Static(form))
+        final, (states, gates) = lax.scan(step, start, (zx, mask), reverse=self.reverse)
+        y = _h(final)
+        if self.output == "sequence":
+            h = _h(states)
+            y = _time_first(h if mask is None else jnp.where(mask, h, 0))
+        form = Static(_Form(isinstance(x, Sequences), sequences.state is not None))
+        cache = RecurrentCache(sequences.x, start, states, gates, mask, form)
+        return (y, final) if self.return_state else y, cache
 
-    def backward(self, params: Any, cache: Any, dy: Any) -> tuple[Any, Any]:
+    def backward(self, params: Any, cache: RecurrentCache, dy: Any) -> tuple[Any, Any]:
         """Walk back through time, then give the weights their derivatives, a product each."""
-        x, start, states, kept, real, form = cache
+        x, start, states, gates, mask, form = cache
         dy, dfinal = dy if self.return_state else (dy, jax.tree.map(jnp.zeros_like, start))
         batch, time, _ = x.shape
-        check_shape(self, "dy", dy, (batch, self.features) if self.output == "last" else (batch, time, self.features))
+        check_shape(
+            self,
+            "dy",
+            dy,
+            (batch, self.features) if self.output == "last" else (batch, time, self.features),
+        )
         before = jax.tree.map(self._shifted, start, states)
         if self.output == "last":
             dfinal, dy_by_time = _add_h(dfinal, dy), None
         else:
-            dy_by_time = _time_first(dy) if real is None else jnp.where(real, _time_first(dy), 0)
+            dy_by_time = _time_first(dy) if mask is None else jnp.where(mask, _time_first(dy), 0)
 
         def step(dafter: Any, at: Any) -> tuple[Any, Array]:
-            before, after, kept, real, dy = at
+            before, after, gates, mask, dy = at
             dafter = dafter if dy is None else _add_h(dafter, dy)
-            dz, dbefore = self._step_backward(params, before, after, kept, dafter)
-            if real is not None:  # a step that did not count let the state pass
-                dz, dbefore = jnp.where(real, dz, 0), _where(real, dbefore, dafter)
+            dz, dbefore = self._step_backward(params, before, after, gates, dafter)
+            if mask is not None:  # a step that did not count let the state pass
+                dz, dbefore = jnp.where(mask, dz, 0), _where(mask, dbefore, dafter)
             return dbefore, dz
 
-        steps = (before, states, kept, real, dy_by_time)
+        steps = (before, states, gates, mask, dy_by_time)
         dstart, dz = lax.scan(step, dfinal, steps, reverse=not self.reverse)
         dzx = _time_first(dz)
         dx = dzx @ params.wx.T
-        dparams = self._weights_backward(x, _h(before), kept, dzx, dz)
+        dparams = self._weights_backward(x, _h(before), gates, dzx, dz)
         if not form.value.sequences:
             return dparams, dx
         return dparams, Sequences(dx, None, dstart if form.value.state else None)
@@ -197,7 +227,9 @@ class Recurrent:
         if lengths is not None:
             check_lengths(self, lengths, *x.shape[:2])
         if state is not None:
-            for leaf, like in zip(jax.tree.leaves(state), jax.tree.leaves(self._zero_state(x)), strict=True):
+            for leaf, like in zip(
+                jax.tree.leaves(state), jax.tree.leaves(self._zero_state(x)), strict=True
+            ):
                 check_shape(self, "the initial state", leaf, like.shape)
                 check_floating(self, "the initial state", leaf, like=params.wx)
 
@@ -210,10 +242,14 @@ class Recurrent:
     def _step(self, params: Any, state: Any, zx: Array) -> tuple[Any, Any]:
         raise NotImplementedError
 
-    def _step_backward(self, params: Any, before: Any, after: Any, kept: Any, dafter: Any) -> tuple[Array, Any]:
+    def _step_backward(
+        self, params: Any, before: Any, after: Any, gates: Any, dafter: Any
+    ) -> tuple[Array, Any]:
         raise NotImplementedError
 
-    def _weights_backward(self, x: Array, h_before: Array, kept: Any, dzx: Array, dz: Array) -> Any:
+    def _weights_backward(
+        self, x: Array, h_before: Array, gates: Any, dzx: Array, dz: Array
+    ) -> Any:
         """Give dwx = xᵀ dz, dwh = h_previousᵀ dz and db = Σ dz, over batch and time."""
         return RecurrentParams(
             flatten_batch(x).T @ flatten_batch(dzx),
@@ -236,7 +272,7 @@ class Recurrent:
             given = {name: jnp.zeros((len(sequences.x), self.features)) for name in start.values()}
         masked = sequences.lengths is not None
         if masked:
-            given["real"] = _time_first(_real_steps(sequences)[..., 0])  # type: ignore[index]
+            given["mask"] = _time_first(_step_mask(sequences)[..., 0])  # type: ignore[index]
         before = [start, *({s: f"{s}{t}" for s in self.states} for t in times)]
         walk = list(zip(times, before, before[1:], strict=False))
         forward = [line for t, at, _ in walk for line in self._forward_formulas(t, at, masked)]
@@ -249,32 +285,53 @@ class Recurrent:
 
     def _output_formulas(self, last: int, steps: int, masked: bool) -> list[str]:
         y = "y_0" if self.return_state else "y"
-        by_time = " else ".join([*(f"h{t}[n, j] if t == {t}" for t in range(steps - 1)), f"h{steps - 1}[n, j]"])
+        by_time = " else ".join(
+            [*(f"h{t}[n, j] if t == {t}" for t in range(steps - 1)), f"h{steps - 1}[n, j]"]
+        )
         lines = [f"{y}[n, j] = h{last}[n, j]"]
         if self.output == "sequence":
-            lines = [f"{y}[n, t, j] = ({by_time}) if real[n, t] else 0" if masked else f"{y}[n, t, j] = {by_time}"]
+            lines = [
+                f"{y}[n, t, j] = ({by_time}) if mask[n, t] else 0"
+                if masked
+                else f"{y}[n, t, j] = {by_time}"
+            ]
         if self.return_state:
             lines += [f"{self._final(s, 'y_1')}[n, j] = {s}{last}[n, j]" for s in self.states]
         return lines
 
     def _backward_formulas(self, walk: Any, masked: bool) -> tuple[list[str], dict[str, str]]:
         """Walk back; each step is handed derivatives by the output and by the step after it."""
-        lines, handed, dy = [], dict.fromkeys(self.states, ""), "dy_0" if self.return_state else "dy"
+        lines, handed, dy = (
+            [],
+            dict.fromkeys(self.states, ""),
+            "dy_0" if self.return_state else "dy",
+        )
         for t, before, _ in reversed(walk):
             last = t == walk[-1][0]
             for s in self.states:
                 terms = [handed[s]] if handed[s] else []
                 if s == "h" and self.output == "sequence":
-                    terms.append(f"({dy}[n, {t}, j] if real[n, {t}] else 0)" if masked else f"{dy}[n, {t}, j]")
+                    terms.append(
+                        f"({dy}[n, {t}, j] if mask[n, {t}] else 0)"
+                        if masked
+                        else f"{dy}[n, {t}, j]"
+                    )
                 elif s == "h" and last:
                     terms.append(f"{dy}[n, j]")
                 if last and self.return_state:
                     terms.append(f"{self._final(s, 'dy_1')}[n, j]")
-                lines.append(f"d{s}{t}[n, j:{self.features}] = {' + '.join(terms) or f'0 * {s}{t}[n, j]'}")
+                lines.append(
+                    f"d{s}{t}[n, j:{self.features}] = {' + '.join(terms) or f'0 * {s}{t}[n, j]'}"
+                )
             back, handed = self._step_back_formulas(t, before)
             if masked:
-                back = [f"{line} if real[n, {t}] else 0" if line.startswith(f"dz{t}[") else line for line in back]
-                handed = {s: f"({text} if real[n, {t}] else d{s}{t}[n, j])" for s, text in handed.items()}
+                back = [
+                    f"{line} if mask[n, {t}] else 0" if line.startswith(f"dz{t}[") else line
+                    for line in back
+                ]
+                handed = {
+                    s: f"({text} if mask[n, {t}] else d{s}{t}[n, j])" for s, text in handed.items()
+                }
             lines += back
         return lines, handed
 
@@ -282,28 +339,37 @@ class Recurrent:
         """Add up what each time step says of the weights."""
         times, last = [t for t, *_ in walk], walk[-1][0]
         dh = self._state_dz
-        dx = [f"sum(dz{t}[n, k] * wx[i, k] for k in K)" + (f" if t == {t} else" if t != last else "") for t in times]
+        dx = [
+            f"sum(dz{t}[n, k] * wx[i, k] for k in K)" + (f" if t == {t} else" if t != last else "")
+            for t in times
+        ]
         return [
-            "dwx[i, k] = " + " + ".join(f"sum(x[n, {t}, i] * dz{t}[n, k] for n in B)" for t in times),
-            "dwh[j, k] = " + " + ".join(f"sum({at['h']}[n, j] * {dh}{t}[n, k] for n in B)" for t, at, _ in walk),
+            "dwx[i, k] = "
+            + " + ".join(f"sum(x[n, {t}, i] * dz{t}[n, k] for n in B)" for t in times),
+            "dwh[j, k] = "
+            + " + ".join(f"sum({at['h']}[n, j] * {dh}{t}[n, k] for n in B)" for t, at, _ in walk),
             "db[k] = " + " + ".join(f"sum(dz{t}[n, k] for n in B)" for t in times),
             "dx[n, t, i] = " + " ".join(dx),
         ]
 
-    _state_dz: ClassVar[str] = "dz"  # the derivative at the state's share of the pre-activations, where it differs
+    _state_dz: ClassVar[str] = (
+        "dz"  # the derivative at the state's share of the pre-activations, where it differs
+    )
 
     def _final(self, state: str, name: str) -> str:
         return name if len(self.states) == 1 else f"{name}_{state}"
 
     def _keep(self, name: str, value: str, before: str, t: int, masked: bool) -> str:
         return f"{name}[n, j:{self.features}] = " + (
-            f"({value}) if real[n, {t}] else {before}[n, j]" if masked else value
+            f"({value}) if mask[n, {t}] else {before}[n, j]" if masked else value
         )
 
     def _forward_formulas(self, t: int, before: dict[str, str], masked: bool) -> list[str]:
         raise NotImplementedError
 
-    def _step_back_formulas(self, t: int, before: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    def _step_back_formulas(
+        self, t: int, before: dict[str, str]
+    ) -> tuple[list[str], dict[str, str]]:
         raise NotImplementedError
 
 
@@ -314,16 +380,19 @@ def _time_first(x: Array) -> Array:  # and back
     return jnp.swapaxes(x, 0, 1)
 
 
-def _real_steps(sequences: Sequences) -> Array | None:
-    """Say for each time and sample whether the step is real, (T, B, 1), or None when all are."""
+def _step_mask(sequences: Sequences) -> Array | None:
+    """Say for each time and sample whether the step counts, (T, B, 1), or None when all do."""
     if sequences.lengths is None:
         return None
     time = jnp.arange(sequences.x.shape[1])
     return jnp.expand_dims(jnp.expand_dims(time, 1) < jnp.expand_dims(sequences.lengths, 0), -1)
 
 
-def _where(real: Array | None, after: Any, before: Any) -> Any:
-    return after if real is None else jax.tree.map(lambda a, b: jnp.where(real, a, b), after, before)
+def _where(mask: Array | None, after: Any, before: Any) -> Any:
+    """Return the state after a step where it counts, and the state before it elsewhere."""
+    return (
+        after if mask is None else jax.tree.map(lambda a, b: jnp.where(mask, a, b), after, before)
+    )
 
 
 def _h(state: Any) -> Array:
@@ -357,7 +426,7 @@ class RNN(Recurrent):
         return jnp.tanh(zx + state @ params.wh), None
 
     def _step_backward(
-        self, params: RecurrentParams, before: Array, after: Array, kept: None, dafter: Array
+        self, params: RecurrentParams, before: Array, after: Array, gates: None, dafter: Array
     ) -> tuple[Array, Array]:
         h, dh = after, dafter
         dz = (1 - h) * (1 + h) * dh
@@ -365,11 +434,25 @@ class RNN(Recurrent):
 
     def _forward_formulas(self, t: int, before: dict[str, str], masked: bool) -> list[str]:
         z = f"sum(x[n, {t}, i] * wx[i, j] for i in I) + sum({before['h']}[n, m] * wh[m, j] for m in H) + b[j]"
-        return [f"z{t}[n, j] = {z}", self._keep(f"h{t}", f"tanh(z{t}[n, j])", before["h"], t, masked)]
+        return [
+            f"z{t}[n, j] = {z}",
+            self._keep(f"h{t}", f"tanh(z{t}[n, j])", before["h"], t, masked),
+        ]
 
-    def _step_back_formulas(self, t: int, before: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    def _step_back_formulas(
+        self, t: int, before: dict[str, str]
+    ) -> tuple[list[str], dict[str, str]]:
         lines = [f"dz{t}[n, j] = (1 - h{t}[n, j]**2) * dh{t}[n, j]"]
         return lines, {"h": f"sum(dz{t}[n, k] * wh[j, k] for k in K)"}
+
+
+class LSTMGates(NamedTuple):
+    """What one step of an LSTM keeps: the activations i, f, g, o, each (B, H)."""
+
+    i: Array
+    f: Array
+    g: Array
+    o: Array
 
 
 @layer
@@ -399,28 +482,41 @@ class LSTM(Recurrent):
     states: ClassVar[tuple[str, ...]] = ("h", "c")
 
     def _params(self, wx: Array, wh: Array) -> RecurrentParams:
-        b = jnp.zeros(wx.shape[1], wx.dtype).at[self.features : 2 * self.features].set(self.forget_bias)
+        b = (
+            jnp.zeros(wx.shape[1], wx.dtype)
+            .at[self.features : 2 * self.features]
+            .set(self.forget_bias)
+        )
         return RecurrentParams(wx, wh, b)
 
     def _zero_state(self, x: Array) -> LSTMState:
         zeros = jnp.zeros((x.shape[0], self.features), x.dtype)
         return LSTMState(zeros, zeros)
 
-    def _step(self, params: RecurrentParams, state: LSTMState, zx: Array) -> tuple[LSTMState, Any]:
+    def _step(
+        self, params: RecurrentParams, state: LSTMState, zx: Array
+    ) -> tuple[LSTMState, LSTMGates]:
         i, f, g, o = jnp.split(zx + state.h @ params.wh, 4, axis=-1)
         i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
         c = f * state.c + i * g
-        return LSTMState(o * jnp.tanh(c), c), (i, f, g, o)
+        return LSTMState(o * jnp.tanh(c), c), LSTMGates(i, f, g, o)
 
     def _step_backward(
-        self, params: RecurrentParams, before: LSTMState, after: LSTMState, kept: Any, dafter: LSTMState
+        self,
+        params: RecurrentParams,
+        before: LSTMState,
+        after: LSTMState,
+        gates: LSTMGates,
+        dafter: LSTMState,
     ) -> tuple[Array, LSTMState]:
-        i, f, g, o = kept
+        i, f, g, o = gates
         t = jnp.tanh(after.c)
         dc = dafter.c + dafter.h * o * (1 - t) * (1 + t)  # c is used by h, and by the next step
         do = dafter.h * t
         di, df, dg = dc * g, dc * before.c, dc * i  # c = f c_previous + i g
-        dz = jnp.concatenate([di * i * (1 - i), df * f * (1 - f), dg * (1 - g) * (1 + g), do * o * (1 - o)], axis=-1)
+        dz = jnp.concatenate(
+            [di * i * (1 - i), df * f * (1 - f), dg * (1 - g) * (1 + g), do * o * (1 - o)], axis=-1
+        )
         return dz, LSTMState(dz @ params.wh.T, dc * f)
 
     def _forward_formulas(self, t: int, before: dict[str, str], masked: bool) -> list[str]:
@@ -437,14 +533,18 @@ class LSTM(Recurrent):
             self._keep(f"h{t}", f"o{t}[n, j] * tanh(c{t}[n, j])", before["h"], t, masked),
         ]
 
-    def _step_back_formulas(self, t: int, before: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    def _step_back_formulas(
+        self, t: int, before: dict[str, str]
+    ) -> tuple[list[str], dict[str, str]]:
         size, h, c = self.features, f"dh{t}[n, j]", f"dcell{t}[n, j]"
         slopes = {"i": "@ * (1 - @)", "f": "@ * (1 - @)", "g": "(1 - @**2)", "o": "@ * (1 - @)"}
         gates = [
             f"d{gate}{t}[n, k - {i * size}] * {slope}".replace("@", f"{gate}{t}[n, k - {i * size}]")
             for i, (gate, slope) in enumerate(slopes.items())
         ]
-        by_gate = " else ".join([*(f"{gate} if k < {(i + 1) * size}" for i, gate in enumerate(gates[:3])), gates[3]])
+        by_gate = " else ".join(
+            [*(f"{gate} if k < {(i + 1) * size}" for i, gate in enumerate(gates[:3])), gates[3]]
+        )
         lines = [
             f"dcell{t}[n, j:{size}] = dc{t}[n, j] + {h} * o{t}[n, j] * (1 - tanh(c{t}[n, j])**2)",
             f"di{t}[n, j:{size}] = {c} * g{t}[n, j]",
@@ -454,6 +554,22 @@ class LSTM(Recurrent):
             f"dz{t}[n, k:{4 * size}] = ({by_gate})",
         ]
         return lines, {"h": f"sum(dz{t}[n, k] * wh[j, k] for k in K)", "c": f"{c} * f{t}[n, j]"}
+
+
+class GRUGates(NamedTuple):
+    """What one step of a GRU keeps, each (B, H).
+
+    Attributes:
+        r: the reset gate.
+        u: the update gate.
+        n: the candidate.
+        m: what the reset gate multiplies inside the candidate, zh_n + bh.
+    """
+
+    r: Array
+    u: Array
+    n: Array
+    m: Array
 
 
 @layer
@@ -480,20 +596,22 @@ class GRU(Recurrent):
     params_type: ClassVar[type] = GRUParams
 
     def _params(self, wx: Array, wh: Array) -> GRUParams:
-        return GRUParams(wx, wh, jnp.zeros(wx.shape[1], wx.dtype), jnp.zeros(self.features, wx.dtype))
+        return GRUParams(
+            wx, wh, jnp.zeros(wx.shape[1], wx.dtype), jnp.zeros(self.features, wx.dtype)
+        )
 
-    def _step(self, params: GRUParams, state: Array, zx: Array) -> tuple[Array, Any]:
+    def _step(self, params: GRUParams, state: Array, zx: Array) -> tuple[Array, GRUGates]:
         xr, xu, xn = jnp.split(zx, 3, axis=-1)
         hr, hu, hn = jnp.split(state @ params.wh, 3, axis=-1)
         r, u = jax.nn.sigmoid(xr + hr), jax.nn.sigmoid(xu + hu)
         m = hn + jnp.expand_dims(params.bh, 0)
         n = jnp.tanh(xn + r * m)
-        return (1 - u) * n + u * state, (r, u, n, m)
+        return (1 - u) * n + u * state, GRUGates(r, u, n, m)
 
     def _step_backward(
-        self, params: GRUParams, before: Array, after: Array, kept: Any, dafter: Array
+        self, params: GRUParams, before: Array, after: Array, gates: GRUGates, dafter: Array
     ) -> tuple[Array, Array]:
-        r, u, n, m = kept
+        r, u, n, m = gates
         dh = dafter
         dn = dh * (1 - u)
         du = dh * (before - n)  # h = (1 - u) n + u h_previous
@@ -506,11 +624,19 @@ class GRU(Recurrent):
         """Take the derivative at zx to that at zh: the candidate's passes through the reset gate."""
         return dz.at[..., 2 * self.features :].multiply(r)
 
-    def _weights_backward(self, x: Array, h_before: Array, kept: Any, dzx: Array, dz: Array) -> GRUParams:
-        dzh = self._state_share(dz, kept[0])
-        dwx, dwh = flatten_batch(x).T @ flatten_batch(dzx), flatten_batch(h_before).T @ flatten_batch(dzh)
+    def _weights_backward(
+        self, x: Array, h_before: Array, gates: GRUGates, dzx: Array, dz: Array
+    ) -> GRUParams:
+        dzh = self._state_share(dz, gates.r)
+        dwx, dwh = (
+            flatten_batch(x).T @ flatten_batch(dzx),
+            flatten_batch(h_before).T @ flatten_batch(dzh),
+        )
         return GRUParams(
-            dwx, dwh, flatten_batch(dz).sum(axis=0), flatten_batch(dzh)[:, 2 * self.features :].sum(axis=0)
+            dwx,
+            dwh,
+            flatten_batch(dz).sum(axis=0),
+            flatten_batch(dzh)[:, 2 * self.features :].sum(axis=0),
         )
 
     _state_dz: ClassVar[str] = "dzh"
@@ -528,7 +654,9 @@ class GRU(Recurrent):
             self._keep(f"h{t}", mix, before["h"], t, masked),
         ]
 
-    def _step_back_formulas(self, t: int, before: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    def _step_back_formulas(
+        self, t: int, before: dict[str, str]
+    ) -> tuple[list[str], dict[str, str]]:
         size, h = self.features, f"dh{t}[n, j]"
         r, u = f"r{t}[n, k]", f"u{t}[n, k - {size}]"
         by_gate = f"dr{t}[n, k] * {r} * (1 - {r}) if k < {size} else du{t}[n, k - {size}] * {u} * (1 - {u})"
@@ -542,5 +670,7 @@ class GRU(Recurrent):
         return lines, {"h": f"{h} * u{t}[n, j] + sum(dzh{t}[n, k] * wh[j, k] for k in K)"}
 
     def _weight_formulas(self, walk: Any) -> list[str]:
-        candidate = " + ".join(f"sum(dzh{t}[n, {2 * self.features} + j] for n in B)" for t, *_ in walk)
+        candidate = " + ".join(
+            f"sum(dzh{t}[n, {2 * self.features} + j] for n in B)" for t, *_ in walk
+        )
         return [*super()._weight_formulas(walk), f"dbh[j] = {candidate}"]

@@ -25,7 +25,9 @@ class Flatten:
     ) -> tuple[Num[Array, "B n"], Static[tuple[int, ...]]]:
         """Return x as rows."""
         check_no_params(self, params)
-        return x.reshape(x.shape[0], math.prod(x.shape[1:])), Static(x.shape)  # the shape, to go back to
+        return x.reshape(x.shape[0], math.prod(x.shape[1:])), Static(
+            x.shape
+        )  # the shape, to go back to
 
     def backward(
         self, params: tuple[()], cache: Static[tuple[int, ...]], dy: Num[Array, "B n"]
@@ -50,8 +52,12 @@ class Reshape:
     shape: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.shape, tuple) or not all(isinstance(n, int) and n > 0 for n in self.shape):
-            raise InputError(f"Reshape: expected shape to be a tuple of positive integers, got {self.shape!r}.")
+        if not isinstance(self.shape, tuple) or not all(
+            isinstance(n, int) and n > 0 for n in self.shape
+        ):
+            raise InputError(
+                f"Reshape: expected shape to be a tuple of positive integers, got {self.shape!r}."
+            )
 
     def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> tuple[()]:
         """Give no parameters: ``()``."""
@@ -63,7 +69,9 @@ class Reshape:
         """Return x with samples of the new shape."""
         check_no_params(self, params)
         if math.prod(x.shape[1:]) != math.prod(self.shape):
-            raise InputError(f"{self}: expected samples of {math.prod(self.shape)} numbers, got shape {x.shape}.")
+            raise InputError(
+                f"{self}: expected samples of {math.prod(self.shape)} numbers, got shape {x.shape}."
+            )
         return x.reshape(x.shape[0], *self.shape), Static(x.shape)  # the shape, to go back to
 
     def backward(
@@ -86,10 +94,16 @@ def _moves(before: tuple[int, ...], after: tuple[int, ...]) -> Formulas:
 def _move(left: str, right: str, shape: tuple[int, ...], source: tuple[int, ...]) -> str:
     letters = [f"i{k}" for k in range(len(shape))]
     strides = [math.prod(shape[k + 1 :]) for k in range(len(shape))]
-    place = " + ".join(i if s == 1 else f"{i} * {s}" for i, s in zip(letters, strides, strict=True)) or "0"
+    place = (
+        " + ".join(i if s == 1 else f"{i} * {s}" for i, s in zip(letters, strides, strict=True))
+        or "0"
+    )
     steps = [math.prod(source[k + 1 :]) for k in range(len(source))]
     place = f"({place})" if len(letters) > 1 else place
-    at = [_digit(place, step, size, first=i == 0) for i, (step, size) in enumerate(zip(steps, source, strict=True))]
+    at = [
+        _digit(place, step, size, first=i == 0)
+        for i, (step, size) in enumerate(zip(steps, source, strict=True))
+    ]
     return f"{left}[{', '.join(['n', *letters])}] = {right}[{', '.join(['n', *at])}]"
 
 

@@ -1,6 +1,6 @@
 """Probabilities from logits, along the last axis.   K classes."""
 
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,23 @@ from jaxnn.numerics import upcast
 from jaxnn.values import layer
 
 
+class Exponentials(NamedTuple):
+    """The softmax as a quotient, so that no second matrix is needed to go back.
+
+    Attributes:
+        e: exp(x - max x), the numerators (*n, K).
+        total: their sum along the last axis, (*n, 1), at least 1.
+    """
+
+    e: Array
+    total: Array
+
+
 @layer
 class Softmax(Activation):
     """Probabilities from logits along the last axis: y_i = exp(x_i) / Σ_j exp(x_j) (Bridle, 1990).
 
-    Not elementwise: ∂y_i/∂x_j = y_i (δ_ij - y_j). In front of a cross-entropy use the loss on logits instead.
+    Not entry by entry: ∂y_i/∂x_j = y_i (δ_ij - y_j). In front of a cross-entropy use the loss on logits.
     """
 
     formulas = Formulas(
@@ -26,13 +38,15 @@ class Softmax(Activation):
 
     def forward(
         self, params: tuple[()], x: Float[Array, "*n"], key: PRNGKeyArray | None = None
-    ) -> tuple[Float[Array, "*n"], Any]:
+    ) -> tuple[Float[Array, "*n"], Exponentials]:
         """Return the softmax of each row."""
         self._check_forward(params, x)
         e, total = _exponentials(x)
-        return (e / total).astype(x.dtype), (e, total)  # rather than y: no second matrix is then needed to go back
+        return (e / total).astype(x.dtype), Exponentials(e, total)
 
-    def backward(self, params: tuple[()], cache: Any, dy: Float[Array, "*n"]) -> tuple[tuple[()], Float[Array, "*n"]]:
+    def backward(
+        self, params: tuple[()], cache: Exponentials, dy: Float[Array, "*n"]
+    ) -> tuple[tuple[()], Float[Array, "*n"]]:
         """Return y (dy - Σ_j y_j dy_j), the product of dy with diag(y) - y yᵀ, which is never formed."""
         e, total = cache
         self._check_backward(dy, e)
@@ -52,13 +66,15 @@ class LogSoftmax(Activation):
 
     def forward(
         self, params: tuple[()], x: Float[Array, "*n"], key: PRNGKeyArray | None = None
-    ) -> tuple[Float[Array, "*n"], Any]:
+    ) -> tuple[Float[Array, "*n"], Exponentials]:
         """Return the log-softmax of each row."""
         self._check_forward(params, x)
-        e, total = _exponentials(x)
-        return jax.nn.log_softmax(upcast(x), axis=-1).astype(x.dtype), (e, total)  # their quotient is the softmax
+        y = jax.nn.log_softmax(upcast(x), axis=-1).astype(x.dtype)
+        return y, _exponentials(x)  # their quotient is the softmax
 
-    def backward(self, params: tuple[()], cache: Any, dy: Float[Array, "*n"]) -> tuple[tuple[()], Float[Array, "*n"]]:
+    def backward(
+        self, params: tuple[()], cache: Exponentials, dy: Float[Array, "*n"]
+    ) -> tuple[tuple[()], Float[Array, "*n"]]:
         """Return dy - softmax(x) Σ_j dy_j."""
         e, total = cache
         self._check_backward(dy, e)
@@ -66,7 +82,7 @@ class LogSoftmax(Activation):
         return (), (g - e * (g.sum(axis=-1, keepdims=True) / total)).astype(dy.dtype)
 
 
-def _exponentials(x: Array) -> tuple[Array, Array]:
-    """Give exp(x - max x) along the last axis, and its sum, which is at least 1."""
-    e = jnp.exp(upcast(x) - jax.lax.stop_gradient(upcast(x).max(axis=-1, keepdims=True)))
-    return e, e.sum(axis=-1, keepdims=True)
+def _exponentials(x: Array) -> Exponentials:
+    z = upcast(x)
+    e = jnp.exp(z - jax.lax.stop_gradient(z.max(axis=-1, keepdims=True)))
+    return Exponentials(e, e.sum(axis=-1, keepdims=True))

@@ -10,7 +10,12 @@ Values and sums are computed in at least float32; the gradient has the dtype of 
 """
 
 from jaxnn.losses.adapter import OptaxLoss
-from jaxnn.losses.binary import BinaryCrossEntropy, Hinge, PerceptronCriterion, SigmoidBinaryCrossEntropy
+from jaxnn.losses.binary import (
+    BinaryCrossEntropy,
+    Hinge,
+    PerceptronCriterion,
+    SigmoidBinaryCrossEntropy,
+)
 from jaxnn.losses.categorical import KLDivergence, SoftmaxCrossEntropy
 from jaxnn.losses.regression import Huber, MeanAbsoluteError, MeanSquaredError
 

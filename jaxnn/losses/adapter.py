@@ -1,22 +1,25 @@
 """Losses of optax."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Num
 
-from jaxnn.checks import InputError, check_floating, check_not_empty
-from jaxnn.losses.mean import (
-    as_numbers,
-    is_integer,
-    mean_of,
-    share_of,
-)
+from jaxnn.checks import InputError, check_floating, check_like, check_not_empty, check_shape
+from jaxnn.losses.mean import as_numbers, is_integer, mean_of, share_of
 from jaxnn.numerics import upcast
 from jaxnn.types import AnyArray
 from jaxnn.values import loss
+
+
+class OptaxCache(NamedTuple):
+    """The arguments, with which JAX differentiates the function."""
+
+    prediction: Array
+    target: Any
+    weights: Any
 
 
 @loss
@@ -32,26 +35,38 @@ class OptaxLoss:
     options: tuple[tuple[str, bool | int | float | str], ...] = ()
 
     def __post_init__(self) -> None:
-        if not callable(getattr(optax.losses, self.name, None)):
-            raise InputError(f"OptaxLoss: expected the name of a function in optax.losses, got {self.name!r}.")
+        found = None if self.name.startswith("_") else getattr(optax.losses, self.name, None)
+        if not callable(found):
+            raise InputError(
+                f"OptaxLoss: expected the name of a function in optax.losses, got {self.name!r}."
+            )
 
     def check(self, prediction: Any, target: Any) -> None:
-        """Require a prediction that is not empty; the rest is optax's to check."""
+        """Require a target of the prediction's shape, or one class a row; the rest is optax's to check."""
         check_not_empty(self, "prediction", prediction)
         check_floating(self, "prediction", prediction)
+        if is_integer(target) and jnp.ndim(target) < jnp.ndim(prediction):
+            check_shape(self, "target", target, jnp.shape(prediction)[:-1])
+        else:
+            check_like(self, "target", target, prediction, "the prediction")
 
     def forward(
-        self, prediction: Float[Array, "..."], target: Num[AnyArray, "..."], weights: Num[AnyArray, "..."] | None = None
-    ) -> tuple[Float[Array, ""], Any]:
+        self,
+        prediction: Float[Array, "..."],
+        target: Num[AnyArray, "..."],
+        weights: Num[AnyArray, "..."] | None = None,
+    ) -> tuple[Float[Array, ""], OptaxCache]:
         """Return the mean of what optax gives for each entry or sample."""
         self.check(prediction, target)
-        return self._value(prediction, target, weights), (prediction, target, weights)  # all: JAX runs it again
+        cache = OptaxCache(prediction, target, weights)
+        return self._value(*cache), cache
 
-    def backward(self, cache: Any) -> Float[Array, "..."]:
+    def backward(self, cache: OptaxCache) -> Float[Array, "..."]:
         """Return ``jax.grad`` of the forward."""
         return jax.grad(self._value)(*cache)
 
     def _value(self, prediction: Array, target: Any, weights: Any) -> Array:
         given = target if is_integer(target) else as_numbers(target, prediction)
-        cost = getattr(optax.losses, self.name)(upcast(prediction), given, **dict(self.options))
+        function = getattr(optax.losses, self.name)
+        cost = function(upcast(prediction), given, **dict(self.options))
         return mean_of(share_of(self, jnp.shape(cost), weights, prediction), cost)

@@ -1,22 +1,26 @@
 """Many classes: logits against classes, distributions against distributions."""
 
-from typing import Any
+import dataclasses
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float, Num
 
-from jaxnn.checks import InputError, check_floating, check_like, check_not_empty, check_shape, is_concrete
+from jaxnn.checks import InputError, check_floating, check_not_empty, check_shape, is_concrete
 from jaxnn.formulas import Formulas
 from jaxnn.losses.mean import (
     as_numbers,
     check_distribution,
+    check_entries,
     is_integer,
     mean_formulas,
     mean_of,
     over_entries,
     share_of,
+    shared,
     valid_classes,
 )
 from jaxnn.numerics import upcast
@@ -24,41 +28,63 @@ from jaxnn.types import AnyArray, Static
 from jaxnn.values import loss
 
 
+class CrossEntropyCache(NamedTuple):
+    """What the cross-entropy of logits keeps for its backward pass.
+
+    Attributes:
+        prediction: the logits z (*n, K).
+        highest: max z of each position (*n, 1): z - highest is exact, however large z is.
+        log_total: log Σ exp(z - highest) (*n, 1): the softmax is exp(z - highest - log_total).
+        target: the classes (*n), or the probabilities (*n, K).
+        share: how much each position counts in the mean, (*n) or one number for all.
+    """
+
+    prediction: Array
+    highest: Array
+    log_total: Array
+    target: Array
+    share: Any
+
+
 @loss
 class SoftmaxCrossEntropy:
     """Cross-entropy of logits z (…, K) with classes: integers (…) in [0, K), or probabilities (…, K).
 
-    ℓ = log Σ_k exp(z_k) - Σ_k t_k z_k, computed without ever forming exp(z) of a large z. The mean is over
-    all positions but the ignored ones.
+    ℓ = log Σ_k exp(z_k) - Σ_k t_k z_k, computed without ever forming exp(z) of a large z, and the same for
+    z + c. A class that is masked by z = -∞ has probability 0. The mean is over all positions but the
+    ignored ones.
 
     Args:
         smoothing: ε; the target becomes (1 - ε) t + ε / K (Szegedy et al., 2016).
         ignore: an integer label whose positions do not count, such as that of padding, or None.
     """
 
+    _: dataclasses.KW_ONLY
     smoothing: float = 0.0
     ignore: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.smoothing, bool) or not 0 <= self.smoothing < 1:
-            raise InputError(f"SoftmaxCrossEntropy: expected smoothing in [0, 1), got {self.smoothing!r}.")
+            raise InputError(
+                f"SoftmaxCrossEntropy: expected smoothing in [0, 1), got {self.smoothing!r}."
+            )
 
     def check(self, prediction: Any, target: Any) -> None:
         """Require classes in [0, K), or rows of probabilities."""
+        if not is_integer(target):
+            check_entries(self, prediction, target)
+            check_distribution(self, target)
+            return
         check_not_empty(self, "prediction", prediction)
         check_floating(self, "prediction", prediction)
         check_shape(self, "prediction", prediction, ("...", "K"))
-        if not is_integer(target):
-            check_like(self, "target", target, prediction, "the prediction")
-            check_distribution(self, target)
-            return
         check_shape(self, "target", target, prediction.shape[:-1])
         if is_concrete(target):
-            classes = np.asarray(target)
-            wrong = ((classes < 0) | (classes >= prediction.shape[-1])) & (classes != self.ignore)
+            classes, count = np.asarray(target), prediction.shape[-1]
+            wrong = ((classes < 0) | (classes >= count)) & (classes != self.ignore)
             if wrong.any():
                 raise InputError(
-                    f"{self}: expected classes in [0, {prediction.shape[-1]}), got {classes[wrong].flat[0]}."
+                    f"{self}: expected classes in [0, {count}), got {classes[wrong].flat[0]}."
                 )
 
     def forward(
@@ -66,33 +92,55 @@ class SoftmaxCrossEntropy:
         prediction: Float[Array, "*n K"],
         target: Num[AnyArray, "..."],
         weights: Num[AnyArray, "..."] | None = None,
-    ) -> tuple[Float[Array, ""], Any]:
+    ) -> tuple[Float[Array, ""], CrossEntropyCache]:
         """Return the mean of log Σ exp(z) - Σ t z."""
         self.check(prediction, target)
         target = jnp.asarray(target)
-        counted = target != self.ignore if self.ignore is not None and is_integer(target) else None
-        share = share_of(self, prediction.shape[:-1], weights, prediction, counted)
+        share = share_of(
+            self, prediction.shape[:-1], weights, prediction, counted=self.counted(target)
+        )
         z = upcast(prediction)
-        log_sum = jax.nn.logsumexp(z, axis=-1)
-        if is_integer(target):
-            hit = jnp.take_along_axis(z, valid_classes(target, z)[..., None], axis=-1)[..., 0]
+        highest = lax.stop_gradient(z.max(axis=-1, keepdims=True))  # what it is cancels out
+        shifted = z - highest
+        log_total = jnp.log(jnp.exp(shifted).sum(axis=-1, keepdims=True))
+        if is_integer(target) and not self.smoothing:
+            label = valid_classes(target, z)[..., None]
+            hit = jnp.take_along_axis(shifted, label, axis=-1)
         else:
-            hit = (target.astype(z.dtype) * z).sum(axis=-1)
-        cost = log_sum - (1 - self.smoothing) * hit - self.smoothing * z.mean(axis=-1)
-        # prediction and log_sum: exp of their difference is the softmax
-        return mean_of(share, cost), (prediction, log_sum, target, share)
+            t = self._probabilities_of(target, z)
+            hit = jnp.where(t > 0, t * shifted, 0).sum(axis=-1, keepdims=True)
+        cache = CrossEntropyCache(prediction, highest, log_total, target, share)
+        return mean_of(share, (log_total - hit)[..., 0]), cache
 
-    def backward(self, cache: Any) -> Float[Array, "*n K"]:
+    def backward(self, cache: CrossEntropyCache) -> Float[Array, "*n K"]:
         """Return share · (softmax(z) - t), the derivatives of logarithm and softmax having cancelled."""
-        prediction, log_sum, target, share = cache
+        prediction, highest, log_total, target, share = cache
         z = upcast(prediction)
+        dz = jnp.exp((z - highest) - log_total) - self._probabilities_of(target, z)
+        return shared(over_entries(share), dz).astype(prediction.dtype)
+
+    def probabilities(self, prediction: Array) -> Array:
+        """Return the softmax of the logits."""
+        return jax.nn.softmax(prediction, axis=-1)
+
+    def classes(self, prediction: Array) -> Array:
+        """Return the likeliest class of each position."""
+        return prediction.argmax(axis=-1)
+
+    def true_classes(self, target: Array) -> Array:
+        """Return the class of each position, of probabilities the likeliest."""
+        return target if is_integer(target) else target.argmax(axis=-1)
+
+    def counted(self, target: Array) -> Array | None:
+        """Return which positions count, or None where all do."""
+        has_ignored = self.ignore is not None and is_integer(target)
+        return target != self.ignore if has_ignored else None
+
+    def _probabilities_of(self, target: Array, z: Array) -> Array:
+        """Return a target as smoothed probabilities."""
         if is_integer(target):
-            t = jax.nn.one_hot(valid_classes(target, z), z.shape[-1], dtype=z.dtype)
-        else:
-            t = target.astype(z.dtype)
-        t = (1 - self.smoothing) * t + self.smoothing / z.shape[-1]
-        dz = jnp.exp(z - log_sum[..., None]) - t
-        return (over_entries(share) * dz).astype(prediction.dtype)
+            target = jax.nn.one_hot(valid_classes(target, z), z.shape[-1], dtype=z.dtype)
+        return (1 - self.smoothing) * target.astype(z.dtype) + self.smoothing / z.shape[-1]
 
     def formulas(self, prediction: AnyArray, target: AnyArray) -> Formulas:
         """State the mean and its slope, for a prediction y and a target t."""
@@ -102,17 +150,33 @@ class SoftmaxCrossEntropy:
         else:
             hit, label = "sum(t[n, k] * y[n, k] for k in K)", "t[n, k]"
         if self.smoothing:
-            hit = f"{1 - self.smoothing} * {hit} - {self.smoothing} / {classes} * sum(y[n, k] for k in K)"
-            label = f"{1 - self.smoothing} * {label} - {self.smoothing} / {classes}"
+            mean = f"{self.smoothing} / {classes}"
+            hit = f"{1 - self.smoothing} * {hit} - {mean} * sum(y[n, k] for k in K)"
+            label = f"{1 - self.smoothing} * {label} - {mean}"
         cost = f"log(sum(exp(y[n, k]) for k in K)) - {hit}"
         slope = f"exp(y[n, k]) / sum(exp(y[n, j]) for j in K) - {label}"
-        if self.ignore is None or not is_integer(target):
+        counted = self.counted(jnp.asarray(target))
+        if counted is None:
             return mean_formulas(cost, slope, prediction.shape[:-1], entry="n, k")
-        counted = jnp.asarray(target) != self.ignore
-        share = counted / jnp.maximum(counted.sum(), 1)
         return Formulas(
-            f"J = sum(share[n] * ({cost}) for n in B)", f"dy[n, k] = share[n] * ({slope})", {"share": share}
+            f"J = sum(share[n] * ({cost}) for n in B)",
+            f"dy[n, k] = share[n] * ({slope})",
+            {"share": counted / jnp.maximum(counted.sum(), 1)},
         )
+
+
+class DivergenceCache(NamedTuple):
+    """What the divergence keeps for its backward pass: it is linear in the prediction.
+
+    Attributes:
+        target: the probabilities t (*n, K).
+        share: how much each position counts in the mean, (*n) or one number for all.
+        dtype: that of the prediction.
+    """
+
+    target: Array
+    share: Any
+    dtype: Static[Any]
 
 
 @loss
@@ -124,9 +188,7 @@ class KLDivergence:
 
     def check(self, prediction: Any, target: Any) -> None:
         """Require probabilities of the prediction's shape."""
-        check_not_empty(self, "prediction", prediction)
-        check_floating(self, "prediction", prediction)
-        check_like(self, "target", target, prediction, "the prediction")
+        check_entries(self, prediction, target)
         check_floating(self, "target", target)
         check_distribution(self, target)
 
@@ -135,19 +197,20 @@ class KLDivergence:
         prediction: Float[Array, "*n K"],
         target: Float[AnyArray, "*n K"],
         weights: Num[AnyArray, "..."] | None = None,
-    ) -> tuple[Float[Array, ""], Any]:
+    ) -> tuple[Float[Array, ""], DivergenceCache]:
         """Return the mean divergence."""
         self.check(prediction, target)
         share = share_of(self, prediction.shape[:-1], weights, prediction)
         t = as_numbers(target, prediction)
         entropy = jax.scipy.special.xlogy(t, t)
-        # the target alone: the loss is linear in the prediction, of which only the dtype is needed
-        return mean_of(share, (entropy - t * upcast(prediction)).sum(axis=-1)), (t, share, Static(prediction.dtype))
+        crossed = jnp.where(t > 0, t * upcast(prediction), 0)  # 0 · -∞ is 0, too
+        cache = DivergenceCache(t, share, Static(prediction.dtype))
+        return mean_of(share, (entropy - crossed).sum(axis=-1)), cache
 
-    def backward(self, cache: Any) -> Float[Array, "*n K"]:
+    def backward(self, cache: DivergenceCache) -> Float[Array, "*n K"]:
         """Return share · (-t)."""
         t, share, dtype = cache
-        return (over_entries(share) * -t).astype(dtype.value)
+        return shared(over_entries(share), -t).astype(dtype.value)
 
     def formulas(self, prediction: AnyArray, target: AnyArray) -> Formulas:
         """State the mean and its slope, for a prediction y and a target t."""

@@ -1,11 +1,11 @@
-"""The weighted mean that every loss is, and the checks that losses share."""
+"""The weighted mean that every loss is, the frame of those that cost each entry by itself, and their checks."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float, Num
 
 from jaxnn.checks import (
     InputError,
@@ -14,25 +14,137 @@ from jaxnn.checks import (
     check_like,
     check_not_empty,
     check_shape,
+    check_weights,
     is_concrete,
+    is_kind,
 )
 from jaxnn.formulas import Formulas
 from jaxnn.numerics import upcast
+from jaxnn.types import AnyArray
+
+# ── The frame ───────────────────────────────────────────────────────────────────────────────────
 
 
-def check_binary(who: Any, prediction: Any, target: Any, labels: tuple[int, ...] = (0, 1)) -> None:
+class EntryCache(NamedTuple):
+    """What an entrywise loss keeps for its backward pass.
+
+    Attributes:
+        prediction: where the slope is taken, (*n).
+        target: what the prediction was compared with, (*n).
+        share: how much each entry counts in the mean, (*n) or one number for all.
+    """
+
+    prediction: Array
+    target: Any
+    share: Any
+
+
+class EntrywiseLoss:
+    """The (weighted) mean over all entries of a cost ℓ(y, t), for a prediction y and a target t.
+
+    What remains in each loss is two equations: ``_cost`` computes ℓ, and ``_slope`` computes ∂ℓ/∂y.
+    ``formula`` states both as text, for the entry n.
+    """
+
+    formula: ClassVar[tuple[str, str]]
+
+    def check(self, prediction: Any, target: Any) -> None:
+        """Require numbers of the prediction's shape."""
+        check_entries(self, prediction, target)
+
+    def forward(
+        self,
+        prediction: Float[Array, "*n"],
+        target: Num[AnyArray, "*n"],
+        weights: Num[AnyArray, "..."] | None = None,
+    ) -> tuple[Float[Array, ""], EntryCache]:
+        """Return the mean cost."""
+        self.check(prediction, target)
+        share = share_of(self, prediction.shape, weights, prediction)
+        cost = self._cost(upcast(prediction), as_numbers(target, prediction))
+        return mean_of(share, cost), EntryCache(prediction, target, share)
+
+    def backward(self, cache: EntryCache) -> Float[Array, "*n"]:
+        """Return share · ∂ℓ/∂y."""
+        prediction, target, share = cache
+        slope = self._slope(upcast(prediction), as_numbers(target, prediction))
+        return shared(share, slope).astype(prediction.dtype)
+
+    def formulas(self, prediction: AnyArray, target: AnyArray) -> Formulas:
+        """State the mean and its slope, for a prediction y and a target t."""
+        return mean_formulas(*self.formula, prediction.shape)
+
+    def _cost(self, y: Array, t: Array) -> Array:
+        raise NotImplementedError
+
+    def _slope(self, y: Array, t: Array) -> Array:
+        raise NotImplementedError
+
+
+# ── The mean ────────────────────────────────────────────────────────────────────────────────────
+
+
+def share_of(
+    who: Any, shape: tuple[int, ...], weights: Any, prediction: Any, counted: Any = None
+) -> Any:
+    """Return each position's share of the mean: 1/n, or w / Σ w (all 0 where every weight is 0)."""
+    if weights is None and counted is None:
+        return 1 / math.prod(shape)
+    weights = jnp.ones((), prediction.dtype) if weights is None else weights
+    check_shape(who, "weights", weights, shape[: jnp.ndim(weights)])
+    check_weights(who, weights)
+    w = upcast(jnp.asarray(weights, prediction.dtype))
+    w = jnp.broadcast_to(w.reshape(w.shape + (1,) * (len(shape) - w.ndim)), shape)
+    w = w if counted is None else jnp.where(counted, w, 0)
+    w = w / _or_one(w.max())  # so that the sum neither overflows nor vanishes
+    return w / _or_one(w.sum())
+
+
+def _or_one(total: Array) -> Array:
+    return jnp.where(total > 0, total, 1)
+
+
+def mean_of(share: Any, cost: Array) -> Array:
+    """Return Σ share · cost, where an entry without a share does not count, be it infinite."""
+    return share * cost.sum() if isinstance(share, float) else shared(share, cost).sum()
+
+
+def shared(share: Any, values: Array) -> Array:
+    """Return share · values, which is 0 where there is no share, whatever the value."""
+    if isinstance(share, float):
+        return share * values
+    return jnp.where(share > 0, share * jnp.where(share > 0, values, 0), 0)
+
+
+def over_entries(share: Any) -> Any:
+    """Let a position's share stand for all entries along the last axis."""
+    return share if isinstance(share, float) else share[..., None]
+
+
+def mean_formulas(cost: str, slope: str, positions: tuple[int, ...], entry: str = "n") -> Formulas:
+    """State J, the mean of a cost over all positions n, and dy, its slope."""
+    count = math.prod(positions)
+    mean = "" if count == 1 else f" / {count}"
+    dy = f"({slope}){mean}" if mean else slope
+    return Formulas(f"J = sum({cost} for n in B){mean}", f"dy[{entry}] = {dy}")
+
+
+# ── Checks, and targets as numbers ──────────────────────────────────────────────────────────────
+
+
+def check_entries(who: Any, prediction: Any, target: Any) -> None:
+    """Check a floating prediction that is not empty, and a target of its shape."""
+    check_not_empty(who, "prediction", prediction)
+    check_floating(who, "prediction", prediction)
+    check_like(who, "target", target, prediction, "the prediction")
+    if is_kind(target, jnp.complexfloating):
+        raise InputError(f"{who}: expected a real target, got {jnp.result_type(target)}.")
+
+
+def check_binary(who: Any, prediction: Any, target: Any, labels: tuple[int, ...]) -> None:
     """Check labels of the prediction's shape, among two."""
-    check_not_empty(who, "prediction", prediction)
-    check_floating(who, "prediction", prediction)
-    check_like(who, "target", target, prediction, "the prediction")
+    check_entries(who, prediction, target)
     check_labels(who, "target", target, labels)
-
-
-def check_regression(who: Any, prediction: Any, target: Any) -> None:
-    """Check a target of the prediction's shape."""
-    check_not_empty(who, "prediction", prediction)
-    check_floating(who, "prediction", prediction)
-    check_like(who, "target", target, prediction, "the prediction")
 
 
 def check_distribution(who: Any, target: Any) -> None:
@@ -41,58 +153,21 @@ def check_distribution(who: Any, target: Any) -> None:
         sums, lowest = np.asarray(target).sum(axis=-1), np.asarray(target).min()
         if lowest < 0 or np.abs(sums - 1).max() > 1e-2:
             worst = sums.flat[np.abs(sums - 1).argmax()]
-            raise InputError(f"{who}: expected target rows of probabilities, got one that sums to {worst:g}.")
+            raise InputError(
+                f"{who}: expected target rows of probabilities, got one that sums to {worst:g}."
+            )
 
 
 def as_numbers(target: Any, prediction: Array) -> Array:
-    """Give a target in the precision in which the loss is computed, that of the prediction or float32."""
+    """Return a target in the precision in which the loss is computed: the prediction's, or float32."""
     return jnp.asarray(target, upcast(prediction).dtype)
 
 
 def is_integer(target: Any) -> bool:
     """Whether a target is of an integer dtype, that is of classes."""
-    return jnp.issubdtype(jnp.result_type(target), jnp.integer)
+    return is_kind(target, jnp.integer)
 
 
 def valid_classes(classes: Array, z: Array) -> Array:
-    """Give ignored positions, which have no share, some class to look up."""
+    """Return some class to look up for ignored positions too, which have no share."""
     return jnp.clip(classes, 0, z.shape[-1] - 1)
-
-
-def over_entries(share: Any) -> Any:
-    """Let a position's share stand for all entries along the last axis."""
-    return share if isinstance(share, float) or jnp.ndim(share) == 0 else share[..., None]
-
-
-def share_of(who: Any, shape: tuple[int, ...], weights: Any, prediction: Any, counted: Any = None) -> Any:
-    """Give each position's share of the mean: 1/n, or w / Σ w (all 0 where every weight is 0)."""
-    if weights is None and counted is None:
-        return 1 / math.prod(shape)
-    weights = jnp.ones((), prediction.dtype) if weights is None else weights
-    check_shape(who, "weights", weights, shape[: jnp.ndim(weights)])
-    if is_concrete(weights) and not (np.asarray(weights) >= 0).all():
-        raise InputError(f"{who}: expected weights of at least 0, got {np.asarray(weights).min()}.")
-    w = upcast(jnp.asarray(weights, prediction.dtype))
-    w = jnp.broadcast_to(w.reshape(w.shape + (1,) * (len(shape) - w.ndim)), shape)
-    w = w if counted is None else jnp.where(counted, w, 0)
-    total = w.sum()
-    return jnp.where(total > 0, w / jnp.where(total > 0, total, 1), 0)
-
-
-def mean_of(share: Any, cost: Array) -> Array:
-    """Return Σ share · cost, where an entry without a share does not count, be it infinite."""
-    if isinstance(share, float):
-        return share * cost.sum()
-    return jnp.where(share > 0, share * jnp.where(share > 0, cost, 0), 0).sum()
-
-
-def smallest(x: Array) -> float:
-    """Give the smallest normal number of an array's dtype."""
-    return float(jnp.finfo(x.dtype).tiny)
-
-
-def mean_formulas(cost: str, slope: str, positions: tuple[int, ...], entry: str = "n") -> Formulas:
-    """State J, the mean of a cost over all positions n, and dy, its slope."""
-    count = math.prod(positions)
-    mean = "" if count == 1 else f" / {count}"
-    return Formulas(f"J = sum({cost} for n in B){mean}", f"dy[{entry}] = {f'({slope}){mean}' if mean else slope}")

@@ -19,7 +19,9 @@ class ActivationDisplay(Display):
         self.name, self.x, self.y, self.dy_dx = name, x, y, dy_dx
 
     @classmethod
-    def from_layer(cls, layer: Layer, *, limits: tuple[float, float] = (-5, 5), ax: Axes | None = None) -> Self:
+    def from_layer(
+        cls, layer: Layer, *, limits: tuple[float, float] = (-5, 5), ax: Axes | None = None
+    ) -> Self:
         """Draw an elementwise layer over an interval, its derivative taken from ``layer.backward``.
 
         Args:

@@ -37,7 +37,9 @@ def as_gif(trace: Trace) -> bytes:
         images.append(Image.open(picture).convert("P", palette=Image.Palette.ADAPTIVE))
     animation = io.BytesIO()
     durations = [int(1000 * SECONDS)] * (len(images) - 1) + [int(4000 * SECONDS)]
-    images[0].save(animation, format="gif", save_all=True, append_images=images[1:], duration=durations, loop=0)
+    images[0].save(
+        animation, format="gif", save_all=True, append_images=images[1:], duration=durations, loop=0
+    )
     return animation.getvalue()
 
 

@@ -13,7 +13,9 @@ INDENT = 0.2  # of layers inside another, above it
 LONGEST = 56  # letters of a layer's name that fit in its box
 
 
-def draw_blocks(ax: Axes, trace: Trace, reason: str, known: set[str], sloped: set[str], loss: bool) -> None:
+def draw_blocks(
+    ax: Axes, trace: Trace, reason: str, known: set[str], sloped: set[str], loss: bool
+) -> None:
     """Draw the layers from top to bottom, with the numbers of those that are known."""
     stages = trace.own_work()
     heads = ("output", r"$\Vert y\Vert$", r"$\Vert\partial J/\partial y\Vert$", r"$\Vert\theta\Vert$",
@@ -32,8 +34,15 @@ def draw_blocks(ax: Axes, trace: Trace, reason: str, known: set[str], sloped: se
         name = name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
         left = 0.1 + INDENT * (len(re.findall(r"\.|\]\[", stage.path)) > 0)
         ax.text(left, -row, name, ha="left", va="center", fontsize=8, bbox=box, family="monospace")
-        if stage.inner or same_arrays(stage.x, before):  # the branches of a Parallel do not feed one another
-            ax.annotate("", (0.3, -row + 0.33), (0.3, -row + 0.67), arrowprops={"arrowstyle": "->", "color": "0.6"})
+        if stage.inner or same_arrays(
+            stage.x, before
+        ):  # the branches of a Parallel do not feed one another
+            ax.annotate(
+                "",
+                (0.3, -row + 0.33),
+                (0.3, -row + 0.67),
+                arrowprops={"arrowstyle": "->", "color": "0.6"},
+            )
         before = stage.y
         trained = bool(jax.tree.leaves(stage.params))
         cells = (
@@ -48,6 +57,11 @@ def draw_blocks(ax: Axes, trace: Trace, reason: str, known: set[str], sloped: se
     last = len(stages) + 1
     value = f"  $J$ = {float(trace.value):.5g}" if loss else ""
     ax.text(0.1, -last, f"{trace.loss!r}{value}", ha="left", va="center", fontsize=9)
-    ax.annotate("", (0.3, -last + 0.33), (0.3, -last + 0.67), arrowprops={"arrowstyle": "->", "color": "0.6"})
+    ax.annotate(
+        "",
+        (0.3, -last + 0.33),
+        (0.3, -last + 0.67),
+        arrowprops={"arrowstyle": "->", "color": "0.6"},
+    )
     ax.set(xlim=(-0.1, 10.2), ylim=(-last - 0.6, 1.2))
     ax.axis("off")

@@ -37,10 +37,14 @@ class CurvesDisplay(Display):
         curves = {name: np.asarray(values) for name, values in history.items()}
         return cls(curves).plot(xlabel=xlabel, ylabel=ylabel, title=title, ax=ax)
 
-    def plot(self, *, xlabel: str = "step", ylabel: str = "", title: str = "", ax: Axes | None = None) -> Self:
+    def plot(
+        self, *, xlabel: str = "step", ylabel: str = "", title: str = "", ax: Axes | None = None
+    ) -> Self:
         """Draw the curves in the order given."""
         ax = self._draw_in(ax, figsize=(5, 3.5))
-        for (name, values), color in zip(self.curves.items(), CLASSES * len(self.curves), strict=False):
+        for (name, values), color in zip(
+            self.curves.items(), CLASSES * len(self.curves), strict=False
+        ):
             ax.plot(np.arange(1, len(values) + 1), values, label=name, color=color, lw=1.8)
         ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
         ax.grid(color="0.92")

@@ -14,7 +14,9 @@ from jaxnn.plots.display import CLASSES, Display
 class ScatterDisplay(Display):
     """Points of two features, coloured by label."""
 
-    def __init__(self, x: np.ndarray, y: np.ndarray, feature_names: Sequence[str], class_names: Sequence[str]) -> None:
+    def __init__(
+        self, x: np.ndarray, y: np.ndarray, feature_names: Sequence[str], class_names: Sequence[str]
+    ) -> None:
         self.x, self.y, self.feature_names, self.class_names = x, y, feature_names, class_names
 
     @classmethod
@@ -46,7 +48,14 @@ class ScatterDisplay(Display):
             points = self.x[self.y == k]
             color, marker = CLASSES[k % len(CLASSES)], markers[k % len(markers)]
             ax.scatter(
-                points[:, 0], points[:, 1], s=42, color=color, marker=marker, edgecolor="white", lw=0.6, label=name
+                points[:, 0],
+                points[:, 1],
+                s=42,
+                color=color,
+                marker=marker,
+                edgecolor="white",
+                lw=0.6,
+                label=name,
             )
         ax.set(xlabel=self.feature_names[0], ylabel=self.feature_names[1])
         ax.legend(loc="lower right", framealpha=0.9)
@@ -84,7 +93,9 @@ class BoundaryDisplay(Display):
         x = np.asarray(x)
         check_shape("BoundaryDisplay", "x", x, ("B", 2))
         (left, bottom), (right, top) = x.min(axis=0) - margin, x.max(axis=0) + margin
-        xx, yy = np.meshgrid(np.linspace(left, right, resolution), np.linspace(bottom, top, resolution))
+        xx, yy = np.meshgrid(
+            np.linspace(left, right, resolution), np.linspace(bottom, top, resolution)
+        )
         grid = np.stack([xx.ravel(), yy.ravel()], axis=1).astype(x.dtype)
         probability = np.asarray(predict(grid)).squeeze()
         check_shape("BoundaryDisplay", "predict(x)", probability, (len(grid),))
@@ -93,8 +104,14 @@ class BoundaryDisplay(Display):
     def plot(self, *, ax: Axes | None = None) -> Self:
         """Draw the two regions, and the boundary between them."""
         ax = self._draw_in(ax, figsize=(5, 4))
-        pale = ListedColormap([tuple(1 - 0.35 * (1 - c) for c in to_rgb(color)) for color in CLASSES[:2]])
-        ax.pcolormesh(self.xx, self.yy, self.probability >= 0.5, cmap=pale, vmin=0, vmax=1, rasterized=True)
+        pale = ListedColormap(
+            [tuple(1 - 0.35 * (1 - c) for c in to_rgb(color)) for color in CLASSES[:2]]
+        )
+        ax.pcolormesh(
+            self.xx, self.yy, self.probability >= 0.5, cmap=pale, vmin=0, vmax=1, rasterized=True
+        )
         if self.probability.min() < 0.5 <= self.probability.max():
-            ax.contour(self.xx, self.yy, self.probability, levels=[0.5], colors="0.2", linewidths=1.2)
+            ax.contour(
+                self.xx, self.yy, self.probability, levels=[0.5], colors="0.2", linewidths=1.2
+            )
         return self

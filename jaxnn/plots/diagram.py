@@ -49,17 +49,28 @@ class NetworkDisplay(Display):
         for c, (left, right) in enumerate(zip(self.columns, self.columns[1:], strict=False)):
             for y0 in positions(left.size):
                 for y1 in positions(right.size):
-                    ax.plot([c * step, (c + 1) * step], [y0, y1], color=WEIGHT, lw=0.9, alpha=0.7, zorder=1)
+                    ax.plot(
+                        [c * step, (c + 1) * step],
+                        [y0, y1],
+                        color=WEIGHT,
+                        lw=0.9,
+                        alpha=0.7,
+                        zorder=1,
+                    )
         for c, column in enumerate(self.columns):
             for k, y in enumerate(positions(column.size)):
                 draw_neuron(ax, (c * step, y), RADIUS, node_name(self.columns, c, k))
             name = layer_name(self.columns, c)
             ax.text(c * step, -(tallest - 1) / 2 - 0.5, name, ha="center", va="top", fontsize=9)
-        set_view(ax, (-0.9, (len(self.columns) - 1) * step + 0.9), (-tallest / 2 - 0.75, tallest / 2))
+        set_view(
+            ax, (-0.9, (len(self.columns) - 1) * step + 0.9), (-tallest / 2 - 0.75, tallest / 2)
+        )
         return self
 
 
-def draw_neuron(ax: Axes, center: tuple[float, float], radius: float, name: str, **text: Any) -> None:
+def draw_neuron(
+    ax: Axes, center: tuple[float, float], radius: float, name: str, **text: Any
+) -> None:
     """Draw a circle with a name in it."""
     ax.add_patch(Circle(center, radius, facecolor="white", edgecolor=VALUE, lw=1.2, zorder=3))
     ax.text(*center, name, ha="center", va="center", zorder=4, **({"fontsize": 10} | text))
@@ -78,7 +89,9 @@ def node_name(columns: list[Column], c: int, k: int) -> str:
 def layer_name(columns: list[Column], c: int) -> str:
     """Name a column: its role, its size, its activation."""
     role = "input" if c == 0 else "output" if c == len(columns) - 1 else "hidden"
-    return f"{role}, {columns[c].size}" + (f"\n{columns[c].activation}" if columns[c].activation else "")
+    return f"{role}, {columns[c].size}" + (
+        f"\n{columns[c].activation}" if columns[c].activation else ""
+    )
 
 
 def set_view(ax: Axes, xlim: tuple[float, float], ylim: tuple[float, float]) -> None:

@@ -43,7 +43,14 @@ def draw_matrices(ax: Axes, trace: Trace, columns: list[Column], shown: Frame) -
         w, dw = stage.params, stage.dparams if c in shown.dweights else None
         _draw_edges(ax, xs[c - 1], xs[c], w.w)
         middle, head = (xs[c - 1] + xs[c]) / 2, -top - 0.35
-        _draw_matrix(ax, (middle, head), names[c - 1], w, dw, WEIGHT_DERIVATIVES[(c - 1) % len(WEIGHT_DERIVATIVES)])
+        _draw_matrix(
+            ax,
+            (middle, head),
+            names[c - 1],
+            w,
+            dw,
+            WEIGHT_DERIVATIVES[(c - 1) % len(WEIGHT_DERIVATIVES)],
+        )
     for c, column in enumerate(columns):
         values, slopes = column_numbers(trace, column)
         for k, y in enumerate(positions(column.size, SPACING)):
@@ -52,9 +59,18 @@ def draw_matrices(ax: Axes, trace: Trace, columns: list[Column], shown: Frame) -
                 _number(ax, xs[c], y + RADIUS + 0.095, values[k], VALUE)
             if c in shown.slopes:
                 _number(ax, xs[c], y - RADIUS - 0.095, slopes[k], DERIVATIVE)
-    ax.annotate("", (xs[-1] + 0.6, 0), (xs[-1] + RADIUS, 0), arrowprops={"arrowstyle": "->", "color": "0.5"})
+    ax.annotate(
+        "", (xs[-1] + 0.6, 0), (xs[-1] + RADIUS, 0), arrowprops={"arrowstyle": "->", "color": "0.5"}
+    )
     if shown.loss:
-        ax.text(xs[-1] + 0.65, 0.04, f"$J$ = {float(trace.value):.4g}", ha="left", va="bottom", fontsize=8)
+        ax.text(
+            xs[-1] + 0.65,
+            0.04,
+            f"$J$ = {float(trace.value):.4g}",
+            ha="left",
+            va="bottom",
+            fontsize=8,
+        )
     ax.text(xs[-1] + 0.65, -0.04, label_of(trace), ha="left", va="top", color="0.35", fontsize=8)
     key = "edges: the thicker the larger, dashed where negative"
     ax.text(left + 0.1, top - 0.05, key, ha="left", va="top", fontsize=7.5, color="0.45")
@@ -67,10 +83,19 @@ def _draw_edges(ax: Axes, x0: float, x1: float, w: np.ndarray) -> None:
     for i, y0 in enumerate(positions(w.shape[0], SPACING)):
         for j, y1 in enumerate(positions(w.shape[1], SPACING)):
             style = "-" if w[i, j] >= 0 else (0, (3, 2))  # a negative weight is dashed
-            ax.plot([x0, x1], [y0, y1], color="0.6", lw=0.3 + 1.2 * abs(w[i, j]) / largest, ls=style, zorder=1)
+            ax.plot(
+                [x0, x1],
+                [y0, y1],
+                color="0.6",
+                lw=0.3 + 1.2 * abs(w[i, j]) / largest,
+                ls=style,
+                zorder=1,
+            )
 
 
-def _draw_matrix(ax: Axes, at: tuple[float, float], name: str, params: object, dparams: object, color: str) -> None:
+def _draw_matrix(
+    ax: Axes, at: tuple[float, float], name: str, params: object, dparams: object, color: str
+) -> None:
     """Draw a matrix, a row a source and a column a target, and the biases below; each weight above its derivative."""
     w, b = params.w, params.b  # type: ignore[attr-defined]
     dw, db = (None, None) if dparams is None else (dparams.w, dparams.b)  # type: ignore[attr-defined]

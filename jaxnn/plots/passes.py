@@ -41,14 +41,21 @@ def frames_of_graph(columns: int) -> list[Frame]:
         where = f"at the outputs of layer {c}" if c else "at the inputs"
         frames.append(Frame(f"Backward: ∂J/∂ {where}", all_columns, reached, passed, True))
         if c:
-            frames.append(Frame(f"Backward: ∂J/∂ the weights of layer {c}", all_columns, reached, reached, True))
+            frames.append(
+                Frame(
+                    f"Backward: ∂J/∂ the weights of layer {c}", all_columns, reached, reached, True
+                )
+            )
     return frames
 
 
 def frames_of_blocks(paths: list[str]) -> list[Frame]:
     """Give the steps of both passes through layers drawn as blocks, each known by its number."""
     none, all_blocks = frozenset[int](), frozenset(range(len(paths)))
-    frames = [Frame(f"Forward: {path}", frozenset(range(i + 1)), none, none, False) for i, path in enumerate(paths)]
+    frames = [
+        Frame(f"Forward: {path}", frozenset(range(i + 1)), none, none, False)
+        for i, path in enumerate(paths)
+    ]
     frames.append(Frame("The loss", all_blocks, none, none, True))
     for i in reversed(range(len(paths))):
         reached = frozenset(range(i, len(paths)))
@@ -71,14 +78,22 @@ def draw_legend(ax: Axes, names: list[str]) -> None:
         for i, name in enumerate(names)
     ]
     keys = [Line2D([], [], marker="s", ls="", color=color, label=name) for name, color in entries]
-    legend = ax.legend(handles=keys, loc="lower center", ncols=len(keys), frameon=False, handletextpad=0.2)
+    legend = ax.legend(
+        handles=keys, loc="lower center", ncols=len(keys), frameon=False, handletextpad=0.2
+    )
     for text, (_, color) in zip(legend.get_texts(), entries, strict=True):
         text.set_color(color)
 
 
 def weight_names(layers: int) -> list[str]:
     """Name the matrices: W and V for two layers, as the lecture does, W₁ … W_L otherwise."""
-    return ["W", "V"] if layers == 2 else ["W"] if layers == 1 else [f"W_{{{i + 1}}}" for i in range(layers)]
+    return (
+        ["W", "V"]
+        if layers == 2
+        else ["W"]
+        if layers == 1
+        else [f"W_{{{i + 1}}}" for i in range(layers)]
+    )
 
 
 def label_of(trace: Trace) -> str:

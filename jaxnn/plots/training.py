@@ -36,8 +36,12 @@ class HistoryDisplay(Display):
         first, *others = self._panels(given, count)
         names = {"loss": "training", f"{PREFIX}loss": "validation"}
         for name, color in zip(losses, CLASSES, strict=False):
-            first.plot(self.history["step"], self.history[name], color=color, lw=1.8, label=names[name])
-        first.set(xlabel="step", ylabel="loss", yscale="log" if self._spans_decades(losses) else "linear")
+            first.plot(
+                self.history["step"], self.history[name], color=color, lw=1.8, label=names[name]
+            )
+        first.set(
+            xlabel="step", ylabel="loss", yscale="log" if self._spans_decades(losses) else "linear"
+        )
         for ax in others:
             for name, color in zip(metrics, CLASSES[2:] + CLASSES[:2], strict=False):
                 label = name.removeprefix(PREFIX).replace("_", " ")
@@ -52,7 +56,9 @@ class HistoryDisplay(Display):
         if given is None:
             import matplotlib.pyplot as plt
 
-            _, made = plt.subplots(1, count, figsize=(4.6 * count, 3.4), layout="constrained", squeeze=False)
+            _, made = plt.subplots(
+                1, count, figsize=(4.6 * count, 3.4), layout="constrained", squeeze=False
+            )
             given = made[0]
         self.ax_, self.figure_ = given[0], given[0].figure
         return list(given[:count])
@@ -69,7 +75,9 @@ class PopulationDisplay(Display):
         self.step, self.values, self.name, self.best = step, values, name, best
 
     @classmethod
-    def from_population(cls, population: Any, name: str = "loss", *, mode: str = "min", ax: Axes | None = None) -> Self:
+    def from_population(
+        cls, population: Any, name: str = "loss", *, mode: str = "min", ax: Axes | None = None
+    ) -> Self:
         """Draw the spread of an entry of the history over the members that did not fail.
 
         Args:
@@ -81,7 +89,12 @@ class PopulationDisplay(Display):
         Raises:
             InputError: for an unknown entry or mode, or if every member failed.
         """
-        check_choice("PopulationDisplay", "name", name, tuple(sorted(set(population.history) - {"step", "step_loss"})))
+        check_choice(
+            "PopulationDisplay",
+            "name",
+            name,
+            tuple(sorted(set(population.history) - {"step", "step_loss"})),
+        )
         best = population.best(name, mode)
         display = cls(population.history["step"], population.history[name], name, best)
         return display.plot(kept=population.failed == 0, ax=ax)
@@ -93,13 +106,24 @@ class PopulationDisplay(Display):
         values = self.values[:, kept]
         low, middle, high = np.quantile(values, [0.25, 0.5, 0.75], axis=1)
         ax.plot(self.step, values, color="0.75", lw=0.4, alpha=0.6, zorder=1)
-        ax.fill_between(self.step, low, high, color=CLASSES[0], alpha=0.25, lw=0, label="middle half", zorder=2)
+        ax.fill_between(
+            self.step, low, high, color=CLASSES[0], alpha=0.25, lw=0, label="middle half", zorder=2
+        )
         ax.plot(self.step, middle, color=CLASSES[0], lw=2, label="median", zorder=3)
         if self.best is not None:
             label = f"best, member {self.best}"
-            ax.plot(self.step, self.values[:, self.best], color=CLASSES[1], lw=1.8, label=label, zorder=4)
+            ax.plot(
+                self.step,
+                self.values[:, self.best],
+                color=CLASSES[1],
+                lw=1.8,
+                label=label,
+                zorder=4,
+            )
         failed = f", {np.sum(~kept)} failed" if not kept.all() else ""
-        ax.set(xlabel="step", ylabel=self.name.replace("_", " "), title=f"{len(kept)} members{failed}")
+        ax.set(
+            xlabel="step", ylabel=self.name.replace("_", " "), title=f"{len(kept)} members{failed}"
+        )
         ax.grid(color="0.92")
         ax.legend(frameon=False)
         return self
@@ -110,6 +134,8 @@ def history(fit: Any, *, axes: Any = None) -> HistoryDisplay:
     return HistoryDisplay.from_fit(fit, axes=axes)
 
 
-def population(population: Any, name: str = "loss", *, mode: str = "min", ax: Axes | None = None) -> PopulationDisplay:
+def population(
+    population: Any, name: str = "loss", *, mode: str = "min", ax: Axes | None = None
+) -> PopulationDisplay:
     """Draw the spread of the members' curves; see :meth:`PopulationDisplay.from_population`."""
     return PopulationDisplay.from_population(population, name, mode=mode, ax=ax)

@@ -10,7 +10,14 @@ from jaxnn.layers import Dense
 from jaxnn.mlp_columns import Column, columns_or_reason
 from jaxnn.plots.blocks import draw_blocks
 from jaxnn.plots.diagram import draw_neuron, node_name, positions, set_view
-from jaxnn.plots.display import DERIVATIVE, VALUE, WEIGHT, WEIGHT_DERIVATIVES, Display, format_number
+from jaxnn.plots.display import (
+    DERIVATIVE,
+    VALUE,
+    WEIGHT,
+    WEIGHT_DERIVATIVES,
+    Display,
+    format_number,
+)
 from jaxnn.plots.matrices import draw_matrices, size_of_matrices
 from jaxnn.plots.passes import (
     Frame,
@@ -26,7 +33,9 @@ from jaxnn.tracing import Trace
 STEP = 5.0  # between columns
 SPACING = 2.6  # between neurons
 RADIUS = 0.52
-LABELLED = 3  # neurons a layer whose weights stand on their edges; with more, they stand in matrices below
+LABELLED = (
+    3  # neurons a layer whose weights stand on their edges; with more, they stand in matrices below
+)
 
 
 class BackpropDisplay(Display):
@@ -55,7 +64,9 @@ class BackpropDisplay(Display):
         columns, reason = columns_or_reason(trace)
         display = cls(trace, columns, reason)
         if frame is not None and not 0 <= frame < len(display.frames):
-            raise InputError(f"BackpropDisplay: expected a frame below {len(display.frames)}, got {frame}.")
+            raise InputError(
+                f"BackpropDisplay: expected a frame below {len(display.frames)}, got {frame}."
+            )
         return display.plot(frame=frame, ax=ax)
 
     @classmethod
@@ -96,29 +107,59 @@ class BackpropDisplay(Display):
         names = weight_names(len(columns) - 1)
         for c in range(1, len(columns)):
             stage = stages[columns[c].dense or 0]
-            self._draw_weights(ax, c, stage.params.w, stage.dparams.w if c in shown.dweights else None, spacing)
+            self._draw_weights(
+                ax, c, stage.params.w, stage.dparams.w if c in shown.dweights else None, spacing
+            )
         for c, column in enumerate(columns):
             values, slopes = column_numbers(self.trace, column)
             for k, y in enumerate(positions(column.size, spacing)):
                 x = c * STEP
                 draw_neuron(ax, (x, y), RADIUS, node_name(columns, c, k), fontsize=12)
                 if c in shown.values:
-                    ax.text(x, y + RADIUS + 0.1, format_number(values[k]), ha="center", va="bottom", color=VALUE)
+                    ax.text(
+                        x,
+                        y + RADIUS + 0.1,
+                        format_number(values[k]),
+                        ha="center",
+                        va="bottom",
+                        color=VALUE,
+                    )
                 if c in shown.slopes:
-                    ax.text(x, y - RADIUS - 0.1, format_number(slopes[k]), ha="center", va="top", color=DERIVATIVE)
+                    ax.text(
+                        x,
+                        y - RADIUS - 0.1,
+                        format_number(slopes[k]),
+                        ha="center",
+                        va="top",
+                        color=DERIVATIVE,
+                    )
                 dense = None if column.dense is None else stages[column.dense]
                 if dense is not None and dense.params.b is not None:
                     small: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 8.5}
-                    ax.text(x, y + RADIUS + 0.95, f"b {format_number(dense.params.b[k])}", color=WEIGHT, **small)
+                    ax.text(
+                        x,
+                        y + RADIUS + 0.95,
+                        f"b {format_number(dense.params.b[k])}",
+                        color=WEIGHT,
+                        **small,
+                    )
                     if c in shown.dweights:
                         color = WEIGHT_DERIVATIVES[(c - 1) % len(WEIGHT_DERIVATIVES)]
-                        ax.text(x, y + RADIUS + 0.56, format_number(dense.dparams.b[k]), color=color, **small)
+                        ax.text(
+                            x,
+                            y + RADIUS + 0.56,
+                            format_number(dense.dparams.b[k]),
+                            color=color,
+                            **small,
+                        )
         self._draw_loss(ax, len(columns) - 1, shown.loss)
         draw_legend(ax, names)
         set_view(ax, (-1.3, len(columns) * STEP - 1.2), (-height / 2 - 1.4, height / 2 + 0.5))
         return ax
 
-    def _draw_weights(self, ax: Axes, c: int, w: np.ndarray, dw: np.ndarray | None, spacing: float) -> None:
+    def _draw_weights(
+        self, ax: Axes, c: int, w: np.ndarray, dw: np.ndarray | None, spacing: float
+    ) -> None:
         color = WEIGHT_DERIVATIVES[(c - 1) % len(WEIGHT_DERIVATIVES)]
         sources, targets = positions(w.shape[0], spacing), positions(w.shape[1], spacing)
         x0, x1 = (c - 1) * STEP, c * STEP
@@ -128,18 +169,36 @@ class BackpropDisplay(Display):
             for j, y1 in enumerate(targets):
                 ax.plot([x0, x1], [y0, y1], color="0.75", lw=1, zorder=1)
                 x, y = x0 + along * (x1 - x0), y0 + along * (y1 - y0)
-                labels = [(w[i, j], WEIGHT, "bottom")] + ([] if dw is None else [(dw[i, j], color, "top")])
+                labels = [(w[i, j], WEIGHT, "bottom")] + (
+                    [] if dw is None else [(dw[i, j], color, "top")]
+                )
                 for value, ink, align in labels:
                     box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
                     ax.text(
-                        x, y, format_number(value), color=ink, ha="center", va=align, fontsize=8.5, zorder=2, bbox=box
+                        x,
+                        y,
+                        format_number(value),
+                        color=ink,
+                        ha="center",
+                        va=align,
+                        fontsize=8.5,
+                        zorder=2,
+                        bbox=box,
                     )
 
     def _draw_loss(self, ax: Axes, c: int, known: bool) -> None:
         x = c * STEP
-        ax.annotate("", (x + 2.0, 0), (x + RADIUS, 0), arrowprops={"arrowstyle": "->", "color": "0.5"})
+        ax.annotate(
+            "", (x + 2.0, 0), (x + RADIUS, 0), arrowprops={"arrowstyle": "->", "color": "0.5"}
+        )
         if known:
-            ax.text(x + 2.1, 0.08, f"$J$ = {format_number(float(self.trace.value))}", ha="left", va="bottom")
+            ax.text(
+                x + 2.1,
+                0.08,
+                f"$J$ = {format_number(float(self.trace.value))}",
+                ha="left",
+                va="bottom",
+            )
         ax.text(x + 2.1, -0.08, label_of(self.trace), ha="left", va="top", color="0.35")
 
 

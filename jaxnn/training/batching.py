@@ -37,7 +37,9 @@ def is_stream(data: Any) -> bool:
 def check_stream(who: str, data: Any) -> None:
     """Check that data can be iterated over."""
     if not isinstance(data, Iterable):
-        raise InputError(f"{who}: expected data (x, target) or an iterable of such batches, got {_kind(data)}.")
+        raise InputError(
+            f"{who}: expected data (x, target) or an iterable of such batches, got {_kind(data)}."
+        )
 
 
 def as_batch(who: str, data: Any) -> Batch:
@@ -48,7 +50,9 @@ def as_batch(who: str, data: Any) -> Batch:
     """
     if isinstance(data, dict):
         if not {"x", "target"} <= set(data) <= {"x", "target", "weights"}:
-            raise InputError(f"{who}: expected a dict of x, target and perhaps weights, got {sorted(data)}.")
+            raise InputError(
+                f"{who}: expected a dict of x, target and perhaps weights, got {sorted(data)}."
+            )
         data = tuple(data[name] for name in Batch._fields if name in data)
     if not isinstance(data, tuple) or len(data) not in (2, 3):
         got = f"{len(data)} entries" if isinstance(data, tuple) else _kind(data)
@@ -58,11 +62,15 @@ def as_batch(who: str, data: Any) -> Batch:
     for name, tree in zip(Batch._fields, batch, strict=True):
         for leaf in jax.tree.leaves(tree):
             if not hasattr(leaf, "shape") or not leaf.shape:
-                raise InputError(f"{who}: expected {name} to be arrays with a first axis of rows, got {_kind(leaf)}.")
+                raise InputError(
+                    f"{who}: expected {name} to be arrays with a first axis of rows, got {_kind(leaf)}."
+                )
             check_not_empty(who, name, leaf)
             rows = rows or len(leaf)
             if len(leaf) != rows:
-                raise InputError(f"{who}: expected {name} with as many rows as x ({rows}), got {len(leaf)}.")
+                raise InputError(
+                    f"{who}: expected {name} with as many rows as x ({rows}), got {len(leaf)}."
+                )
         check_finite(who, name, tree)
     if not jax.tree.leaves(batch.x) or not jax.tree.leaves(batch.target):
         raise InputError(f"{who}: expected x and target with at least one array each, got none.")
@@ -120,11 +128,19 @@ class Stack(NamedTuple):
 
 
 def stacks(
-    stream: Iterable[Any], *, passes: int | None, steps: int | None, every: int | None, skip: int, check: Any
+    who: str,
+    stream: Iterable[Any],
+    *,
+    passes: int | None,
+    steps: int | None,
+    every: int | None,
+    skip: int,
+    check: Any,
 ) -> Iterator[Stack]:
     """Stack the batches of a stream, so that no stack reaches over the end of a pass or a multiple of ``every``.
 
     Args:
+        who: the function that the user called, for errors.
         stream: (x, target) or (x, target, weights) each.
         passes: how often to go through it, or None to go on until ``steps``.
         steps: the number of batches, or None for all of ``passes``.
@@ -148,7 +164,7 @@ def stacks(
             step += 1
             if step <= skip:
                 continue
-            batch = jax.tree.map(np.asarray, as_batch("fit", batch))
+            batch = jax.tree.map(np.asarray, as_batch(who, batch))
             check(batch)
             if held and _shapes(batch) != _shapes(held[0]):
                 yield _stack(held, ends_pass=False)
@@ -161,7 +177,9 @@ def stacks(
             yield _stack(held, ends_pass=following is None)
         if step == before:
             wanted = f"{steps} steps" if steps else f"{passes} epochs"
-            raise InputError(f"fit: expected batches for {wanted}, got an iterator that was exhausted after {step}.")
+            raise InputError(
+                f"{who}: expected batches for {wanted}, got an iterator that was exhausted after {step}."
+            )
 
 
 def _shapes(batch: Batch) -> Any:
@@ -176,7 +194,11 @@ def _capacity(batch: Batch) -> int:
 def _stack(held: list[Batch], ends_pass: bool) -> Stack:
     """Stack to full capacity always, so that there is one compiled program, whatever the count."""
     fill = held[:1] * (_capacity(held[0]) - len(held))
-    return Stack(on_device(jax.tree.map(lambda *leaves: np.stack(leaves), *held, *fill)), len(held), ends_pass)
+    return Stack(
+        on_device(jax.tree.map(lambda *leaves: np.stack(leaves), *held, *fill)),
+        len(held),
+        ends_pass,
+    )
 
 
 def ahead(items: Iterator[Any], count: int = 2) -> Generator[Any]:

@@ -54,7 +54,9 @@ class Checkpoints:
         """List the steps that there are checkpoints of, in order."""
         return tuple(sorted(self._manager.all_steps()))
 
-    def save(self, step: int, tree: PyTree, about: Mapping[str, Any], score: float | None = None) -> None:
+    def save(
+        self, step: int, tree: PyTree, about: Mapping[str, Any], score: float | None = None
+    ) -> None:
         """Write a checkpoint; it counts once it is complete. Returns as soon as the arrays are copied.
 
         Args:
@@ -111,7 +113,9 @@ class Checkpoints:
     def best(self) -> int | None:
         """Give the step of the checkpoint with the lowest score, or None where none has one."""
         args = self._orbax.args.Composite(about=self._orbax.args.JsonRestore())
-        scores = {step: self._manager.restore(step, args=args).about["score"] for step in self.steps()}
+        scores = {
+            step: self._manager.restore(step, args=args).about["score"] for step in self.steps()
+        }
         scored = {step: score for step, score in scores.items() if score is not None}
         return min(scored, key=lambda step: scored[step]) if scored else None
 
@@ -122,13 +126,19 @@ class Checkpoints:
             Exception: of whatever kind, if it is damaged.
         """
         args = self._orbax.args
-        read = self._manager.restore(step, args=args.Composite(arrays=args.StandardRestore(), about=args.JsonRestore()))
+        read = self._manager.restore(
+            step, args=args.Composite(arrays=args.StandardRestore(), about=args.JsonRestore())
+        )
         arrays, document = {}, dict(read.about)
         if document.pop("sha256") != _text_digest(document):
             raise ValueError("its description is not what was written")
         for path, entry in document["arrays"].items():
             stored = read.arrays.get(path)
-            array = np.zeros(entry["shape"], jnp.dtype(entry["dtype"])) if stored is None else np.asarray(stored)
+            array = (
+                np.zeros(entry["shape"], jnp.dtype(entry["dtype"]))
+                if stored is None
+                else np.asarray(stored)
+            )
             if _digest(array) != entry["sha256"]:
                 raise ValueError(f"the bytes of {path} are not those that were written")
             arrays[path] = array
@@ -137,21 +147,15 @@ class Checkpoints:
     def _open(self) -> Any:
         policies = self._orbax.checkpoint_managers
         best = policies.BestN(
-            get_metric_fn=lambda metrics: metrics["score"], reverse=True, n=1, keep_checkpoints_without_metrics=False
+            get_metric_fn=lambda metrics: metrics["score"],
+            reverse=True,
+            n=1,
+            keep_checkpoints_without_metrics=False,
         )
         options = self._orbax.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(self.keep), best])
         )
         return self._orbax.CheckpointManager(self.directory, options=options)
-
-
-def as_checkpoints(who: str, given: Any) -> Checkpoints | None:
-    """Give the checkpoints that a caller named: as they are, or by their folder."""
-    if given is None or isinstance(given, Checkpoints):
-        return given
-    if not isinstance(given, str | os.PathLike):
-        raise InputError(f"{who}: expected checkpoint to be a folder or Checkpoints, got {type(given).__name__}.")
-    return Checkpoints(given)
 
 
 class Checkpoint(NamedTuple):
@@ -182,23 +186,42 @@ class Checkpoint(NamedTuple):
             stored = self.arrays.get(path)
             got = "nothing" if stored is None else f"{stored.dtype}{list(stored.shape)}"
             if got != (expected := f"{leaf.dtype}{list(leaf.shape)}"):
-                raise InputError(f"checkpoint {self.step}: expected {path} to be {expected}, got {got}.")
-        extra = [path for path in self.arrays if path.startswith(f"['{name}']") and path not in wanted]
+                raise InputError(
+                    f"checkpoint {self.step}: expected {path} to be {expected}, got {got}."
+                )
+        extra = [
+            path for path in self.arrays if path.startswith(f"['{name}']") and path not in wanted
+        ]
         if extra:
-            raise InputError(f"checkpoint {self.step}: expected nothing at {extra[0]}, got an array.")
+            raise InputError(
+                f"checkpoint {self.step}: expected nothing at {extra[0]}, got an array."
+            )
         leaves, structure = jax.tree.flatten(like)
-        restored = [_like(self.arrays[path], leaf) for path, leaf in zip(wanted, leaves, strict=True)]
+        restored = [
+            _like(self.arrays[path], leaf) for path, leaf in zip(wanted, leaves, strict=True)
+        ]
         return jax.tree.unflatten(structure, restored)
+
+    def has(self, name: str) -> bool:
+        """Whether anything was saved below ``name``."""
+        return any(path.startswith(f"['{name}']") for path in self.arrays)
 
     def group(self, name: str) -> dict[str, np.ndarray]:
         """Give the arrays of a plain dict that was saved below ``name``."""
         start = f"['{name}']['"
-        return {path[len(start) : -2]: array for path, array in self.arrays.items() if path.startswith(start)}
+        return {
+            path[len(start) : -2]: array
+            for path, array in self.arrays.items()
+            if path.startswith(start)
+        }
 
 
 def _flat(tree: PyTree) -> dict[str, Any]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): jax.random.key_data(x) if _is_key(x) else x for path, x in leaves}
+    return {
+        jax.tree_util.keystr(path): jax.random.key_data(x) if _is_key(x) else x
+        for path, x in leaves
+    }
 
 
 def _is_key(leaf: Any) -> bool:
@@ -222,9 +245,14 @@ def _digest(array: np.ndarray) -> str:
 def _first_difference(found: Any, wanted: Any, path: str = "") -> str:
     """Name the first place where two JSON documents differ; "" if there is none."""
     if isinstance(found, dict) and isinstance(wanted, dict):
-        pairs = [(f"{path}.{key}".lstrip("."), found.get(key), wanted.get(key)) for key in {**wanted, **found}]
+        pairs = [
+            (f"{path}.{key}".lstrip("."), found.get(key), wanted.get(key))
+            for key in {**wanted, **found}
+        ]
     elif isinstance(found, list) and isinstance(wanted, list | tuple):
-        pairs = [(f"{path}[{i}]", a, b) for i, (a, b) in enumerate(itertools.zip_longest(found, wanted))]
+        pairs = [
+            (f"{path}[{i}]", a, b) for i, (a, b) in enumerate(itertools.zip_longest(found, wanted))
+        ]
     else:
         return "" if found == wanted else f"expected {path} to be {wanted!r}, got {found!r}."
     return next((text for name, a, b in pairs if (text := _first_difference(a, b, name))), "")
@@ -234,5 +262,7 @@ def _orbax() -> Any:
     try:
         import orbax.checkpoint as ocp
     except ImportError as error:
-        raise InputError("Checkpoints: expected Orbax; install the extra: pip install '.[checkpoint]'.") from error
+        raise InputError(
+            "Checkpoints: expected Orbax; install the extra: pip install '.[checkpoint]'."
+        ) from error
     return ocp

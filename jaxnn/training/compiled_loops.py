@@ -1,71 +1,33 @@
-"""The compiled loops of training: many steps in one call, over rows in memory, a stack of batches, or many networks.
+"""The compiled loops of training: many steps in one call, over rows, a stack of batches, or many networks.
 
 B rows a batch, n rows in all, E epochs in one call, M networks.
+
+Each loop takes the step, the state to start from, and a span: the first step to make and the one after
+the last, as an array, so that one program makes any number of steps.
 """
 
-import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-import optax
+import numpy as np
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Int, PyTree
 
-from jaxnn.backprop import Method
-from jaxnn.checks import InputError
 from jaxnn.training.batching import Batch
-from jaxnn.training.constant_hoisting import Program
-from jaxnn.training.optimizers import take_apart_update
 from jaxnn.training.train_step import TrainState, TrainStep
-from jaxnn.types import Layer, Loss, split_running
+from jaxnn.types import split_running
 
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """All that a compiled loop depends on apart from arrays: equal plans share one program.
-
-    Attributes:
-        net: the network.
-        loss: its objective.
-        update: the optimizer, its numbers taken out.
-        method: the route of the gradient.
-        precision: that of the passes.
-    """
-
-    net: Layer
-    loss: Loss
-    update: Program
-    method: Method
-    precision: str | None
-
-    def step(self, numbers: Any) -> TrainStep:
-        """Give the step, with the optimizer's numbers put back in."""
-
-        def update(gradient: Any, opt_state: Any, params: Any, *, value: Any, **_: Any) -> Any:
-            return self.update(numbers, gradient, opt_state, params, value)
-
-        optimizer = optax.GradientTransformationExtraArgs(lambda _: None, update)
-        return TrainStep(self.net, self.loss, optimizer, self.method, self.precision)
-
-
-def make_plan(step: TrainStep, state: TrainState) -> tuple[Plan, Any]:
-    """Take a step's optimizer apart: into the plan of its program, and the numbers to run it with."""
-    trained, opt_state = split_running(state.params)[0], state.opt_state
-    try:
-        program, numbers = take_apart_update(step.optimizer, opt_state, trained)
-    except TypeError as error:
-        raise InputError(f"fit: expected an optimizer that updates from gradient and value, got: {error}") from error
-    return Plan(step.net, step.loss, program, step.method, step.precision), numbers
+Span = Int[np.ndarray, "2"]
 
 
 class Chunk(NamedTuple):
-    """What a compiled loop gives back.
+    """What a compiled loop returns.
 
     Attributes:
-        state: after its steps.
-        losses: one a step, in an array that may be longer than the steps made.
+        state: the state after its steps.
+        losses: one entry a step, in an array that may be longer than the steps made.
         finite: whether all trained parameters are finite.
     """
 
@@ -74,107 +36,143 @@ class Chunk(NamedTuple):
     finite: Array
 
 
+class CompiledLoop(NamedTuple):
+    """One loop, compiled in two ways.
+
+    Attributes:
+        keeping: leaves the state that it is given as it is.
+        in_place: reuses the memory of that state, which is then gone.
+    """
+
+    keeping: "Program"
+    in_place: "Program"
+
+
+class Program(Protocol):
+    """A compiled loop as a function."""
+
+    def __call__(self, step: TrainStep, state: TrainState, span: Span, **data: Any) -> Chunk:
+        """Make the steps of the span."""
+
+
 class _Carry(NamedTuple):
     state: TrainState
     losses: Array
 
 
-def run_rows(
-    plan: Plan, numbers: Any, batch_size: int, state: TrainState, data: Batch, orders: Array, span: Any
+def over_rows(
+    step: TrainStep, state: TrainState, span: Array, *, data: Batch, orders: Array, batch_size: int
 ) -> Chunk:
     """Train through shuffled rows: full batches, then what remains of an epoch as a smaller one.
 
     Args:
-        plan: what to compile.
-        numbers: those of the optimizer.
-        batch_size: B.
-        state: to start from.
+        step: one step of training.
+        state: the state to start from.
+        span: which steps to make, counted from the first of the epochs.
         data: n rows.
         orders: the order of the rows in each epoch, (E, n).
-        span: the first step and the one after the last, counted from the first epoch; as arrays, so that
-            one program trains any number of steps.
+        batch_size: B.
     """
     epochs, n = orders.shape
     full, rest = divmod(n, batch_size)
     length = full + bool(rest)
     flat = orders.reshape(-1)
-    step = plan.step(numbers)
     carry = _Carry(state, _no_losses(state, epochs * length))
 
-    def train_on(size: int, start: Array, i: Array, carry: _Carry) -> _Carry:
-        rows = lax.dynamic_slice_in_dim(flat, start, size)
-        return _advance(step, carry, i, jax.tree.map(lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), data))
+    def train_on(i: Array, carry: _Carry, *, size: int, first_step: Any, first_row: Any) -> _Carry:
+        rows = lax.dynamic_slice_in_dim(flat, first_row + (i - first_step) * size, size)
+        batch = jax.tree.map(lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), data)
+        state, metrics = step(carry.state, batch)
+        return _Carry(state, _noted(carry.losses, i, metrics["loss"]))
 
     if not rest:
-        loop = lax.fori_loop(span[0], span[1], lambda i, carry: train_on(batch_size, i * batch_size, i, carry), carry)
-        return _chunk(loop)
+        every_step = functools.partial(train_on, size=batch_size, first_step=0, first_row=0)
+        return _chunk(lax.fori_loop(span[0], span[1], every_step, carry))
 
     def epoch(e: Array, carry: _Carry) -> _Carry:
-        first, start = e * length, e * n
-        begin, end, last = jnp.maximum(span[0], first), jnp.minimum(span[1], first + full), first + full
-
-        def in_full(i: Array, carry: _Carry) -> _Carry:
-            return train_on(batch_size, start + (i - first) * batch_size, i, carry)
-
+        first_step, first_row, last = e * length, e * n, e * length + full
+        begin, end = jnp.maximum(span[0], first_step), jnp.minimum(span[1], last)
+        in_full = functools.partial(
+            train_on, size=batch_size, first_step=first_step, first_row=first_row
+        )
         carry = lax.fori_loop(begin, end, in_full, carry)
-        remains = functools.partial(train_on, rest, start + full * batch_size, last)
+        remains = functools.partial(
+            train_on, last, size=rest, first_step=last, first_row=first_row + full * batch_size
+        )
         return lax.cond((span[0] <= last) & (last < span[1]), remains, lambda carry: carry, carry)
 
     return _chunk(lax.fori_loop(span[0] // length, (span[1] - 1) // length + 1, epoch, carry))
 
 
-def run_stack(plan: Plan, numbers: Any, state: TrainState, batches: Batch, span: Any) -> Chunk:
-    """Train through batches stacked along a new first axis; the arguments are those of :func:`run_rows`."""
-    step = plan.step(numbers)
+def over_stack(step: TrainStep, state: TrainState, span: Array, *, batches: Batch) -> Chunk:
+    """Train through batches that are stacked along a new first axis."""
 
     def train_on(i: Array, carry: _Carry) -> _Carry:
-        batch = jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, i, keepdims=False), batches)
-        return _advance(step, carry, i, batch)
+        batch = jax.tree.map(
+            lambda leaf: lax.dynamic_index_in_dim(leaf, i, keepdims=False), batches
+        )
+        state, metrics = step(carry.state, batch)
+        return _Carry(state, _noted(carry.losses, i, metrics["loss"]))
 
     count = len(jax.tree.leaves(batches)[0])
-    return _chunk(lax.fori_loop(span[0], span[1], train_on, _Carry(state, _no_losses(state, count))))
+    carry = _Carry(state, _no_losses(state, count))
+    return _chunk(lax.fori_loop(span[0], span[1], train_on, carry))
 
 
-def _advance(step: TrainStep, carry: _Carry, i: Array, batch: Batch) -> _Carry:
-    state, metrics = step(carry.state, batch)
-    loss = metrics["loss"].astype(carry.losses.dtype)
-    return _Carry(state, carry.losses.at[i].set(loss, mode="promise_in_bounds"))
+def over_members(
+    step: TrainStep,
+    state: TrainState,
+    span: Array,
+    *,
+    data: Batch,
+    weights: Array | None,
+    orders: Array,
+    batch_size: int,
+    group: int,
+) -> Chunk:
+    """Train M networks on the same rows, ``group`` of them side by side, and group after group.
+
+    Args:
+        step: one step of training, the same for all.
+        state: the states of all, stacked along a new first axis.
+        span: which steps to make.
+        data: n rows, shared.
+        weights: how much each row counts for each member, (M, n), or None.
+        orders: the order of the rows in each epoch for each member, (M, E, n).
+        batch_size: B.
+        group: 1 for one member after another, M for all at once.
+    """
+
+    def member(one: tuple[TrainState, Array | None, Array]) -> Chunk:
+        state, weights, orders = one
+        mine = data if weights is None else data._replace(weights=weights)
+        return over_rows(step, state, span, data=mine, orders=orders, batch_size=batch_size)
+
+    each: PyTree = (state, weights, orders)
+    return lax.map(member, each) if group == 1 else lax.map(member, each, batch_size=group)
+
+
+def _noted(losses: Array, i: Array, loss: Array) -> Array:
+    return losses.at[i].set(loss.astype(losses.dtype), mode="promise_in_bounds")
 
 
 def _no_losses(state: TrainState, count: int) -> Array:
-    return jnp.zeros(count, jnp.result_type(jnp.float32, *jax.tree.leaves(split_running(state.params)[0])))
+    trained = jax.tree.leaves(split_running(state.params)[0])
+    return jnp.zeros(count, jnp.result_type(jnp.float32, *trained))
 
 
 def _chunk(carry: _Carry) -> Chunk:
     leaves = jax.tree.leaves(split_running(carry.state.params)[0])
-    finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all() if leaves else jnp.array(True)
-    return Chunk(carry.state, carry.losses, finite)
+    finite = [jnp.isfinite(leaf).all() for leaf in leaves]
+    return Chunk(*carry, jnp.stack(finite).all() if finite else jnp.array(True))
 
 
-def run_members(plan: Plan, numbers: Any, batch_size: int, group: int, data: Batch, each: Any, span: Any) -> Chunk:
-    """Train M networks on the same rows, ``group`` of them side by side, and group after group.
-
-    Args:
-        plan: what to compile.
-        numbers: those of the optimizer.
-        batch_size: B.
-        group: 1 for one member after another, M for all at once.
-        data: n rows, shared.
-        each: the states, the weights of the rows (M, n) or None, and their orders (M, E, n).
-        span: the first step and the one after the last.
-    """
-
-    def member(one: Any) -> Chunk:
-        state, weights, orders = one
-        mine = data if weights is None else data._replace(weights=weights)
-        return run_rows(plan, numbers, batch_size, state, mine, orders, span)
-
-    return lax.map(member, each) if group == 1 else lax.map(member, each, batch_size=group)
+def _compiled(loop: Any, *static: str) -> CompiledLoop:
+    compiled = functools.partial(jax.jit, loop, static_argnames=static)
+    return CompiledLoop(keeping=compiled(), in_place=compiled(donate_argnames="state"))
 
 
-# compiled once for a plan and the shapes of its arrays
-train_rows = jax.jit(run_rows, static_argnums=(0, 2))
-train_stack = jax.jit(run_stack, static_argnums=0)
-train_members = jax.jit(run_members, static_argnums=(0, 2, 3))
-train_rows_in_place = jax.jit(run_rows, static_argnums=(0, 2), donate_argnums=3)
-train_stack_in_place = jax.jit(run_stack, static_argnums=0, donate_argnums=2)
+# compiled once for a step and the shapes of its arrays
+ROWS = _compiled(over_rows, "batch_size")
+STACK = _compiled(over_stack)
+MEMBERS = _compiled(over_members, "batch_size", "group")

@@ -1,9 +1,9 @@
-"""A function traced once, its numbers taken out: the same program for another learning rate.
+"""A function traced once, its constants taken out: the same program for another learning rate.
 
 ``optax.adam(1e-3)`` is a pair of new functions every time it is called, and the learning rate is
 baked into them. A compiled program that holds them would be compiled again for each. So
-:func:`take_apart` traces such a function and returns two things: a :class:`Program`, equal to any
-other with the same operations in the same order, and the numbers that stood in it.
+:func:`hoist_constants` traces such a function and returns two things: a :class:`Program`, equal to any
+other with the same operations in the same order, and the constants that stood in it.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from jaxtyping import Array, PyTree
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """What a function does, apart from its numbers; equal by ``text``.
+    """What a function does, apart from its constants; equal by ``text``.
 
     Attributes:
         text: each operation, in order, with every floating constant written as "#".
@@ -33,32 +33,36 @@ class Program:
     output: Any
     traced: Any = dataclasses.field(compare=False, repr=False)
 
-    def __call__(self, numbers: tuple[Array, ...], *args: PyTree) -> PyTree:
-        """Run the operations on ``args``, with these numbers in them."""
+    def __call__(self, constants: tuple[Array, ...], *args: PyTree) -> PyTree:
+        """Run the operations on ``args``, with these constants in them."""
         leaves, structure = jax.tree.flatten(args)
         assert structure == self.inputs, (structure, self.inputs)
-        constants = len(self.traced.consts)
-        outputs = _evaluate(self.traced.jaxpr, numbers[:constants], leaves, iter(numbers[constants:]))
+        held = len(self.traced.consts)
+        outputs = _evaluate(self.traced.jaxpr, constants[:held], leaves, iter(constants[held:]))
         return jax.tree.unflatten(self.output, outputs)
 
 
-def take_apart(function: Callable[..., PyTree], *args: PyTree) -> tuple[Program, tuple[Any, ...]]:
-    """Trace ``function`` for arguments like ``args`` into its program and the numbers that stand in it.
+def hoist_constants(
+    function: Callable[..., PyTree], *args: PyTree
+) -> tuple[Program, tuple[Any, ...]]:
+    """Trace ``function`` for arguments like ``args`` into its program and the constants that stand in it.
 
     Returns:
-        program: for which ``program(numbers, *args)`` is ``function(*args)``.
-        numbers: the arrays that the function held, and the floating constants of its arithmetic.
+        program: for which ``program(constants, *args)`` is ``function(*args)``.
+        constants: the arrays that the function held, and the floating constants of its arithmetic.
     """
     traced, output = jax.make_jaxpr(function, return_shape=True)(*args)
     lines: list[str] = []
-    numbers: list[Any] = []
-    _describe(traced.jaxpr, lines, numbers)
-    program = Program("\n".join(lines), jax.tree.structure(args), jax.tree.structure(output), traced)
-    return program, (*traced.consts, *numbers)
+    constants: list[Any] = []
+    _describe(traced.jaxpr, lines, constants)
+    program = Program(
+        "\n".join(lines), jax.tree.structure(args), jax.tree.structure(output), traced
+    )
+    return program, (*traced.consts, *constants)
 
 
-def _describe(jaxpr: Jaxpr, lines: list[str], numbers: list[Any]) -> None:
-    """Write out the operations, and collect their numbers in the order in which they are read again."""
+def _describe(jaxpr: Jaxpr, lines: list[str], constants: list[Any]) -> None:
+    """Write out the operations, and collect their constants in the order in which they are read again."""
     names: dict[Any, str] = {}
 
     def define(variable: Any) -> str:
@@ -70,22 +74,27 @@ def _describe(jaxpr: Jaxpr, lines: list[str], numbers: list[Any]) -> None:
         read: list[str] = []
         for operand in equation.invars:
             if _is_number(equation, operand):
-                numbers.append(np.asarray(_value(operand), _dtype(operand)))
+                constants.append(np.asarray(_value(operand), _dtype(operand)))
                 read.append(f"#:{_dtype(operand)}")
             else:
                 read.append(repr(operand.val) if isinstance(operand, Literal) else names[operand])
         inner = _inlined(equation)
-        settings = "" if inner else " ".join(f"{name}={value}" for name, value in equation.params.items())
+        settings = (
+            "" if inner else " ".join(f"{name}={value}" for name, value in equation.params.items())
+        )
         written = " ".join(map(define, equation.outvars))
         lines.append(f"{written} = {equation.primitive} [{settings}] {' '.join(read)}")
         if inner:
-            _describe(inner.jaxpr, lines, numbers)
-    lines.append("out " + " ".join(repr(v.val) if isinstance(v, Literal) else names[v] for v in jaxpr.outvars))
+            _describe(inner.jaxpr, lines, constants)
+    lines.append(
+        "out "
+        + " ".join(repr(v.val) if isinstance(v, Literal) else names[v] for v in jaxpr.outvars)
+    )
 
 
-def _evaluate(jaxpr: Jaxpr, constants: Any, args: Any, numbers: Iterator[Any]) -> list[Any]:
-    """Run the operations, reading a number wherever :func:`_describe` took one out."""
-    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *args], strict=True))
+def _evaluate(jaxpr: Jaxpr, held: Any, args: Any, numbers: Iterator[Any]) -> list[Any]:
+    """Run the operations, taking the next number wherever :func:`_describe` took one out."""
+    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*held, *args], strict=True))
 
     def read(equation: JaxprEqn | None, operand: Any) -> Any:
         if equation is not None and _is_number(equation, operand):
@@ -97,7 +106,9 @@ def _evaluate(jaxpr: Jaxpr, constants: Any, args: Any, numbers: Iterator[Any]) -
         if inner := _inlined(equation):
             results = _evaluate(inner.jaxpr, inner.consts, operands, numbers)
         else:
-            results = equation.primitive.bind(*operands, **equation.primitive.get_bind_params(equation.params))
+            results = equation.primitive.bind(
+                *operands, **equation.primitive.get_bind_params(equation.params)
+            )
             results = results if equation.primitive.multiple_results else [results]
         values.update(zip(equation.outvars, results, strict=True))
     return [read(None, operand) for operand in jaxpr.outvars]
@@ -114,7 +125,9 @@ def _dtype(operand: Any) -> Any:
 def _is_number(equation: JaxprEqn, operand: Any) -> bool:
     """Whether an operand is a floating constant of plain arithmetic (not one handed to a branch or a loop)."""
     is_constant = isinstance(operand, Literal) and jnp.issubdtype(_dtype(operand), jnp.floating)
-    return is_constant and (_inlined(equation) is not None or not _holds_jaxpr(tuple(equation.params.values())))
+    return is_constant and (
+        _inlined(equation) is not None or not _holds_jaxpr(tuple(equation.params.values()))
+    )
 
 
 def _holds_jaxpr(value: Any) -> bool:

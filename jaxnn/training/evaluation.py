@@ -10,9 +10,15 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, PyTree
 
-from jaxnn.checks import InputError, check_finite, check_not_empty, check_positive_int
+from jaxnn.checks import (
+    InputError,
+    check_finite,
+    check_not_empty,
+    check_positive_int,
+    check_weights,
+)
 from jaxnn.training.batching import Batch, as_batch, check_stream, is_stream, on_device, rows_of
-from jaxnn.training.metrics import Metric, find
+from jaxnn.training.metrics import Metric, counted_by, find, over_positions
 from jaxnn.types import Layer, Loss, Params, check_input
 
 ROWS = 1024  # a batch, unless told otherwise
@@ -42,7 +48,9 @@ def check_rows(who: str, net: Layer, x: PyTree, batch_size: int) -> None:
     check_positive_int(who, "batch_size", batch_size)
     for leaf in jax.tree.leaves(x):
         if not getattr(leaf, "shape", ()):
-            raise InputError(f"{who}: expected x to be arrays with a first axis of rows, got {leaf!r}.")
+            raise InputError(
+                f"{who}: expected x to be arrays with a first axis of rows, got {leaf!r}."
+            )
         check_not_empty(who, "x", leaf)
     check_finite(who, "x", x)
     check_input(net, x)
@@ -54,7 +62,11 @@ def in_batches(run: Callable[[PyTree], PyTree], x: PyTree, batch_size: int, axis
     for piece, count in _pieces(x, batch_size):
         keep = functools.partial(lax.slice_in_dim, start_index=0, limit_index=count, axis=axis)
         outputs.append(jax.tree.map(keep, run(piece)))
-    return outputs[0] if len(outputs) == 1 else jax.tree.map(lambda *parts: jnp.concatenate(parts, axis), *outputs)
+    return (
+        outputs[0]
+        if len(outputs) == 1
+        else jax.tree.map(lambda *parts: jnp.concatenate(parts, axis), *outputs)
+    )
 
 
 def evaluate(
@@ -77,7 +89,7 @@ def evaluate(
     Raises:
         InputError: for data that do not fit the network or the loss, or a metric that does not fit the loss.
     """
-    return Scorer("evaluate", net, loss, params, data, metrics, batch_size)(params)
+    return Scorer("evaluate", net, loss, params, data, metrics, batch_size).scores(params)
 
 
 class Scorer:
@@ -87,7 +99,14 @@ class Scorer:
     """
 
     def __init__(
-        self, who: str, net: Layer, loss: Loss, params: Params, data: Any, metrics: Any, batch_size: int = ROWS
+        self,
+        who: str,
+        net: Layer,
+        loss: Loss,
+        params: Params,
+        data: Any,
+        metrics: Any,
+        batch_size: int = ROWS,
     ) -> None:
         check_positive_int(who, "batch_size", batch_size)
         self.net, self.loss, self.metrics = net, loss, find(who, metrics, loss)
@@ -99,9 +118,10 @@ class Scorer:
             check_targets(who, net, loss, params, batch)
             self._kept = [on_device(piece) for piece in weighted(batch, batch_size)]
 
-    def __call__(self, params: Params) -> dict[str, float]:
-        """Give "loss" and the metrics."""
-        return results(self.metrics, self.parts(functools.partial(_scores, self.net, self.loss, self._kinds), params))
+    def scores(self, params: Params) -> dict[str, float]:
+        """Return "loss" and the metrics."""
+        measure = functools.partial(_scores, self.net, self.loss, self._kinds)
+        return results(self.metrics, self.parts(measure, params))
 
     def parts(self, scores: Any, params: Params) -> list[Any]:
         """Give what ``scores(params, batch)`` does for each piece of the data."""
@@ -122,7 +142,9 @@ class Scorer:
             yield from weighted(batch, self._batch_size)
 
 
-def make_scorer(who: str, net: Layer, loss: Loss, params: Params, validation: Any, metrics: Any) -> Scorer | None:
+def make_scorer(
+    who: str, net: Layer, loss: Loss, params: Params, validation: Any, metrics: Any
+) -> Scorer | None:
     """Make the scorer of a training run, or None where there is nothing to score on."""
     if validation is None:
         if metrics:
@@ -138,14 +160,15 @@ def check_targets(who: str, net: Layer, loss: Loss, params: Params, batch: Batch
     prediction = _outputs.eval_shape(net, params, x)
     loss.check(prediction, batch.target)
     _value.eval_shape(loss, prediction, target, jax.tree.map(_spec, batch.weights))
-    weights = batch.weights
-    if weights is not None and not (np.asarray(weights) >= 0).all():
-        raise InputError(f"{who}: expected weights of at least 0, got {np.asarray(weights).min()}.")
+    if batch.weights is not None:
+        check_weights(who, batch.weights)
 
 
 def weighted(batch: Batch, batch_size: int) -> Iterator[Batch]:
     """Cut a batch into pieces of one size, the last filled up with rows that weigh nothing."""
-    weights = np.ones(rows_of(batch), np.float32) if batch.weights is None else np.asarray(batch.weights)
+    weights = (
+        np.ones(rows_of(batch), np.float32) if batch.weights is None else np.asarray(batch.weights)
+    )
     for piece, count in _pieces((batch.x, batch.target, weights), batch_size):
         x, target, w = piece
         yield Batch(x, target, np.where(np.arange(len(w)) < count, w, 0).astype(np.float32))
@@ -153,12 +176,17 @@ def weighted(batch: Batch, batch_size: int) -> Iterator[Batch]:
 
 def results(metrics: dict[str, Metric], parts: list[Any]) -> dict[str, float]:
     """Put the scores of all pieces together."""
-    losses, masses, statistics = zip(*parts, strict=True)
-    mass = np.asarray(masses, np.float64)
-    total = float(np.asarray(losses, np.float64) @ mass / mass.sum()) if mass.sum() > 0 else 0.0
+    losses, weight_sums, statistics = zip(*parts, strict=True)
+    weights = np.asarray(weight_sums, np.float64)
+    total = (
+        float(np.asarray(losses, np.float64) @ weights / weights.sum())
+        if weights.sum() > 0
+        else 0.0
+    )
     columns = zip(*statistics, strict=True)
     return {"loss": total} | {
-        name: metric.result(list(column)) for (name, metric), column in zip(metrics.items(), columns, strict=True)
+        name: metric.result(list(column))
+        for (name, metric), column in zip(metrics.items(), columns, strict=True)
     }
 
 
@@ -166,12 +194,13 @@ def score(net: Layer, loss: Loss, metrics: tuple[Metric, ...], params: Params, b
     """Give the loss of one weighted batch, the weight it was averaged over, and the metrics' statistics."""
     prediction, _ = net.forward(params, batch.x)
     value, _ = loss.forward(prediction, batch.target, batch.weights)
-    mass = batch.weights.sum()
-    if (ignored := getattr(loss, "ignore", None)) is not None:
-        spread = batch.weights.reshape(batch.weights.shape + (1,) * (batch.target.ndim - 1))
-        mass = jnp.where(batch.target == ignored, 0, spread).sum()
-    statistics = tuple(metric.measure(loss, prediction, batch.target, batch.weights) for metric in metrics)
-    return value, mass, statistics
+    weight_sum = batch.weights.sum()
+    if (counted := counted_by(loss, batch.target)) is not None:
+        weight_sum = jnp.where(counted, over_positions(batch.weights, counted), 0).sum()
+    statistics = tuple(
+        metric.measure(loss, prediction, batch.target, batch.weights) for metric in metrics
+    )
+    return value, weight_sum, statistics
 
 
 _scores = jax.jit(score, static_argnums=(0, 1, 2))

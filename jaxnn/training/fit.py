@@ -1,15 +1,9 @@
-"""Training: a network, a loss, an optimizer and data in; a trained state and its history out.
-
-The steps are those of :func:`jaxnn.training.train_step.train_step`, run in compiled calls of many steps each; what
-happens between the calls is in :mod:`jaxnn.training.loop`.
-"""
+"""Training: a network, a loss, an optimizer and data in; a trained state and its history out."""
 
 import dataclasses
 import itertools
-import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -20,21 +14,31 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxnn import notebook
 from jaxnn.backprop import Method
-from jaxnn.checks import InputError, check_positive_int
-from jaxnn.training.batching import Batch, as_batch, check_stream, is_stream, rows_of, stacks
-from jaxnn.training.checkpoint import Checkpoints, as_checkpoints
-from jaxnn.training.compiled_loops import Plan, make_plan
+from jaxnn.checks import InputError, check_bool, check_key, check_positive_int
+from jaxnn.training.batching import (
+    Batch,
+    as_batch,
+    check_stream,
+    is_stream,
+    rows_of,
+    shuffle_seeds,
+    stacks,
+)
+from jaxnn.training.checkpoint import Checkpoints
+from jaxnn.training.early_stopping import EarlyStopping, StopEarly
 from jaxnn.training.evaluation import ROWS, Scorer, check_targets, evaluate, make_scorer, predict
-from jaxnn.training.feeds import Rows, Stream
-from jaxnn.training.loop import Callback, EarlyStopping, Loop, NotFiniteError
-from jaxnn.training.train_step import TrainState, init_state, train_step
+from jaxnn.training.feeds import Epochs, Feed, RowsFeed, StreamFeed
+from jaxnn.training.hooks import Callback, Callbacks, Hook, Validation
+from jaxnn.training.loop import Run, train
+from jaxnn.training.saving import Saving, as_checkpoints, describe_run
+from jaxnn.training.train_step import TrainState, TrainStep, first_train_state, make_step
 from jaxnn.types import Layer, Loss, Params
-from jaxnn.values import to_json
+from jaxnn.values import tree_of
 
 STREAM_EVERY = 100  # steps between two records of a stream that is not counted in epochs
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Fit:
     """A trained network.
 
@@ -44,7 +48,8 @@ class Fit:
         params: the trained parameters: the last, or the best if early stopping restores them.
         state: the state after the last step, to go on from with ``fit(..., state=...)``.
         history: arrays by name, one entry a record (by default: an epoch): "step", "loss" (the mean since the
-            record before), "validation_loss" and "validation_…" of each metric; and "step_loss", one entry a step.
+            record before), "validation_loss" and "validation_…" of each metric; and "step_loss", one entry a
+            step.
         stopped: why training ended: "completed", "early stopping", "callback", or "" for an error.
     """
 
@@ -56,37 +61,33 @@ class Fit:
     stopped: str
 
     def predict(self, x: PyTree, *, batch_size: int = ROWS) -> PyTree:
-        """Run the network in inference mode, see :func:`jaxnn.training.evaluation.predict`."""
+        """Run the network in inference mode, see :func:`jaxnn.predict`."""
         return predict(self.net, self.params, x, batch_size=batch_size)
 
     def evaluate(self, data: Any, *, metrics: Any = (), batch_size: int = ROWS) -> dict[str, float]:
-        """Score the network, see :func:`jaxnn.training.evaluation.evaluate`."""
-        return evaluate(self.net, self.loss, self.params, data, metrics=metrics, batch_size=batch_size)
+        """Score the network, see :func:`jaxnn.evaluate`."""
+        return evaluate(
+            self.net, self.loss, self.params, data, metrics=metrics, batch_size=batch_size
+        )
+
+    def __repr__(self) -> str:
+        scores = ", ".join(f"{name} {value}" for name, value in self._last_record())
+        return f"Fit of {self.net!r} with {self.loss!r}: {self._ending()}" + (
+            f"; last record: {scores}." if scores else "."
+        )
 
     def _repr_html_(self) -> str:
-        last = [
-            (name, f"{values[-1]:.5g}") for name, values in self.history.items() if len(values) and name != "step_loss"
-        ]
-        losses = self.history.get("loss", ())
-        head = notebook.line(f"{int(self.state.step)} steps; {self.stopped or 'stopped by an error'}")
-        parts = (notebook.tree(self.net), head, notebook.table(("last record", "value"), last))
-        return notebook.fragment(*parts, notebook.curve([float(loss) for loss in losses], "loss a record"))
+        parts = notebook.tree(tree_of(self.net)), notebook.line(self._ending())
+        table = notebook.table(("last record", "value"), self._last_record())
+        losses = [float(loss) for loss in self.history.get("loss", ())]
+        return notebook.fragment(*parts, table, notebook.curve(losses, "loss a record"))
 
+    def _ending(self) -> str:
+        return f"{int(self.state.step)} steps, {self.stopped or 'stopped by an error'}"
 
-class TrainingError(RuntimeError):
-    """Training stopped at an error. ``result`` is what was trained until then, with the last good state."""
-
-    def __init__(self, message: str, result: Any) -> None:
-        super().__init__(message)
-        self.result = result
-
-
-class TrainingInterrupted(KeyboardInterrupt):
-    """Training was interrupted from the keyboard. ``result`` is what was trained until then."""
-
-    def __init__(self, message: str, result: Any) -> None:
-        super().__init__(message)
-        self.result = result
+    def _last_record(self) -> list[tuple[str, str]]:
+        columns = self.history.items()
+        return [(n, f"{v[-1]:.5g}") for n, v in columns if len(v) and n != "step_loss"]
 
 
 def fit(
@@ -104,7 +105,7 @@ def fit(
     validation: Any = None,
     metrics: Any = (),
     every: int | None = None,
-    callbacks: tuple[Callback, ...] = (),
+    callbacks: Sequence[Callback] = (),
     early_stopping: EarlyStopping | None = None,
     checkpoint: Checkpoints | str | os.PathLike | None = None,
     method: Method = "hand",
@@ -115,6 +116,12 @@ def fit(
     progress: bool | None = None,
 ) -> Fit:
     """Train a network on minibatches.
+
+    ::
+
+        trained = nn.fit(nn.mlp(32, 10), nn.SoftmaxCrossEntropy(), optax.adam(3e-3), (x, y),
+                         epochs=30, batch_size=32, key=jax.random.key(0))
+        trained.predict(x)
 
     The loop is compiled once for a network, a loss, an optimizer's formula and the shapes of the data:
     another learning rate, seed or number of epochs compiles nothing. The same call gives the same
@@ -132,12 +139,13 @@ def fit(
         key: a PRNG key, for the parameters, the shuffles and dropout; not needed with ``state``.
         params: parameters to start from, instead of new ones.
         state: the state to go on from; its steps count among ``epochs`` and ``steps``.
-        validation: data to score after each record, as for :func:`jaxnn.training.evaluation.evaluate`.
-        metrics: names or functions, for validation; see :func:`jaxnn.training.evaluation.evaluate`.
-        every: steps between two records of the history. By default an epoch; 100 for a stream without epochs.
-        callbacks: functions of an :class:`jaxnn.training.loop.Event`, called after each record; True stops.
+        validation: data to score after each record, as for :func:`jaxnn.evaluate`.
+        metrics: names or functions, for validation; see :func:`jaxnn.evaluate`.
+        every: steps between two records of the history. By default an epoch; 100 for a stream without
+            epochs.
+        callbacks: functions of an :class:`jaxnn.Event`, called after each record; True stops.
         early_stopping: when to stop before the end.
-        checkpoint: where to save and to resume from: a folder, or :class:`jaxnn.training.checkpoint.Checkpoints`.
+        checkpoint: where to save and to resume from: a folder, or :class:`jaxnn.Checkpoints`.
         method: "hand" for the derived backward passes, "auto" for ``jax.grad``.
         precision: "bfloat16" to compute the passes in it, while parameters and optimizer keep theirs.
         shuffle: whether to draw a new order of the rows each epoch.
@@ -154,122 +162,190 @@ def fit(
         TrainingError: for a loss that is not finite, or an error on the way; with the result so far.
         TrainingInterrupted: when interrupted from the keyboard; with the result so far.
     """
-    step = train_step(net, loss, optimizer, method=method, precision=precision)
-    check_counts("fit", epochs, steps, every)
-    streamed = is_stream(data)
-    if streamed:
-        check_stream("fit", data)
-        if batch_size is not None:
-            raise InputError(f"fit: expected no batch_size for an iterable of batches, got {batch_size}.")
-        first, data = _peek(data)
-    else:
-        first = data = as_batch("fit", data)
-        size = check_batch_size("fit", batch_size, rows_of(data))
-    state = _initial(net, step.optimizer, first.x, key, params, state)
-    check_targets("fit", net, loss, state.params, first)
-    scorer = make_scorer("fit", net, loss, state.params, validation, metrics)
-    _check_monitor(early_stopping, scorer)
-    plan, numbers = make_plan(step, state)
+    step = make_step("fit", net, loss, optimizer, method, precision)
+    flags = {"shuffle": shuffle, "drop_last": drop_last, "keep_last_good": keep_last_good}
+    check_schedule("fit", epochs, steps, every, **flags)
+    source = _Stream(data, batch_size) if is_stream(data) else _Arrays(data, batch_size)
+    state = _first_state(step, optimizer, source.first.x, key, params, state)
     if not keep_last_good:
         state = jax.tree.map(jnp.copy, state)  # the caller's own is not to be donated
-
-    loop = Loop(
-        state,
-        score=scorer,
-        callbacks=tuple(callbacks),
-        early_stopping=early_stopping,
-        checkpoints=as_checkpoints("fit", checkpoint),
-        about=describe_run(plan, None if streamed else rows_of(data), batch_size),
+    scorer = check_data("fit", step, state.params, source.first, validation, metrics)
+    run = Run.starting(step.hoist("fit", state), state)
+    saving = Saving.of(
+        as_checkpoints("fit", checkpoint), describe_run(run.step, source.rows, batch_size)
     )
-    loop.resume()
-    if streamed:
-        every = every or (STREAM_EVERY if epochs is None else None)
-        items = stacks(
-            data,
-            passes=epochs,
-            steps=steps,
-            every=every,
-            skip=loop.position,
-            check=lambda batch: check_targets("fit", net, loss, state.params, batch),
+    if saving:
+        saving.resume(run)
+
+    feed, total, every = source.feed(
+        run, epochs, steps, every, shuffle=shuffle, drop_last=drop_last, donate=not keep_last_good
+    )
+    if total is not None and run.history.step > total:
+        raise InputError(
+            f"fit: expected at least the {run.history.step} steps already made, got {total} in all."
         )
-        source: Any = Stream(plan, numbers, items, loop.position, keep_last_good)
-        total = steps
-    else:
-        order_key = state.key if shuffle else None
-        source = Rows(plan, numbers, data, size, order_key, drop_last, keep_last_good)
-        total = steps if epochs is None else epochs * source.epoch_steps
-        every = every or source.epoch_steps
-    if total is not None and loop.position > total:
-        raise InputError(f"fit: expected at least the {loop.position} steps already made, got {total} in all.")
-    with losing_nothing("fit", lambda: _result(net, loss, loop)):
-        loop.run(source, total=total, every=every, show=progress)
-    return _result(net, loss, loop)
+    hooks = make_hooks(run, scorer and scorer.scores, early_stopping, scorer, callbacks, saving)
+    return train(
+        "fit",
+        run,
+        feed,
+        hooks,
+        lambda: _result(run),
+        total=total,
+        every=every,
+        donated=not keep_last_good,
+        progress=progress,
+    )
 
 
-@contextmanager
-def losing_nothing(who: str, result: Any) -> Iterator[None]:
-    """Hand out what was trained together with any error that ends training."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        raise TrainingInterrupted(f"{who} was interrupted; .result holds what was trained.", result()) from error
-    except NotFiniteError as error:
-        raise TrainingError(f"{who}: {error}, in .result.", result()) from None
-    except Exception as error:
-        said = str(error).removeprefix("fit: ")
-        raise TrainingError(f"{who}: {said} What was trained is in .result.", result()) from error
+def _result(run: Run) -> Fit:
+    params = run.state.params if run.best is None else run.best
+    history = run.history.arrays()
+    return Fit(run.step.net, run.step.loss, params, run.state, history, run.stopped)
 
 
-def describe_run(plan: Plan, rows: int | None, batch_size: int | None) -> dict[str, Any]:
-    """Say what a checkpoint belongs to; a difference is found by comparing two of these."""
-    return {
-        "network": json.loads(to_json(plan.net)),
-        "loss": json.loads(to_json(plan.loss)),
-        "data": {"rows": rows, "batch_size": batch_size},
-        "method": plan.method,
-        "precision": plan.precision,
-        "optimizer": plan.update.text.splitlines(),
-        "jax": jax.__version__,
-    }
-
-
-def _result(net: Layer, loss: Loss, loop: Loop) -> Fit:
-    params = loop.state.params if loop.best is None else loop.best
-    return Fit(net, loss, params, loop.state, loop.arrays(), loop.stopped)
-
-
-def _initial(net: Layer, optimizer: Any, x: PyTree, key: Any, params: Params, state: Any) -> TrainState:
+def _first_state(
+    step: TrainStep, optimizer: Any, x: PyTree, key: Any, params: Params, state: Any
+) -> TrainState:
     if state is None:
         if key is None:
             raise InputError("fit: expected a PRNG key such as jax.random.key(0), got None.")
-        return init_state(net, optimizer, x, key, params)
+        return first_train_state("fit", step.net, optimizer, x, key, params)
     if not isinstance(state, TrainState):
         raise InputError(f"fit: expected state to be a TrainState, got {type(state).__name__}.")
     if params is not None:
         raise InputError("fit: expected either params or state to start from, got both.")
+    check_key("fit", state.key)
     return state
 
 
-def _peek(data: Any) -> tuple[Batch, Any]:
-    """Look at the first batch of an iterable without losing it."""
-    source = iter(data)
-    try:
-        first = next(source)
-    except StopIteration:
-        raise InputError("fit: expected an iterable of batches, got one that is exhausted.") from None
-    batch = as_batch("fit", first)
-    if source is data:  # an iterator: it cannot be started again
-        return batch, itertools.chain([first], source)
-    return batch, data
+# ── Data: arrays in memory, or a stream of batches ──────────────────────────────────────────────
 
 
-def check_counts(who: str, epochs: Any, steps: Any, every: Any) -> None:
-    """Check that training is told when to end, in one way."""
+class _Arrays:
+    """Arrays in memory, gone through in epochs."""
+
+    def __init__(self, data: Any, batch_size: Any) -> None:
+        self.first = self._data = as_batch("fit", data)
+        self.rows: int | None = rows_of(self._data)
+        self._batch_size = check_batch_size("fit", batch_size, rows_of(self._data))
+
+    def feed(
+        self,
+        run: Run,
+        epochs: int | None,
+        steps: int | None,
+        every: int | None,
+        *,
+        shuffle: bool,
+        drop_last: bool,
+        donate: bool,
+    ) -> tuple[Feed, int | None, int | None]:
+        """Return the feed, the last step, and the steps between two records."""
+        seeds = shuffle_seeds(run.state.key) if shuffle else None
+        cut = Epochs(rows_of(self._data), self._batch_size, seeds, drop_last=drop_last)
+        feed = RowsFeed(self._data, self._batch_size, cut, donate=donate)
+        return feed, steps if epochs is None else epochs * cut.steps, every or cut.steps
+
+
+class _Stream:
+    """An iterable of batches, of which the first is looked at without losing it."""
+
+    rows: int | None = None
+
+    def __init__(self, data: Any, batch_size: Any) -> None:
+        check_stream("fit", data)
+        if batch_size is not None:
+            raise InputError(
+                f"fit: expected no batch_size for an iterable of batches, got {batch_size}."
+            )
+        source = iter(data)
+        try:
+            first = next(source)
+        except StopIteration:
+            raise InputError(
+                "fit: expected an iterable of batches, got one that is exhausted."
+            ) from None
+        self.first: Batch = as_batch("fit", first)
+        # an iterator cannot be started again
+        self._data: Iterable[Any] = itertools.chain([first], source) if source is data else data
+
+    def feed(
+        self,
+        run: Run,
+        epochs: int | None,
+        steps: int | None,
+        every: int | None,
+        *,
+        shuffle: bool,
+        drop_last: bool,
+        donate: bool,
+    ) -> tuple[Feed, int | None, int | None]:
+        """Return the feed, the last step where it is known, and the steps between two records."""
+        every = every or (STREAM_EVERY if epochs is None else None)
+        net, loss, params = run.step.net, run.step.loss, run.state.params
+        items = stacks(
+            "fit",
+            self._data,
+            passes=epochs,
+            steps=steps,
+            every=every,
+            skip=run.history.step,
+            check=lambda batch: check_targets("fit", net, loss, params, batch),
+        )
+        return StreamFeed(items, donate=donate), steps, every
+
+
+# ── What fit and fit_population share ───────────────────────────────────────────────────────────
+
+
+def check_data(
+    who: str, step: TrainStep, params: Params, batch: Batch, validation: Any, metrics: Any
+) -> Scorer | None:
+    """Check that data fit the network and the loss; make the scorer of the validation data."""
+    check_targets(who, step.net, step.loss, params, batch)
+    return make_scorer(who, step.net, step.loss, params, validation, metrics)
+
+
+def make_hooks(
+    run: Run,
+    score: Any,
+    early_stopping: EarlyStopping | None,
+    scorer: Scorer | None,
+    callbacks: Sequence[Callback],
+    saving: Saving | None,
+) -> list[Hook]:
+    """List what happens after each record, in this order."""
+    hooks: list[Hook] = []
+    if score is not None:
+        hooks.append(Validation(score))
+    if early_stopping is not None:
+        hooks.append(StopEarly(early_stopping, run, record_names(scorer)))
+    if callbacks:
+        hooks.append(Callbacks(tuple(callbacks), run.history.records))
+    if saving is not None:
+        hooks.append(saving)
+    return hooks
+
+
+def record_names(scorer: Scorer | None) -> list[str]:
+    """List the entries of a record that can be compared."""
+    return ["loss"] + [
+        f"validation_{name}" for name in (["loss", *scorer.metrics] if scorer else [])
+    ]
+
+
+def check_schedule(who: str, epochs: Any, steps: Any, every: Any, **flags: Any) -> None:
+    """Check that training is told when to end, in one way, and that flags are True or False."""
     if (epochs is None) == (steps is None):
-        raise InputError(f"{who}: expected either epochs or steps, got epochs={epochs!r} and steps={steps!r}.")
+        raise InputError(
+            f"{who}: expected either epochs or steps, got epochs={epochs!r} and steps={steps!r}."
+        )
     for name, value in (("epochs", epochs), ("steps", steps), ("every", every)):
         if value is not None:
             check_positive_int(who, name, value)
+    for name, value in flags.items():
+        check_bool(who, name, value)
 
 
 def check_batch_size(who: str, batch_size: Any, rows: int) -> int:
@@ -278,12 +354,7 @@ def check_batch_size(who: str, batch_size: Any, rows: int) -> int:
         raise InputError(f"{who}: expected a batch_size for arrays, got None.")
     check_positive_int(who, "batch_size", batch_size)
     if batch_size > rows:
-        raise InputError(f"{who}: expected a batch_size of at most the {rows} rows of the data, got {batch_size}.")
+        raise InputError(
+            f"{who}: expected a batch_size of at most the {rows} rows of the data, got {batch_size}."
+        )
     return int(batch_size)
-
-
-def _check_monitor(rule: EarlyStopping | None, scorer: Scorer | None) -> None:
-    if rule is not None:
-        names = ["loss"] + [f"validation_{name}" for name in (["loss", *scorer.metrics] if scorer else [])]
-        if rule.monitor not in names:
-            raise InputError(f"EarlyStopping: expected monitor to be one of {names}, got {rule.monitor!r}.")

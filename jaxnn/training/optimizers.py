@@ -1,6 +1,8 @@
-"""Optimizers of optax as programs: the formula apart from its numbers, see :mod:`jaxnn.training.constant_hoisting`."""
+"""Optimizers of optax as programs: the formula apart from its constants."""
 
+import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,12 +11,16 @@ import optax
 from jaxtyping import PyTree
 
 from jaxnn.checks import InputError
-from jaxnn.training.constant_hoisting import Program, take_apart
+from jaxnn.training.constant_hoisting import Program, hoist_constants
 from jaxnn.types import Params
+
+Constants = tuple[Any, ...]
+# (constants, gradient, opt_state, trained, value) -> (updates, opt_state)
+Update = Callable[[Constants, PyTree, PyTree, Params, Any], tuple[PyTree, PyTree]]
 
 
 def as_transformation(who: str, optimizer: Any) -> optax.GradientTransformation:
-    """Give an optimizer of optax as the pair of functions that it is.
+    """Return an optimizer of optax as the pair of functions that it is.
 
     Raises:
         InputError: if it is none.
@@ -28,49 +34,71 @@ def as_transformation(who: str, optimizer: Any) -> optax.GradientTransformation:
     return optimizer
 
 
+@dataclasses.dataclass(frozen=True)
+class OptaxUpdate:
+    """The update of an optimizer as optax has it, its constants inside."""
+
+    optimizer: optax.GradientTransformation
+
+    def __call__(
+        self, _: Constants, gradient: PyTree, opt_state: PyTree, trained: Params, value: Any
+    ) -> tuple[PyTree, PyTree]:
+        """Return the updates of the parameters, and the optimizer's next state."""
+        update = optax.with_extra_args_support(self.optimizer).update
+        return update(gradient, opt_state, trained, value=value, grad=gradient)
+
+
+def hoisted(
+    who: str, update: OptaxUpdate, opt_state: PyTree, trained: Params
+) -> tuple[Program, Constants]:
+    """Take the constants out of an update.
+
+    Raises:
+        InputError: for an optimizer that wants more than the gradient and the value.
+    """
+    try:
+        return _hoist_update(update, *_specs((trained, opt_state)))
+    except TypeError as error:
+        raise InputError(
+            f"{who}: expected an optimizer that updates from gradient and value, got: {error}"
+        ) from error
+
+
+def hoisted_init(
+    optimizer: optax.GradientTransformation, trained: Params
+) -> tuple[Program, Constants]:
+    """Take the constants out of ``trained -> opt_state``."""
+    return _hoist_init(optimizer, *_specs(trained))
+
+
 def first_state(optimizer: optax.GradientTransformation, trained: Params) -> PyTree:
-    """Give the optimizer's state before the first step, for the trained parameters."""
-    return _run(*take_apart_init(optimizer, trained), trained)
-
-
-def take_apart_init(optimizer: optax.GradientTransformation, trained: Params) -> tuple[Program, Any]:
-    """Take apart ``trained -> state``."""
-    return _take_apart_init(optimizer, *_specs(trained))
-
-
-def take_apart_update(
-    optimizer: optax.GradientTransformation, opt_state: PyTree, trained: Params
-) -> tuple[Program, Any]:
-    """Take apart ``(gradient, state, trained, value) -> (updates, state)``."""
-    return _take_apart_update(optimizer, *_specs((trained, opt_state)))
+    """Return the optimizer's state before the first step, for the trained parameters."""
+    return _run(*hoisted_init(optimizer, trained), trained)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _run(program: Program, numbers: Any, trained: Params) -> Any:
-    return program(numbers, trained)
+def _run(program: Program, constants: Constants, trained: Params) -> PyTree:
+    return program(constants, trained)
 
 
 def _specs(tree: PyTree) -> tuple[Any, Any, Any]:
-    """Give what a trace depends on, as something that hashes: the tree, and the default precision."""
+    """Return what a trace depends on, as something that hashes: the tree, and the default precision."""
     leaves, structure = jax.tree.flatten(tree)
-    return structure, tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves), jnp.result_type(float)
+    specs = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
+    return structure, specs, jnp.result_type(float)
 
 
 @functools.lru_cache(maxsize=64)
-def _take_apart_init(
+def _hoist_init(
     optimizer: optax.GradientTransformation, structure: Any, leaves: Any, _: Any
-) -> tuple[Program, Any]:
-    return take_apart(optimizer.init, jax.tree.unflatten(structure, leaves))
+) -> tuple[Program, Constants]:
+    return hoist_constants(optimizer.init, jax.tree.unflatten(structure, leaves))
 
 
 @functools.lru_cache(maxsize=64)
-def _take_apart_update(
-    optimizer: optax.GradientTransformation, structure: Any, leaves: Any, _: Any
-) -> tuple[Program, Any]:
-    def update(gradient: Any, opt_state: Any, params: Any, value: Any) -> Any:
-        update = optax.with_extra_args_support(optimizer).update
-        return update(gradient, opt_state, params, value=value, grad=gradient)
-
+def _hoist_update(
+    update: OptaxUpdate, structure: Any, leaves: Any, _: Any
+) -> tuple[Program, Constants]:
     trained, opt_state = jax.tree.unflatten(structure, leaves)
     value = jax.ShapeDtypeStruct((), jnp.result_type(jnp.float32, *jax.tree.leaves(trained)))
-    return take_apart(update, trained, opt_state, trained, value)
+    return hoist_constants(functools.partial(update, ()), trained, opt_state, trained, value)

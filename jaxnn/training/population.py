@@ -7,10 +7,9 @@ own parameters, optimizer, shuffles and dropout.
 import contextlib
 import dataclasses
 import functools
-import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,22 +20,23 @@ from jax import lax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from jaxnn.backprop import Method
-from jaxnn.checks import InputError, check_choice, check_finite
-from jaxnn.training.batching import Batch, as_batch, is_stream, rows_of
-from jaxnn.training.checkpoint import Checkpoints, as_checkpoints
-from jaxnn.training.compiled_loops import Plan, make_plan
+from jaxnn.checks import InputError, check_choice, check_finite, check_weights
+from jaxnn.training.batching import Batch, as_batch, is_stream, rows_of, shuffle_seeds
+from jaxnn.training.checkpoint import Checkpoints
 from jaxnn.training.constant_hoisting import Program
-from jaxnn.training.evaluation import ROWS, Scorer, check_rows, check_targets, in_batches, make_scorer, results, score
-from jaxnn.training.feeds import Members
-from jaxnn.training.fit import Fit, check_batch_size, check_counts, describe_run, losing_nothing
-from jaxnn.training.loop import Callback, Loop
-from jaxnn.training.metrics import probabilities
-from jaxnn.training.optimizers import take_apart_init
-from jaxnn.training.train_step import TrainState, train_step
+from jaxnn.training.evaluation import ROWS, Scorer, check_rows, in_batches, results, score
+from jaxnn.training.feeds import Epochs, MembersFeed
+from jaxnn.training.fit import Fit, check_batch_size, check_data, check_schedule, make_hooks
+from jaxnn.training.hooks import Callback
+from jaxnn.training.loop import Run, span, train
+from jaxnn.training.metrics import better
+from jaxnn.training.optimizers import hoisted_init
+from jaxnn.training.saving import Saving, as_checkpoints, describe_run
+from jaxnn.training.train_step import TrainState, TrainStep, make_step
 from jaxnn.types import Layer, Loss, Params, join_running, split_running
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Population:
     """Trained networks, indexed by member: ``population[3]`` is a :class:`jaxnn.training.fit.Fit`.
 
@@ -65,25 +65,41 @@ class Population:
         if not -len(self) <= member < len(self):
             raise IndexError(f"population: expected a member below {len(self)}, got {member}.")
         state = jax.tree.map(lambda leaf: leaf[member], self.state)
-        history = {name: values if values.ndim == 1 else values[:, member] for name, values in self.history.items()}
+        history = {
+            name: values if values.ndim == 1 else values[:, member]
+            for name, values in self.history.items()
+        }
         return Fit(self.net, self.loss, state.params, state, history, self.stopped)
 
-    def best(self, by: str = "validation_loss", mode: str = "min") -> int:
-        """Give the member whose last entry in the history is the best, of those that did not fail.
+    def __repr__(self) -> str:
+        failed, stopped = int((self.failed > 0).sum()), self.stopped or "stopped by an error"
+        steps = int(np.max(self.state.step))
+        return (
+            f"Population of {len(self)} times {self.net!r} with {self.loss!r}: {steps} steps, {stopped}; "
+            f"{failed} failed."
+        )
+
+    def best(self, by: str = "validation_loss", mode: str | None = None) -> int:
+        """Return the member whose last entry in the history is the best, of those that did not fail.
 
         Args:
             by: the name of the entry, such as "loss", "validation_loss" or "validation_accuracy".
-            mode: "min" if lower is better, "max" if higher is.
+            mode: "min" if lower is better, "max" if higher is; None where the entry says so itself, as
+                losses and named metrics do.
 
         Raises:
             InputError: for an unknown entry or mode, or if every member failed.
         """
-        check_choice("Population.best", "by", by, tuple(sorted(set(self.history) - {"step", "step_loss"})))
-        check_choice("Population.best", "mode", mode, ("min", "max"))
-        last = self.history[by][-1] * (1 if mode == "min" else -1)
+        names = tuple(sorted(set(self.history) - {"step", "step_loss"}))
+        check_choice("Population.best", "by", by, names)
+        if mode is not None:
+            check_choice("Population.best", "mode", mode, ("min", "max"))
+        last = self.history[by][-1] * (1 if better("Population.best", by, mode) == "min" else -1)
         good = (self.failed == 0) & np.isfinite(last)
         if not good.any():
-            raise InputError("Population.best: expected at least one member that did not fail, got none.")
+            raise InputError(
+                "Population.best: expected at least one member that did not fail, got none."
+            )
         return int(np.where(good, last, np.inf).argmin())
 
     def predict_members(self, x: PyTree, *, batch_size: int = ROWS) -> PyTree:
@@ -95,7 +111,8 @@ class Population:
     def predict(self, x: PyTree, *, batch_size: int = ROWS) -> Array:
         """Average what the members that did not fail predict: probabilities, where the loss has them; (n, ...)."""
         outputs = self.predict_members(x, batch_size=batch_size)[self.failed == 0]
-        return probabilities(self.loss, outputs).mean(axis=0)
+        probabilities = getattr(self.loss, "probabilities", lambda prediction: prediction)
+        return probabilities(outputs).mean(axis=0)
 
 
 def fit_population(
@@ -114,7 +131,7 @@ def fit_population(
     validation: Any = None,
     metrics: Any = (),
     every: int | None = None,
-    callbacks: tuple[Callback, ...] = (),
+    callbacks: Sequence[Callback] = (),
     checkpoint: Checkpoints | str | os.PathLike | None = None,
     method: Method = "hand",
     precision: str | None = None,
@@ -161,60 +178,74 @@ def fit_population(
         TrainingError: for an error on the way; with the result so far.
         TrainingInterrupted: when interrupted from the keyboard; with the result so far.
     """
-    step = train_step(net, loss, optimizer, method=method, precision=precision)
-    check_counts("fit_population", epochs, steps, every)
+    step = make_step("fit_population", net, loss, optimizer, method, precision)
+    check_schedule("fit_population", epochs, steps, every, shuffle=shuffle, drop_last=drop_last)
     if is_stream(data):
         raise InputError(f"fit_population: expected data as arrays, got {type(data).__name__}.")
     data = as_batch("fit_population", data)
     batch_size = check_batch_size("fit_population", batch_size, rows_of(data))
     members = _count(keys)
-    if weights is not None:
-        weights = _per_member("weights", weights, (members, rows_of(data)), at_least=0)
+    weights = _weights_of_members(weights, data, members)
     hyperparameters = {
         name: _per_member(f"hyperparameter {name!r}", values, (members,))
         for name, values in (hyperparameters or {}).items()
     }
-    scale = None if initial_scale is None else _per_member("initial_scale", initial_scale, (members,))
-    states = _initial(net, step.optimizer, data.x, keys, scale, hyperparameters)
+    if initial_scale is not None:
+        initial_scale = _per_member("initial_scale", initial_scale, (members,))
+    states = _initial(net, step.update.optimizer, data.x, keys, initial_scale, hyperparameters)  # type: ignore[attr-defined]
     one = jax.tree.map(lambda leaf: leaf[0], states)
-    check_targets("fit_population", net, loss, one.params, data)
-    scorer = make_scorer("fit_population", net, loss, one.params, validation, metrics)
-    plan, numbers = make_plan(step, one)
-    group = _choose(strategy, plan, numbers, batch_size, data, weights, states)
-    loop = Loop(
-        states,
-        score=scorer and functools.partial(_score_members, scorer, group),
-        callbacks=tuple(callbacks),
-        checkpoints=as_checkpoints("fit_population", checkpoint),
-        about=describe_run(plan, rows_of(data), batch_size)
-        | {"members": members, "hyperparameters": {name: v.tolist() for name, v in hyperparameters.items()}},
-    )
-    loop.resume()
-    order_keys = states.key if shuffle else None
-    source = Members(plan, numbers, data, weights, batch_size, order_keys, drop_last, members, group)
-    total = steps if epochs is None else epochs * source.epoch_steps
+    scorer = check_data("fit_population", step, one.params, data, validation, metrics)
+    run = Run.starting(step.hoist("fit_population", one), states)
+    about = describe_run(run.step, rows_of(data), batch_size)
+    varied = {name: values.tolist() for name, values in hyperparameters.items()}
+    about |= {"members": members, "hyperparameters": varied}
+    saving = Saving.of(as_checkpoints("fit_population", checkpoint), about)
+    seeds = shuffle_seeds(states.key) if shuffle else None
+    cut = Epochs(rows_of(data), batch_size, seeds, drop_last=drop_last)
+    feed_by = functools.partial(MembersFeed, data, weights, batch_size, cut, members=members)
+    group = _choose(strategy, run.step, feed_by, states)
+    if saving:
+        saving.resume(run)
 
     def result() -> Population:
-        history = loop.arrays()
-        return Population(net, loss, loop.state, history, _failures(history, loop.state), group, loop.stopped)
+        history = run.history.arrays()
+        failed = _failures(history, run.state)
+        return Population(net, loss, run.state, history, failed, group, run.stopped)
 
-    with losing_nothing("fit_population", result):
-        loop.run(source, total=total, every=every or source.epoch_steps, show=progress)
-    return result()
+    scores = scorer and functools.partial(_score_members, scorer, group)
+    return train(
+        "fit_population",
+        run,
+        feed_by(group=group),
+        make_hooks(run, scores, None, scorer, callbacks, saving),
+        result,
+        total=steps if epochs is None else epochs * cut.steps,
+        every=every or cut.steps,
+        require_finite=False,  # a member that fails is marked at the end, and harms no other
+        progress=progress,
+    )
 
 
 # ── The members' first states ───────────────────────────────────────────────────────────────────
 
 
 def _initial(
-    net: Layer, optimizer: Any, x: PyTree, keys: Any, scale: Any, hyperparameters: dict[str, np.ndarray]
+    net: Layer,
+    optimizer: Any,
+    x: PyTree,
+    keys: Any,
+    scale: Any,
+    hyperparameters: dict[str, np.ndarray],
 ) -> TrainState:
     """Make what ``init_state`` makes for each key, with the hyperparameters put in their places."""
-    example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.result_type(leaf.dtype)), x)
+    example = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.result_type(leaf.dtype)), x
+    )
     leaves, structure = jax.tree.flatten(example)
     params, run_keys = _draw(net, tuple(leaves), structure, keys, scale)
-    program, numbers = take_apart_init(optimizer, split_running(jax.tree.map(lambda leaf: leaf[0], params))[0])
-    opt_state = _init_optimizers(program, numbers, split_running(params)[0])
+    one = split_running(jax.tree.map(lambda leaf: leaf[0], params))[0]
+    program, constants = hoisted_init(optimizer, one)
+    opt_state = _init_optimizers(program, constants, split_running(params)[0])
     for name, values in hyperparameters.items():
         places = optax.tree_utils.tree_get_all_with_path(opt_state, name)
         if not places:
@@ -222,7 +253,9 @@ def _initial(
                 f"fit_population: expected hyperparameter {name!r} in the optimizer's state, got none: "
                 f"make it variable, as in optax.inject_hyperparams(optax.adam)({name}=...)."
             )
-        opt_state = optax.tree_utils.tree_set(opt_state, **{name: jnp.asarray(values, places[0][1].dtype)})
+        opt_state = optax.tree_utils.tree_set(
+            opt_state, **{name: jnp.asarray(values, places[0][1].dtype)}
+        )
     return TrainState(params, opt_state, run_keys, jnp.zeros(len(keys), jnp.int32))
 
 
@@ -243,26 +276,35 @@ def _draw(net: Layer, leaves: Any, structure: Any, keys: Any, scale: Any) -> tup
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _init_optimizers(program: Program, numbers: Any, params: Params) -> Any:
-    return jax.vmap(lambda params: program(numbers, params))(params)
+def _init_optimizers(program: Program, constants: Any, params: Params) -> Any:
+    return jax.vmap(lambda params: program(constants, params))(params)
 
 
 def _count(keys: Any) -> int:
     typed = isinstance(keys, jax.Array) and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
     if not typed or keys.ndim != 1 or not len(keys):
         got = f"shape {keys.shape} of {keys.dtype}" if hasattr(keys, "shape") else repr(keys)
-        raise InputError(f"fit_population: expected keys such as jax.random.split(jax.random.key(0), 8), got {got}.")
+        raise InputError(
+            f"fit_population: expected keys such as jax.random.split(jax.random.key(0), 8), got {got}."
+        )
     return len(keys)
 
 
-def _per_member(name: str, values: Any, shape: tuple[int, ...], at_least: float = -math.inf) -> np.ndarray:
+def _per_member(name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:
     values = np.asarray(values)
     if values.shape != shape:
         raise InputError(f"fit_population: expected {name} of shape {shape}, got {values.shape}.")
     check_finite("fit_population", name, values)
-    if values.min() < at_least:
-        raise InputError(f"fit_population: expected {name} of at least {at_least}, got {values.min()}.")
     return values
+
+
+def _weights_of_members(weights: Any, data: Batch, members: int) -> np.ndarray | None:
+    """Return how much each row counts for each member: its own weights times those of the data."""
+    if weights is None:
+        return None
+    weights = _per_member("weights", weights, (members, rows_of(data)))
+    check_weights("fit_population", weights)
+    return weights if data.weights is None else weights * np.asarray(data.weights)
 
 
 # ── All members in one program ──────────────────────────────────────────────────────────────────
@@ -273,29 +315,39 @@ _chosen: dict[Any, int] = {}  # what was measured to be the fastest, for a plan 
 
 
 def _choose(
-    strategy: str | int, plan: Plan, numbers: Any, batch_size: int, data: Batch, weights: Any, states: TrainState
+    strategy: str | int, step: TrainStep, feed_by: Callable[..., MembersFeed], states: TrainState
 ) -> int:
-    """Give the number of members to train side by side: as told, or the fastest of a few by trial."""
+    """Return the number of members to train side by side: as told, or the fastest of a few by trial."""
     members = len(states.step)
     if isinstance(strategy, int) and not isinstance(strategy, bool) and 1 <= strategy <= members:
         return strategy
     check_choice("fit_population", "strategy", strategy, ("auto", "vmap", "map"))
     if strategy != "auto":
         return members if strategy == "vmap" else 1
-    shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves((data, weights, states)))
-    if (known := (plan, batch_size, shapes)) not in _chosen:
+    known = _what_decides(step, feed_by, states)
+    if known not in _chosen:
         seconds = {}
         for group in sorted({1, *(min(size, members) for size in GROUPS), members}):
-            source = Members(plan, numbers, data, weights, batch_size, None, False, members, group)
             with contextlib.suppress(jax.errors.JaxRuntimeError):  # too large for the memory
-                seconds[group] = min(_trial(source, states) for _ in range(3))
+                feed = feed_by(group=group)
+                seconds[group] = min(_trial(step, feed, states) for _ in range(3))
         _chosen[known] = min(seconds, key=lambda group: seconds[group]) if seconds else 1
     return _chosen[known]
 
 
-def _trial(source: Members, states: TrainState) -> float:
+def _what_decides(step: TrainStep, feed_by: Any, states: TrainState) -> Any:
+    """Return what the fastest group depends on, as something that hashes."""
+    data, weights, batch_size, _ = feed_by.args
+    shapes = tuple(
+        (leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves((data, weights, states))
+    )
+    return jax.tree.structure(step), batch_size, shapes
+
+
+def _trial(step: TrainStep, feed: MembersFeed, states: TrainState) -> float:
+    work = feed.work(0, TRIAL_STEPS)
     began = time.perf_counter()
-    source.advance(states, 0, TRIAL_STEPS)
+    jax.block_until_ready(work.call(step, states, span(work)))
     return time.perf_counter() - began
 
 
@@ -305,14 +357,20 @@ def _outputs_of_members(net: Layer, group: int, params: Params, x: PyTree) -> Py
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _scores_of_members(net: Layer, loss: Loss, metrics: Any, group: int, params: Params, batch: Batch) -> Any:
-    return lax.map(lambda params: score(net, loss, metrics, params, batch), params, batch_size=group)
+def _scores_of_members(
+    net: Layer, loss: Loss, metrics: Any, group: int, params: Params, batch: Batch
+) -> Any:
+    return lax.map(
+        lambda params: score(net, loss, metrics, params, batch), params, batch_size=group
+    )
 
 
 def _score_members(scorer: Scorer, group: int, params: Params) -> dict[str, np.ndarray]:
     """Give what validation does, an array (M,) for each name."""
     metrics = tuple(scorer.metrics.values())
-    parts = scorer.parts(functools.partial(_scores_of_members, scorer.net, scorer.loss, metrics, group), params)
+    parts = scorer.parts(
+        functools.partial(_scores_of_members, scorer.net, scorer.loss, metrics, group), params
+    )
     members = len(jax.tree.leaves(parts[0])[0])
     each = [
         results(scorer.metrics, [jax.tree.map(lambda leaf, i=i: leaf[i], part) for part in parts])
@@ -327,5 +385,7 @@ def _failures(history: dict[str, np.ndarray], state: TrainState) -> np.ndarray:
     if not len(bad):
         return np.zeros(members, int)
     leaves = jax.tree.leaves(split_running(state.params)[0])
-    broken = np.any([~np.isfinite(np.asarray(leaf)).reshape(members, -1).all(axis=1) for leaf in leaves], axis=0)
+    broken = np.any(
+        [~np.isfinite(np.asarray(leaf)).reshape(members, -1).all(axis=1) for leaf in leaves], axis=0
+    )
     return np.where(bad.any(axis=0), bad.argmax(axis=0) + 1, np.where(broken, len(bad), 0))

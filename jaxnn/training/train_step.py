@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from jaxnn.backprop import Method, run_pass
-from jaxnn.checks import InputError, check_choice, check_key
+from jaxnn.backprop import Method, backpropagation, check_network
+from jaxnn.checks import check_choice, check_key
 from jaxnn.training.batching import Batch
-from jaxnn.training.optimizers import as_transformation, first_state
+from jaxnn.training.optimizers import OptaxUpdate, Update, as_transformation, first_state, hoisted
 from jaxnn.types import Layer, Loss, Params, join_running, split_running
 
 PRECISIONS = ("bfloat16",)
@@ -33,15 +33,33 @@ class TrainState(NamedTuple):
     step: Array
 
 
+def _static() -> Any:
+    return dataclasses.field(metadata={"static": True})
+
+
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainStep:
-    """What :func:`train_step` returns: the function ``(state, batch) -> (state, metrics)``."""
+    """What :func:`train_step` returns: the function ``(state, batch) -> (state, metrics)``.
 
-    net: Layer
-    loss: Loss
-    optimizer: optax.GradientTransformation
-    method: Method
-    precision: str | None
+    It is a pytree, whose only leaves are the optimizer's constants. As :func:`train_step` makes it there
+    are none, and the constants are part of the program; :meth:`hoist` takes them out.
+
+    Attributes:
+        net: the network.
+        loss: its objective.
+        update: the optimizer: ``(constants, gradient, opt_state, params, value) -> (updates, opt_state)``.
+        method: the route of the gradient.
+        precision: that of the passes.
+        constants: the optimizer's floating-point constants, such as the learning rate.
+    """
+
+    net: Layer = _static()
+    loss: Loss = _static()
+    update: Update = _static()
+    method: Method = _static()
+    precision: str | None = _static()
+    constants: tuple[Any, ...] = ()
 
     def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, dict[str, Array]]:
         """Make one step.
@@ -57,21 +75,39 @@ class TrainStep:
         trained, running = split_running(state.params)
         params, x = join_running(self._cast(trained), running), self._cast(batch.x)
         key = jax.random.fold_in(state.key, state.step)
-        done = run_pass(self.method, self.net, self.loss, params, x, batch.target, batch.weights, key)
+        forward_and_backward = backpropagation(self.method)
+        done = forward_and_backward(
+            self.net, self.loss, params, x, batch.target, batch.weights, key
+        )
 
-        gradient = jax.tree.map(lambda d, p: d.astype(p.dtype), split_running(done.dparams)[0], trained)
-        update = optax.with_extra_args_support(self.optimizer).update
-        updates, opt_state = update(gradient, state.opt_state, trained, value=done.value, grad=gradient)
+        gradient = jax.tree.map(
+            lambda d, p: d.astype(p.dtype), split_running(done.dparams)[0], trained
+        )
+        updates, opt_state = self.update(
+            self.constants, gradient, state.opt_state, trained, done.value
+        )
         trained = optax.apply_updates(trained, updates)
         params = join_running(trained, split_running(done.params)[1])
         return TrainState(params, opt_state, state.key, state.step + 1), {"loss": done.value}
+
+    def hoist(self, who: str, state: TrainState) -> "TrainStep":
+        """Take the optimizer's constants out, so that steps of one formula share one compiled program.
+
+        Raises:
+            InputError: for an optimizer that wants more than the gradient and the value.
+        """
+        trained = split_running(state.params)[0]
+        update, constants = hoisted(who, self.update, state.opt_state, trained)
+        return dataclasses.replace(self, update=update, constants=constants)
 
     def _cast(self, tree: PyTree) -> PyTree:
         """Compute in the precision asked for; the optimizer always sees the full one."""
         if self.precision is None:
             return tree
         is_floating = lambda leaf: jnp.issubdtype(leaf.dtype, jnp.floating)  # noqa: E731
-        return jax.tree.map(lambda leaf: leaf.astype(self.precision) if is_floating(leaf) else leaf, tree)
+        return jax.tree.map(
+            lambda leaf: leaf.astype(self.precision) if is_floating(leaf) else leaf, tree
+        )
 
 
 def train_step(
@@ -82,7 +118,7 @@ def train_step(
     method: Method = "hand",
     precision: str | None = None,
 ) -> TrainStep:
-    """Make the pure function ``(state, batch) -> (state, metrics)``: for a loop of your own.
+    """Make the pure function ``(state, batch) -> (state, metrics)``, for a loop of your own.
 
     It holds no state, and goes through ``jax.jit``, ``lax.scan`` and ``vmap``; ``fit`` is built on it.
     The network runs in training mode. The state before the first step is made by :func:`init_state`.
@@ -90,8 +126,8 @@ def train_step(
     Args:
         net: a layer or network.
         loss: a loss.
-        optimizer: any of optax, MultiSteps too; it is given the trained parameters alone, without running statistics,
-            and the value and gradient as extra arguments.
+        optimizer: any of optax, MultiSteps too. It is given the trained parameters alone, without running
+            statistics, and the value and gradient as extra arguments.
         method: "hand" for the derived backward passes, "auto" for ``jax.grad``.
         precision: "bfloat16" to run forward and backward passes in it, while parameters, optimizer and
             running statistics keep theirs; None to compute in the parameters' own.
@@ -99,18 +135,26 @@ def train_step(
     Raises:
         InputError: for what is not a layer, a loss, an optimizer, a method or a precision.
     """
-    if not isinstance(net, Layer):
-        raise InputError(f"train_step: expected net to be a layer, got {net!r}.")
-    if not isinstance(loss, Loss):
-        raise InputError(f"train_step: expected loss to be a loss, got {loss!r}.")
-    check_choice("train_step", "method", method, ("hand", "auto"))
+    return make_step("train_step", net, loss, optimizer, method, precision)
+
+
+def make_step(
+    who: str, net: Any, loss: Any, optimizer: Any, method: Method, precision: str | None
+) -> TrainStep:
+    """Make the step of :func:`train_step`, with errors in the name of ``who``."""
+    check_network(who, net, loss)
+    check_choice(who, "method", method, ("hand", "auto"))
     if precision is not None:
-        check_choice("train_step", "precision", precision, PRECISIONS)
-    return TrainStep(net, loss, as_transformation("train_step", optimizer), method, precision)
+        check_choice(who, "precision", precision, PRECISIONS)
+    return TrainStep(net, loss, OptaxUpdate(as_transformation(who, optimizer)), method, precision)
 
 
 def init_state(
-    net: Layer, optimizer: optax.GradientTransformation, x: PyTree, key: PRNGKeyArray, params: Params = None
+    net: Layer,
+    optimizer: optax.GradientTransformation,
+    x: PyTree,
+    key: PRNGKeyArray,
+    params: Params = None,
 ) -> TrainState:
     """Make the state before the first step.
 
@@ -124,9 +168,16 @@ def init_state(
     Raises:
         InputError: if the key is not one, or x does not fit the network.
     """
-    check_key("init_state", key)
-    optimizer = as_transformation("init_state", optimizer)
+    return first_train_state("init_state", net, optimizer, x, key, params)
+
+
+def first_train_state(
+    who: str, net: Layer, optimizer: Any, x: PyTree, key: Any, params: Params
+) -> TrainState:
+    """Make the state of :func:`init_state`, with errors in the name of ``who``."""
+    check_key(who, key)
+    optimizer = as_transformation(who, optimizer)
     init_key, run_key = jax.random.split(key)
     params = net.init(init_key, x) if params is None else jax.tree.map(jnp.array, params)
-    trained = split_running(params)[0]
-    return TrainState(params, first_state(optimizer, trained), run_key, jnp.zeros((), jnp.int32))
+    opt_state = first_state(optimizer, split_running(params)[0])
+    return TrainState(params, opt_state, run_key, jnp.zeros((), jnp.int32))

@@ -39,7 +39,9 @@ def probability(points):
 
 figure, ax = plt.subplots(figsize=(5.4, 4), layout="constrained")
 plots.BoundaryDisplay.from_function(probability, iris.x, ax=ax)
-plots.ScatterDisplay.from_data(*iris[:2], feature_names=iris.feature_names, class_names=iris.class_names, ax=ax)
+plots.ScatterDisplay.from_data(
+    *iris[:2], feature_names=iris.feature_names, class_names=iris.class_names, ax=ax
+)
 ax.set_title("one neuron draws one straight line")
 figure.savefig("lesson-01.png", dpi=80)
 

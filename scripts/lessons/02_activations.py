@@ -19,7 +19,7 @@ jax.config.update("jax_enable_x64", True)
 # passes.
 
 # %%
-activations = [nn.Step(), nn.Sigmoid(), nn.Tanh(), nn.ReLU(), nn.GELU()]
+activations = [nn.Heaviside(), nn.Sigmoid(), nn.Tanh(), nn.ReLU(), nn.GELU()]
 figure, axes = plt.subplots(1, 5, figsize=(15, 2.9), layout="constrained")
 for activation, ax in zip(activations, axes, strict=True):
     plots.ActivationDisplay.from_layer(activation, ax=ax)

@@ -20,19 +20,29 @@ jax.config.update("jax_enable_x64", True)
 
 # %%
 x = np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]])
-target = np.array([[0], [1], [1], [0]])  # exclusive or: no straight line parts the ones from the zeros
+target = np.array(
+    [[0], [1], [1], [0]]
+)  # exclusive or: no straight line parts the ones from the zeros
 net = nn.chain(nn.Dense(4), nn.Tanh(), nn.Dense(1))
 print(nn.summary(net, x))
 
 # %%
 fit = nn.fit(
-    net, nn.SigmoidBinaryCrossEntropy(), optax.adam(0.05), (x, target), steps=400, key=jax.random.key(0), batch_size=4
+    net,
+    nn.SigmoidBinaryCrossEntropy(),
+    optax.adam(0.05),
+    (x, target),
+    steps=400,
+    key=jax.random.key(0),
+    batch_size=4,
 )
 print("logits:", np.round(fit.predict(x)[:, 0], 1), "for the labels", target[:, 0])
 
 figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.6), layout="constrained")
 plots.NetworkDisplay.from_network(net, inputs=2, ax=axes[0])
-plots.BoundaryDisplay.from_function(lambda points: jax.nn.sigmoid(fit.predict(points)[:, 0]), x, ax=axes[1])
+plots.BoundaryDisplay.from_function(
+    lambda points: jax.nn.sigmoid(fit.predict(points)[:, 0]), x, ax=axes[1]
+)
 plots.ScatterDisplay.from_data(x, target[:, 0], ax=axes[1])
 axes[1].set_title("two layers part what one line cannot")
 figure.savefig("lesson-03.png", dpi=80)
@@ -48,4 +58,6 @@ def backward(params, cache, dy):
     raise NotImplementedError  # your turn
 
 
-print(nn.diagnose(nn.Dense(3), backward=backward, x=np.random.default_rng(0).standard_normal((5, 4))))
+print(
+    nn.diagnose(nn.Dense(3), backward=backward, x=np.random.default_rng(0).standard_normal((5, 4)))
+)

@@ -30,7 +30,10 @@ print(nn.explain(trace, of="[0].x[0, 0]"))
 # The last line is the product of the others. Moving x by a hair says the same:
 
 # %%
-J = [nn.trace(net, trace.loss, params, np.array([[0.4 + h]]), trace.target).value for h in (1e-6, -1e-6)]
+J = [
+    nn.trace(net, trace.loss, params, np.array([[0.4 + h]]), trace.target).value
+    for h in (1e-6, -1e-6)
+]
 print("by the chain rule:", trace.stages[0].dx[0, 0], " by moving x:", (J[0] - J[1]) / 2e-6)
 
 local = [float(stage.dx[0, 0] / stage.dy[0, 0]) for stage in trace.stages]
@@ -38,7 +41,13 @@ names = [repr(stage.layer).split("(")[0] for stage in trace.stages]
 figure, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
 places = np.arange(len(local))
 ax.bar(places - 0.2, local, 0.4, label="local derivative", color="#2f6fb7")
-ax.bar(places + 0.2, [stage.dx[0, 0] for stage in trace.stages], 0.4, label="∂J/∂(input of the layer)", color="#c8202f")
+ax.bar(
+    places + 0.2,
+    [stage.dx[0, 0] for stage in trace.stages],
+    0.4,
+    label="∂J/∂(input of the layer)",
+    color="#c8202f",
+)
 ax.axhline(0, color="0.4", lw=0.8)
 ax.set_xticks(places, names)
 ax.set_title("backwards, each derivative is the one to its right times the local one")

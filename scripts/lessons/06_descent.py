@@ -54,7 +54,9 @@ def surface(w, b):
 J = jax.vmap(jax.vmap(surface))(w, b)
 figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
 axes[0].contour(w, b, np.log(J), levels=18, cmap="Greys", linewidths=0.8)
-for (name, (ws, bs, values)), color in zip(walks.items(), ("#2f6fb7", "#e07b39", "#3d9a6d"), strict=True):
+for (name, (ws, bs, values)), color in zip(
+    walks.items(), ("#2f6fb7", "#e07b39", "#3d9a6d"), strict=True
+):
     axes[0].plot(ws, bs, ".-", color=color, ms=4, lw=1, label=name)
     axes[1].plot(values, color=color, label=name)
     print(f"{name:<17} J after 60 steps: {values[-1]:.5f}")

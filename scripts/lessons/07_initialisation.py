@@ -19,7 +19,9 @@ jax.config.update("jax_enable_x64", True)
 
 # %%
 def deep(activation, w_init, layers=20, width=64):
-    return nn.chain(nn.Repeat(nn.chain(nn.Dense(width, w_init=w_init), activation), layers), nn.Dense(1))
+    return nn.chain(
+        nn.Repeat(nn.chain(nn.Dense(width, w_init=w_init), activation), layers), nn.Dense(1)
+    )
 
 
 starts = {
@@ -58,4 +60,10 @@ def backward(params, cache, dy):
     raise NotImplementedError  # your turn
 
 
-print(nn.diagnose(nn.LeakyReLU(slope=0.1), backward=backward, x=np.random.default_rng(0).standard_normal((5, 3))))
+print(
+    nn.diagnose(
+        nn.LeakyReLU(slope=0.1),
+        backward=backward,
+        x=np.random.default_rng(0).standard_normal((5, 3)),
+    )
+)

@@ -45,7 +45,9 @@ figure.savefig("lesson-08.png", dpi=80)
 # %%
 net = nn.chain(nn.Conv2D(1, 2, padding="VALID"), nn.Flatten(), nn.Dense(1))
 small = np.arange(16.0).reshape(1, 4, 4, 1) / 8 - 1
-trace = nn.trace(net, nn.MeanSquaredError(), net.init(jax.random.key(0), small), small, np.array([[1.0]]))
+trace = nn.trace(
+    net, nn.MeanSquaredError(), net.init(jax.random.key(0), small), small, np.array([[1.0]])
+)
 text = nn.explain(trace, digits=3)
 wanted = ("    y[0, 0, 0] = x", "    dw[0, 0, 0, 0] =", "    dx[1, 1, 0] = dy[0, 0, 0]")
 print("\n".join(line for line in text.splitlines() if line.startswith(wanted)))

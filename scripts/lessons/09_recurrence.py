@@ -32,10 +32,18 @@ figure, ax = plt.subplots(figsize=(6.5, 3.4), layout="constrained")
 last = {"features": 32, "output": "last"}
 for layer in (nn.RNN(**last), nn.LSTM(**last, forget_bias=0.0), nn.LSTM(**last, forget_bias=3.0)):
     net = nn.chain(layer, nn.Dense(1))
-    trace = nn.trace(net, nn.MeanSquaredError(), net.init(jax.random.key(1), long), long, np.ones((32, 1)))
+    trace = nn.trace(
+        net, nn.MeanSquaredError(), net.init(jax.random.key(1), long), long, np.ones((32, 1))
+    )
     reach = np.linalg.norm(trace.stages[0].dx, axis=(0, 2))
-    ax.semilogy(range(1, 41), reach / reach[-1], label=repr(layer).replace("features=32, output='last'", "32"))
-    print(f"{layer!r}: the first input is felt {reach[0] / reach[-1]:.1e} times as much as the last")
+    ax.semilogy(
+        range(1, 41),
+        reach / reach[-1],
+        label=repr(layer).replace("features=32, output='last'", "32"),
+    )
+    print(
+        f"{layer!r}: the first input is felt {reach[0] / reach[-1]:.1e} times as much as the last"
+    )
 ax.set(xlabel="time", title="size of ∂J/∂(the input at each time), the last being 1")
 ax.legend(frameon=False, fontsize=8)
 figure.savefig("lesson-09.png", dpi=80)
@@ -72,4 +80,8 @@ def backward(params, cache, dy, a=0.5):
     raise NotImplementedError  # your turn
 
 
-print(nn.diagnose(Leaky(0.5), backward=backward, x=np.random.default_rng(0).standard_normal((3, 5, 2))))
+print(
+    nn.diagnose(
+        Leaky(0.5), backward=backward, x=np.random.default_rng(0).standard_normal((3, 5, 2))
+    )
+)

@@ -28,7 +28,9 @@ target = values[np.arange(rows), marked][:, None]
 
 net = nn.chain(nn.MultiHeadAttention(1), nn.GlobalAveragePool(), nn.Dense(1))
 key = jax.random.key(0)
-fit = nn.fit(net, nn.MeanSquaredError(), optax.adam(0.02), (x, target), epochs=30, batch_size=64, key=key)
+fit = nn.fit(
+    net, nn.MeanSquaredError(), optax.adam(0.02), (x, target), epochs=30, batch_size=64, key=key
+)
 print(
     f"mean squared error {fit.evaluate((x, target))['loss']:.4f}; that of always answering 0: {np.mean(target**2):.2f}"
 )
@@ -47,7 +49,9 @@ def looks(params):
 
 
 figure, axes = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
-for ax, title, params in zip(axes, ("before training", "after"), (net.init(key, x), fit.params), strict=True):
+for ax, title, params in zip(
+    axes, ("before training", "after"), (net.init(key, x), fit.params), strict=True
+):
     ax.imshow(looks(params[0]), cmap="Blues", vmin=0, vmax=1)
     ax.set(title=title, xlabel=f"key (number {marked[0]} is marked)", ylabel="query")
 figure.savefig("lesson-10.png", dpi=80)

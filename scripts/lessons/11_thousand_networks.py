@@ -36,11 +36,15 @@ def trained(key, steps=300, rate=0.7):
 
 values, accuracy = jax.jit(jax.vmap(trained))(jax.random.split(jax.random.key(0), 1000))
 median = np.median(accuracy)
-print(f"accuracy of {len(accuracy)} networks: {accuracy.min():.3f} to {accuracy.max():.3f}, median {median:.3f}")
+print(
+    f"accuracy of {len(accuracy)} networks: {accuracy.min():.3f} to {accuracy.max():.3f}, median {median:.3f}"
+)
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
 axes[0].plot(np.quantile(values, (0.05, 0.25, 0.5, 0.75, 0.95), axis=0).T, color="#2f6fb7", lw=1)
-axes[0].set(xlabel="step", ylabel="J", yscale="log", title="the loss: 5, 25, 50, 75, 95 % of the networks")
+axes[0].set(
+    xlabel="step", ylabel="J", yscale="log", title="the loss: 5, 25, 50, 75, 95 % of the networks"
+)
 axes[1].hist(accuracy, bins=30, color="#3d9a6d")
 axes[1].set(xlabel="accuracy on held-out points", title="one recipe, a thousand seeds")
 figure.savefig("lesson-11.png", dpi=80)

@@ -6,7 +6,9 @@
 # %%
 import jax
 
-jax.config.update("jax_num_cpu_devices", 4)  # before JAX starts: on a CPU, four devices that share it
+jax.config.update(
+    "jax_num_cpu_devices", 4
+)  # before JAX starts: on a CPU, four devices that share it
 jax.config.update("jax_enable_x64", True)
 
 import matplotlib.pyplot as plt  # noqa: E402
@@ -46,8 +48,13 @@ def descend(params, x, target):
 alone, curve = descend(start, x, target)
 spread = (jax.device_put(start, everywhere), jax.device_put(x, rows), jax.device_put(target, rows))
 together, same_curve = descend(*spread)
-apart = max(np.abs(a - b).max() for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(together), strict=True))
-print(f"{len(jax.devices())} devices: {x.shape[0]} rows, {spread[1].addressable_shards[0].data.shape[0]} on each")
+apart = max(
+    np.abs(a - b).max()
+    for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(together), strict=True)
+)
+print(
+    f"{len(jax.devices())} devices: {x.shape[0]} rows, {spread[1].addressable_shards[0].data.shape[0]} on each"
+)
 print(f"after 60 steps the parameters differ by at most {apart:.1e}")
 assert apart < 1e-10
 
@@ -55,7 +62,12 @@ figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.2), layout="constrained")
 for shard in spread[1].addressable_shards:
     first, last = shard.index[0].start or 0, shard.index[0].stop or len(x)
     axes[0].barh(shard.device.id, last - first, left=first, color="#2f6fb7", edgecolor="white")
-axes[0].set(xlabel="row of the batch", ylabel="device", yticks=range(len(jax.devices())), title="who has which rows")
+axes[0].set(
+    xlabel="row of the batch",
+    ylabel="device",
+    yticks=range(len(jax.devices())),
+    title="who has which rows",
+)
 axes[1].plot(curve, color="#2f6fb7", lw=4, alpha=0.4, label="one device")
 axes[1].plot(same_curve, color="#c8202f", lw=1.2, label=f"{len(jax.devices())} devices")
 axes[1].set(xlabel="step", ylabel="J", title="the same numbers")
@@ -75,4 +87,8 @@ def backward(cache):
 
 random = np.random.default_rng(0)
 points = random.standard_normal((6, 2))
-print(nn.diagnose(nn.MeanSquaredError(), backward=backward, x=points, target=random.standard_normal((6, 2))))
+print(
+    nn.diagnose(
+        nn.MeanSquaredError(), backward=backward, x=points, target=random.standard_normal((6, 2))
+    )
+)

@@ -44,12 +44,16 @@ class Sharp:
         return SharpParams(jnp.ones(x.shape[-1:], x.dtype))
 
     def forward(self, params, x, key=None):
-        return x * jax.nn.sigmoid(params.beta * x), x  # x: s is cheaper to compute again than to keep
+        return x * jax.nn.sigmoid(
+            params.beta * x
+        ), x  # x: s is cheaper to compute again than to keep
 
     def backward(self, params, cache, dy):
         x, (beta,) = cache, params
         s = jax.nn.sigmoid(beta * x)
-        return SharpParams((x * x * s * (1 - s) * dy).sum(axis=0)), (s + beta * x * s * (1 - s)) * dy
+        return SharpParams((x * x * s * (1 - s) * dy).sum(axis=0)), (
+            s + beta * x * s * (1 - s)
+        ) * dy
 
 
 # %% [markdown]

@@ -22,7 +22,7 @@ def tokens(*shape):
 
 IMAGES, ROWS, SERIES = normal(16, 32, 32, 16), normal(256, 1024), normal(32, 64, 128)
 ACTIVATIONS = [
-    nn.Step(), nn.Sigmoid(), nn.HardSigmoid(), nn.Tanh(), nn.ReLU(), nn.LeakyReLU(), nn.ELU(), nn.SELU(), nn.Softplus(),
+    nn.Heaviside(), nn.Sigmoid(), nn.HardSigmoid(), nn.Tanh(), nn.ReLU(), nn.LeakyReLU(), nn.ELU(), nn.SELU(), nn.Softplus(),
     nn.SiLU(), nn.Mish(), nn.GELU(), nn.GELU(form="tanh"), nn.Softmax(), nn.LogSoftmax(),
 ]  # fmt: skip
 BACKWARD = {
@@ -48,8 +48,16 @@ BACKWARD = {
     "LSTM": (nn.LSTM(128), SERIES, None),
     "GRU": (nn.GRU(128), SERIES, None),
     "MultiHeadAttention": (nn.MultiHeadAttention(4), normal(8, 128, 128), None),
-    "MultiHeadAttention causal rotary": (nn.MultiHeadAttention(4, causal=True, rotary=True), normal(8, 128, 128), None),
-    "MultiHeadAttention in blocks": (nn.MultiHeadAttention(4, causal=True, block=64), normal(8, 256, 128), None),
+    "MultiHeadAttention causal rotary": (
+        nn.MultiHeadAttention(4, causal=True, rotary=True),
+        normal(8, 128, 128),
+        None,
+    ),
+    "MultiHeadAttention in blocks": (
+        nn.MultiHeadAttention(4, causal=True, block=64),
+        normal(8, 256, 128),
+        None,
+    ),
     "Residual": (nn.Residual(nn.chain(nn.Dense(1024), nn.Tanh())), ROWS, None),
     "Parallel": (nn.Parallel((nn.GRU(64), nn.GRU(64, reverse=True))), SERIES, None),
     "Repeat": (nn.Repeat(nn.chain(nn.Dense(1024), nn.Tanh()), 4), ROWS, None),
@@ -96,10 +104,14 @@ def measure_backward(net, x, key):
     runs = {name: runner(program, times) for name, program in programs.items()}
     seconds = in_turn(runs, rounds=max(20, min(150, int(0.6 / (once * times)))))
     median = {name: statistics.median(values) / times for name, values in seconds.items()}
-    memory = {name: program.memory_analysis().temp_size_in_bytes for name, program in programs.items()}
+    memory = {
+        name: program.memory_analysis().temp_size_in_bytes for name, program in programs.items()
+    }
     return {
         "time_ratio": median["by_hand"] / median["by_jax"],
-        "memory_ratio": memory["by_hand"] / memory["by_jax"] if memory["by_jax"] else 1.0 + memory["by_hand"],
+        "memory_ratio": memory["by_hand"] / memory["by_jax"]
+        if memory["by_jax"]
+        else 1.0 + memory["by_hand"],
         "microseconds": {name: value * 1e6 for name, value in median.items()},
         "temporary_bytes": memory,
     }
@@ -108,10 +120,15 @@ def measure_backward(net, x, key):
 def run(only=""):
     """Run time in turn, and temporary memory, of the hand-derived gradients against jax.grad."""
     figures = {}
-    print(f"{'layer':<34}  {'by hand, µs':>12}  {'jax.grad, µs':>12}  {'time ratio':>10}  {'memory ratio':>12}")
+    print(
+        f"{'layer':<34}  {'by hand, µs':>12}  {'jax.grad, µs':>12}  {'time ratio':>10}  {'memory ratio':>12}"
+    )
     for name, case in BACKWARD.items():
         if only in name:
             row = figures[name] = measure_backward(*case)
             times = "  ".join(f"{value:12.0f}" for value in row["microseconds"].values())
-            print(f"{name:<34}  {times}  {row['time_ratio']:10.2f}  {row['memory_ratio']:12.2f}", flush=True)
+            print(
+                f"{name:<34}  {times}  {row['time_ratio']:10.2f}  {row['memory_ratio']:12.2f}",
+                flush=True,
+            )
     return figures

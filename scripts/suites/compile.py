@@ -16,8 +16,10 @@ SHALLOW, DEEP = 2, 24
 
 def first_step(times):
     """Build a network of so many transformer blocks, and make its first step."""
-    body = nn.chain(nn.Repeat(nn.networks.transformer_block(64, 4, causal=True), times), nn.LayerNorm())
-    net, optimizer = nn.TiedEmbedding(100, 64, body), optax.adam(1e-3)
+    body = nn.chain(
+        nn.Repeat(nn.networks.transformer_block(64, 4, causal=True), times), nn.LayerNorm()
+    )
+    net, optimizer = nn.LanguageModel(100, 64, body), optax.adam(1e-3)
     tokens = jnp.asarray(np.random.default_rng(0).integers(0, 100, (8, 33)))
     x, y = tokens[:, :-1], tokens[:, 1:]
     state = nn.init_state(net, optimizer, x, jax.random.key(0))
@@ -29,7 +31,9 @@ def compilations(work):
     """Count the programs that are compiled meanwhile."""
     seen = []
     handler = logging.Handler()
-    handler.emit = lambda record: seen.append(record) if "Compiling" in record.getMessage() else None
+    handler.emit = lambda record: (
+        seen.append(record) if "Compiling" in record.getMessage() else None
+    )
     logger = logging.getLogger("jax")
     logger.addHandler(handler)
     propagate, logger.propagate = logger.propagate, False
@@ -47,7 +51,9 @@ def again(rate, epochs, seed):
     rng = np.random.default_rng(seed)
     x, y = rng.random((100, 8), dtype=np.float32), rng.integers(0, 3, 100)
     net, loss = nn.mlp(16, 3), nn.SoftmaxCrossEntropy()
-    nn.fit(net, loss, optax.adam(rate), (x, y), epochs=epochs, batch_size=32, key=jax.random.key(seed))
+    nn.fit(
+        net, loss, optax.adam(rate), (x, y), epochs=epochs, batch_size=32, key=jax.random.key(seed)
+    )
 
 
 def run(only=""):
@@ -59,12 +65,21 @@ def run(only=""):
 
     cold(SHALLOW)  # so that the first round does not also start JAX
     names = {SHALLOW: f"{SHALLOW} blocks", DEEP: f"{DEEP} blocks"}
-    seconds = in_turn({name: lambda times=times: cold(times) for times, name in names.items()}, rounds=5)
+    seconds = in_turn(
+        {name: lambda times=times: cold(times) for times, name in names.items()}, rounds=5
+    )
     table(seconds)
     pairs = zip(seconds[names[DEEP]], seconds[names[SHALLOW]], strict=True)
     ratio = statistics.median(deep / shallow for deep, shallow in pairs)
     first = compilations(lambda: again(1e-3, 2, 0))
     second = compilations(lambda: again(3e-3, 5, 1))
     print(f"first step, {DEEP} blocks over {SHALLOW}: {ratio:.2f}")
-    print(f"programs compiled: {first} the first time, {second} for an equal network, another rate, seed and epochs")
-    return {"repeat_24_over_2": ratio, "compiled_first": first, "compiled_again": second, "seconds": seconds}
+    print(
+        f"programs compiled: {first} the first time, {second} for an equal network, another rate, seed and epochs"
+    )
+    return {
+        "repeat_24_over_2": ratio,
+        "compiled_first": first,
+        "compiled_again": second,
+        "seconds": seconds,
+    }

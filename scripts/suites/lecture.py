@@ -50,10 +50,14 @@ def lecture_in_float64():
     difference = float(np.abs(theta - reference).max())
     assert difference <= 1e-9, difference
 
-    print(f"{iterations} iterations, theta within {difference:.1e} of NumPy's; microseconds an iteration:")
+    print(
+        f"{iterations} iterations, theta within {difference:.1e} of NumPy's; microseconds an iteration:"
+    )
     table(seconds, per=iterations, unit="µs", scale=1e6)
     median = medians(seconds)
-    ratio, with_compile = (median["numpy"] / median[name] for name in ("jaxnn", "jaxnn, with compilation"))
+    ratio, with_compile = (
+        median["numpy"] / median[name] for name in ("jaxnn", "jaxnn, with compilation")
+    )
     print(f"ratio: {ratio:.2f}\nratio with compilation: {with_compile:.2f}")
     return {
         "iterations": iterations,

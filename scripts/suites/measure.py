@@ -36,7 +36,9 @@ def against(seconds, ours="ours"):
     Within one, because a machine that others use too may slow down from one round to the next.
     """
     return {
-        f"ratio_to_{name}": statistics.median(a / b for a, b in zip(values, seconds[ours], strict=True))
+        f"ratio_to_{name}": statistics.median(
+            a / b for a, b in zip(values, seconds[ours], strict=True)
+        )
         for name, values in seconds.items()
         if name != ours
     }

@@ -49,6 +49,11 @@ def run(only=""):
         table(seconds, per=epochs, unit="ms", scale=1e3)
         median = medians(seconds, per=epochs)
         ratios = against(seconds)
-        print("  ".join(f"{peer.removeprefix('ratio_to_')} {ratio:.2f}" for peer, ratio in ratios.items()), "\n")
+        print(
+            "  ".join(
+                f"{peer.removeprefix('ratio_to_')} {ratio:.2f}" for peer, ratio in ratios.items()
+            ),
+            "\n",
+        )
         figures[name] = median | ratios | {"first_epoch_with_compilation": first}
     return figures

@@ -29,7 +29,14 @@ def ours(sizes, x, y, batch_size):
 
     def run(epochs):
         return nn.fit(
-            net, loss, optimizer, (x, y), epochs=epochs, batch_size=batch_size, key=jax.random.key(0), progress=False
+            net,
+            loss,
+            optimizer,
+            (x, y),
+            epochs=epochs,
+            batch_size=batch_size,
+            key=jax.random.key(0),
+            progress=False,
         )
 
     return run
@@ -44,7 +51,9 @@ def raw_jax(sizes, x, y, batch_size):
     def init(key):
         keys = jax.random.split(key, len(sizes) - 1)
         shapes = zip(keys, sizes[:-1], sizes[1:], strict=True)
-        params = [(jax.random.normal(k, (i, o)) * (2 / i) ** 0.5, jnp.zeros(o)) for k, i, o in shapes]
+        params = [
+            (jax.random.normal(k, (i, o)) * (2 / i) ** 0.5, jnp.zeros(o)) for k, i, o in shapes
+        ]
         return params, optimizer.init(params)
 
     def objective(params, x, y):

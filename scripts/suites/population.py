@@ -23,13 +23,29 @@ def run(only=""):
 
     def population():
         found = nn.fit_population(
-            net, loss, optimizer, train, keys=keys, epochs=EPOCHS, batch_size=batch_size, progress=False
+            net,
+            loss,
+            optimizer,
+            train,
+            keys=keys,
+            epochs=EPOCHS,
+            batch_size=batch_size,
+            progress=False,
         )
         groups.add(found.group)
 
     def solo():
         for key in keys[:SOLO]:
-            nn.fit(net, loss, optimizer, train, key=key, epochs=EPOCHS, batch_size=batch_size, progress=False)
+            nn.fit(
+                net,
+                loss,
+                optimizer,
+                train,
+                key=key,
+                epochs=EPOCHS,
+                batch_size=batch_size,
+                progress=False,
+            )
 
     contestants = {"ours": population, "solo": solo}
     members = {"ours": MEMBERS, "solo": SOLO, "sklearn": 1}
@@ -38,9 +54,14 @@ def run(only=""):
     for contestant in contestants.values():
         contestant()
     seconds = in_turn(contestants, rounds=7)
-    each = {name: [value / members[name] / EPOCHS for value in values] for name, values in seconds.items()}
+    each = {
+        name: [value / members[name] / EPOCHS for value in values]
+        for name, values in seconds.items()
+    }
     print(f"{MEMBERS} networks 64-32-10 on digits, {max(groups)} side by side; a member and epoch:")
     table(each, unit="ms", scale=1e3)
     ratios = against(each)
-    print("  ".join(f"{name.removeprefix('ratio_to_')} {ratio:.2f}" for name, ratio in ratios.items()))
+    print(
+        "  ".join(f"{name.removeprefix('ratio_to_')} {ratio:.2f}" for name, ratio in ratios.items())
+    )
     return {"members": MEMBERS, "group": max(groups)} | medians(each) | ratios

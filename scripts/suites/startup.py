@@ -19,21 +19,33 @@ print(fit.evaluate((test.x, test.y), metrics=("accuracy",))["accuracy"])
 
 def python(code):
     """Run code in a new process; give what it prints."""
-    cached = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=cached)
+    cached = {
+        name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
+    }
+    run = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=cached
+    )
     return run.stdout
 
 
 def run(only=""):
     """Take the two imports in turn, then start from cold a few times."""
-    imports = {"jaxnn": lambda: python("import jaxnn"), "jax, optax": lambda: python("import jax, optax")}
+    imports = {
+        "jaxnn": lambda: python("import jaxnn"),
+        "jax, optax": lambda: python("import jax, optax"),
+    }
     for start in imports.values():
         start()  # the first time, Python compiles the files
     seconds = in_turn(imports, rounds=21)
     table(seconds)
-    ratio = statistics.median(a / b for a, b in zip(seconds["jaxnn"], seconds["jax, optax"], strict=True))
+    ratio = statistics.median(
+        a / b for a, b in zip(seconds["jaxnn"], seconds["jax, optax"], strict=True)
+    )
     accuracies = []
-    cold = in_turn({"a digits classifier, from cold": lambda: accuracies.append(float(python(DIGITS)))}, rounds=5)
+    cold = in_turn(
+        {"a digits classifier, from cold": lambda: accuracies.append(float(python(DIGITS)))},
+        rounds=5,
+    )
     table(cold)
     print(f"import ratio {ratio:.3f}; accuracy of the classifier {accuracies[0]:.4f}")
     (times,) = cold.values()

@@ -6,7 +6,11 @@ import lzma
 import math
 
 import numpy as np
-from sklearn.ensemble import GradientBoostingRegressor, RandomForestClassifier, RandomForestRegressor
+from sklearn.ensemble import (
+    GradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
 from sklearn.linear_model import LassoCV, LinearRegression, LogisticRegression, RidgeCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
@@ -47,7 +51,9 @@ def run(only=""):
             train, held_out = data.split(load(), test)
             scale = StandardScaler().fit(train.x) if name in ("iris", "diabetes") else None
             x, x_test = (scale.transform(part.x) if scale else part.x for part in (train, held_out))
-            figures[name] = {repr(model): model.fit(x, train.y).score(x_test, held_out.y) for model in models}
+            figures[name] = {
+                repr(model): model.fit(x, train.y).score(x_test, held_out.y) for model in models
+            }
     if only in "text":
         figures["text, bits a character"] = text()
     for name, scores in figures.items():
@@ -66,7 +72,9 @@ def text():
     for name, compress in {"bz2": bz2.compress, "xz": lzma.compress}.items():
         told = 8 / (len(encoded) - len(before))
         scores[f"{name}, alone"] = len(compress(encoded[len(before) :])) * told
-        scores[f"{name}, after the other nine tenths"] = (len(compress(encoded)) - len(compress(before))) * told
+        scores[f"{name}, after the other nine tenths"] = (
+            len(compress(encoded)) - len(compress(before))
+        ) * told
     if importlib.util.find_spec("torch"):
         scores["PyTorch, the same GRU, optimizer and schedule"] = torch_gru(whole, cut)
     return scores
@@ -82,14 +90,20 @@ def torch_gru(whole, cut, length=64, batch_size=32, rate=4e-3, epochs=6):
     (x, y), (x_test, y_test) = (
         (torch.from_numpy(part.x).long(), torch.from_numpy(part.y).long()) for part in (train, test)
     )
-    embedding, gru = torch.nn.Embedding(len(vocabulary), 64), torch.nn.GRU(64, 256, batch_first=True)
+    embedding, gru = (
+        torch.nn.Embedding(len(vocabulary), 64),
+        torch.nn.GRU(64, 256, batch_first=True),
+    )
     dense, loss = torch.nn.Linear(256, len(vocabulary)), torch.nn.CrossEntropyLoss()
     parameters = [p for module in (embedding, gru, dense) for p in module.parameters()]
     steps = epochs * -(-len(x) // batch_size)
     rise = min(100, steps // 10)
     adamw = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        adamw, lambda i: i / rise if i < rise else (1 + math.cos(math.pi * (i - rise) / (steps - rise))) / 2
+        adamw,
+        lambda i: (
+            i / rise if i < rise else (1 + math.cos(math.pi * (i - rise) / (steps - rise))) / 2
+        ),
     )
 
     def cost(x, y):

@@ -6,7 +6,18 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from jaxnn.explanation.language.expressions import Call, Choice, Equation, Expr, Index, Num, Op, Over, Ref, overs
+from jaxnn.explanation.language.expressions import (
+    Call,
+    Choice,
+    Equation,
+    Expr,
+    Index,
+    Num,
+    Op,
+    Over,
+    Ref,
+    overs,
+)
 
 FUNCTIONS: dict[str, Any] = {
     "exp": np.exp,
@@ -50,7 +61,9 @@ def evaluate(equation: Equation, values: Mapping[str, np.ndarray]) -> np.ndarray
     return np.broadcast_to(result, equation.shape).copy()
 
 
-def _evaluate(node: Expr, scope: Mapping[str, np.ndarray], axes: Mapping[str, int], values: Any) -> Any:
+def _evaluate(
+    node: Expr, scope: Mapping[str, np.ndarray], axes: Mapping[str, int], values: Any
+) -> Any:
     of = lambda part: _evaluate(part, scope, axes, values)  # noqa: E731
     if isinstance(node, Num):
         return node.value
@@ -71,12 +84,20 @@ def _evaluate(node: Expr, scope: Mapping[str, np.ndarray], axes: Mapping[str, in
     return _reduce(REDUCTIONS[node.kind], node, of(node.body), axes, scope)
 
 
-def _reduce(function: Any, over: Over, terms: Any, axes: Mapping[str, int], scope: Mapping[str, np.ndarray]) -> Any:
+def _reduce(
+    function: Any, over: Over, terms: Any, axes: Mapping[str, int], scope: Mapping[str, np.ndarray]
+) -> Any:
     shape = np.broadcast_shapes(np.shape(terms), *(scope[letter].shape for letter in over.letters))
-    return function(np.broadcast_to(terms, shape), axis=tuple(axes[letter] for letter in over.letters), keepdims=True)
+    return function(
+        np.broadcast_to(terms, shape),
+        axis=tuple(axes[letter] for letter in over.letters),
+        keepdims=True,
+    )
 
 
-def _log_sum_exp(over: Over, of: Any, axes: Mapping[str, int], scope: Mapping[str, np.ndarray]) -> Any:
+def _log_sum_exp(
+    over: Over, of: Any, axes: Mapping[str, int], scope: Mapping[str, np.ndarray]
+) -> Any:
     return _reduce(special.logsumexp, over, of(over.body.args[0]), axes, scope)  # type: ignore[union-attr]
 
 
@@ -97,7 +118,12 @@ def quotient_of_exponentials(node: Expr) -> tuple[Expr, Over] | None:
 
 
 def _is_sum_of_exponentials(node: Expr) -> bool:
-    return isinstance(node, Over) and node.kind == "sum" and isinstance(node.body, Call) and node.body.name == "exp"
+    return (
+        isinstance(node, Over)
+        and node.kind == "sum"
+        and isinstance(node.body, Call)
+        and node.body.name == "exp"
+    )
 
 
 def entry(array: np.ndarray, at: Iterable[Any]) -> Any:

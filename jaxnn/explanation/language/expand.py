@@ -8,7 +8,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxnn.explanation.language.evaluate import FUNCTIONS, OPERATIONS, REDUCTIONS
-from jaxnn.explanation.language.expressions import Call, Choice, Equation, Expr, Index, Num, Op, Over, Ref, refs
+from jaxnn.explanation.language.expressions import (
+    Call,
+    Choice,
+    Equation,
+    Expr,
+    Index,
+    Num,
+    Op,
+    Over,
+    Ref,
+    refs,
+)
 
 ZERO, ONE = Num(0), Num(1)
 SHOWN = 10  # terms of a longer sum that are written out, the last one included
@@ -51,7 +62,11 @@ def write_out(
 
 class _Expansion:
     def __init__(
-        self, sizes: Mapping[str, int], values: Mapping[str, np.ndarray], shown: int | None, unknown: Collection[str]
+        self,
+        sizes: Mapping[str, int],
+        values: Mapping[str, np.ndarray],
+        shown: int | None,
+        unknown: Collection[str],
     ) -> None:
         self.sizes, self.values, self.shown, self.unknown = sizes, values, shown, unknown
 
@@ -62,9 +77,13 @@ class _Expansion:
                 return Num(scope[name])
             case Ref(name, at):
                 place = tuple(int(number(again(part), self.values)) for part in at or ())
-                inside = all(0 <= i < n for i, n in zip(place, np.shape(self.values[name]), strict=True))
+                inside = all(
+                    0 <= i < n for i, n in zip(place, np.shape(self.values[name]), strict=True)
+                )
                 return Spot(name, place) if inside else ZERO
-            case Choice(condition, _, _) if any(ref.name in self.unknown for ref in refs(condition)):
+            case Choice(condition, _, _) if any(
+                ref.name in self.unknown for ref in refs(condition)
+            ):
                 return Choice(*map(again, node))
             case Choice(condition, then, otherwise):
                 return again(then if number(again(condition), self.values) else otherwise)
@@ -85,7 +104,9 @@ class _Expansion:
             parts = [part for _, part in self._each(over, scope, ranges)]
         return parts[0] if len(parts) == 1 else Terms(over.kind, tuple(parts)) if parts else ZERO
 
-    def _ends(self, over: Over, scope: Mapping[str, int], ranges: list[range], shown: int) -> list[Any] | None:
+    def _ends(
+        self, over: Over, scope: Mapping[str, int], ranges: list[range], shown: int
+    ) -> list[Any] | None:
         """Give the first terms and the last, or None for a sum that has no more, the others being 0."""
         first = list(itertools.islice(self._each(over, scope, ranges), shown - 1))
         last = list(itertools.islice(self._each(over, scope, [r[::-1] for r in ranges]), 1))
@@ -93,7 +114,9 @@ class _Expansion:
             return None
         return [*(part for _, part in first), Gap(), last[0][1]]
 
-    def _each(self, over: Over, scope: Mapping[str, int], ranges: list[range]) -> Iterator[tuple[tuple[int, ...], Any]]:
+    def _each(
+        self, over: Over, scope: Mapping[str, int], ranges: list[range]
+    ) -> Iterator[tuple[tuple[int, ...], Any]]:
         for at in itertools.product(*ranges):
             part = self.expand(over.body, {**scope, **dict(zip(over.letters, at, strict=True))})
             if over.kind != "sum" or part != ZERO:

@@ -122,7 +122,9 @@ def parse(line: str, shapes: Mapping[str, tuple[int, ...]]) -> Equation:
         reader = _Reader(free or ())
         body = reader.read(statement.value)
     except (SyntaxError, ValueError, KeyError, AttributeError) as error:
-        raise InputError(f"formulas: expected an equation in the notation of jaxnn.formulas, got {line!r}.") from error
+        raise InputError(
+            f"formulas: expected an equation in the notation of jaxnn.formulas, got {line!r}."
+        ) from error
     for ref in refs(body):
         if ref.name not in shapes:
             raise InputError(f"formulas: expected a known name, got {ref.name!r} in {line!r}.")
@@ -130,12 +132,16 @@ def parse(line: str, shapes: Mapping[str, tuple[int, ...]]) -> Equation:
         return _entry_by_entry(name, body, shapes)
     for ref in _mentions(name, free or (), body, shapes):
         if len(ref.at or ()) > len(shapes[ref.name]):
-            raise InputError(f"formulas: expected at most {len(shapes[ref.name])} letters for {ref.name} in {line!r}.")
+            raise InputError(
+                f"formulas: expected at most {len(shapes[ref.name])} letters for {ref.name} in {line!r}."
+            )
     free, body = _spread(name, free or (), body, shapes)
     sizes = _sizes(name, free, body, shapes, line) | reader.ranges | counted
     for letter in (*free, *(one for over in overs(body) for one in over.letters)):
         if letter not in sizes:
-            raise InputError(f"formulas: expected an array that says how far {letter} counts in {line!r}.")
+            raise InputError(
+                f"formulas: expected an array that says how far {letter} counts in {line!r}."
+            )
     return Equation(name, free, body, sizes)
 
 
@@ -173,12 +179,16 @@ class _Reader:
             case ast.Compare(left=first, ops=signs, comparators=others):
                 sides = [first, *others]
                 pairs = zip(signs, sides, sides[1:], strict=False)
-                return _all([Op(SIGNS[type(sign)], self.read(a), self.read(b)) for sign, a, b in pairs])
+                return _all(
+                    [Op(SIGNS[type(sign)], self.read(a), self.read(b)) for sign, a, b in pairs]
+                )
             case ast.BoolOp(op=ast.And(), values=values):
                 return _all([self.read(value) for value in values])
             case ast.IfExp(test=test, body=then, orelse=otherwise):
                 return Choice(self.read(test), self.read(then), self.read(otherwise))
-            case ast.Call(func=ast.Name(id=kind), args=[ast.GeneratorExp(elt=body, generators=loops)]) if kind in KINDS:
+            case ast.Call(
+                func=ast.Name(id=kind), args=[ast.GeneratorExp(elt=body, generators=loops)]
+            ) if kind in KINDS:
                 return self._over(kind, body, loops)
             case ast.Call(func=ast.Name(id=name), args=args) if name in FUNCTIONS:
                 return Call(name, tuple(map(self.read, args)))
@@ -210,7 +220,9 @@ def _entry_by_entry(name: str, body: Expr, shapes: Mapping[str, tuple[int, ...]]
     whole = tuple(map(Index, free))
 
     def respell(ref: Ref) -> Ref:
-        return ref._replace(at=whole if shapes[ref.name] == shape else ()) if ref.at is None else ref
+        return (
+            ref._replace(at=whole if shapes[ref.name] == shape else ()) if ref.at is None else ref
+        )
 
     return Equation(name, free, replace(body, respell), dict(zip(free, shape, strict=True)))
 
@@ -223,8 +235,14 @@ def _spread(
     for ref in _mentions(name, free, body, shapes):
         if ref.at and isinstance(ref.at[0], Index):
             count = len(shapes[ref.name]) - len(ref.at) + 1
-            counts[ref.at[0].name] = count if counts.get(ref.at[0].name, 1) == 1 else counts[ref.at[0].name]
-    spread = {letter: tuple(f"{letter}{k}" for k in range(count)) for letter, count in counts.items() if count != 1}
+            counts[ref.at[0].name] = (
+                count if counts.get(ref.at[0].name, 1) == 1 else counts[ref.at[0].name]
+            )
+    spread = {
+        letter: tuple(f"{letter}{k}" for k in range(count))
+        for letter, count in counts.items()
+        if count != 1
+    }
 
     def widen(letters: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(part for letter in letters for part in spread.get(letter, (letter,)))
@@ -246,14 +264,18 @@ def _sizes(
     sizes: dict[str, int] = {}
     for ref in _mentions(name, free, body, shapes):
         if len(ref.at or ()) != len(shapes[ref.name]):
-            raise InputError(f"formulas: expected {len(shapes[ref.name])} letters for {ref.name} in {line!r}.")
+            raise InputError(
+                f"formulas: expected {len(shapes[ref.name])} letters for {ref.name} in {line!r}."
+            )
         for part, size in zip(ref.at or (), shapes[ref.name], strict=True):
             if isinstance(part, Index):
                 sizes.setdefault(part.name, size)
     return sizes
 
 
-def _mentions(name: str, free: tuple[str, ...], body: Expr, shapes: Mapping[str, tuple[int, ...]]) -> list[Ref]:
+def _mentions(
+    name: str, free: tuple[str, ...], body: Expr, shapes: Mapping[str, tuple[int, ...]]
+) -> list[Ref]:
     left = [Ref(name, tuple(map(Index, free)))] if name in shapes else []
     return left + refs(body)
 

@@ -65,9 +65,14 @@ class Writer:
             return f"{self(left)} {self.relation(sign)} {self(right)}", LOOSE
         level = LEVEL[sign]
         if sign in ("+", "-"):
-            return self.joined(self(left, SUM), sign, self(right, SUM if sign == "+" else PRODUCT)), SUM
+            return self.joined(
+                self(left, SUM), sign, self(right, SUM if sign == "+" else PRODUCT)
+            ), SUM
         joint = self.times if sign == "*" else f" {sign} "
-        return f"{self(left, POWER if isinstance(left, Over) else level)}{joint}{self(right, level + 1)}", level
+        return (
+            f"{self(left, POWER if isinstance(left, Over) else level)}{joint}{self(right, level + 1)}",
+            level,
+        )
 
     def _terms(self, kind: str, parts: tuple[Any, ...]) -> tuple[str, int]:
         shown = [self(part, SUM) for part in parts]
@@ -116,7 +121,9 @@ class Writer:
 
     def over(self, kind: str, letters: tuple[str, ...], body: str) -> str:
         """Write a sum, or a maximum, over letters."""
-        return f"Σ_{''.join(letters)} {body}" if kind == "sum" else f"{kind}_{''.join(letters)} {body}"
+        return (
+            f"Σ_{''.join(letters)} {body}" if kind == "sum" else f"{kind}_{''.join(letters)} {body}"
+        )
 
     def choice(self, condition: str, then: str, otherwise: str) -> str:
         """Write a distinction of cases."""
@@ -145,7 +152,9 @@ class LatexWriter(Writer):
 
     def relation(self, sign: str) -> str:
         """Write a comparison."""
-        return {"==": "=", "<=": r"\le", ">=": r"\ge", "!=": r"\ne", "and": r"\text{ and }"}.get(sign, sign)
+        return {"==": "=", "<=": r"\le", ">=": r"\ge", "!=": r"\ne", "and": r"\text{ and }"}.get(
+            sign, sign
+        )
 
     def fraction(self, left: Any, right: Any) -> tuple[str, int]:
         """Write a quotient as a fraction."""

@@ -6,13 +6,15 @@ import numpy as np
 import optax
 import pytest
 
-from jaxnn.training.constant_hoisting import take_apart
+from jaxnn.training.constant_hoisting import hoist_constants
 
 PARAMS = {"w": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3), "b": jnp.ones(3)}
 FORMULAS = {
     "sgd": lambda rate: optax.sgd(rate, momentum=rate * 10),
     "adam": optax.adam,
-    "adamw on a schedule": lambda rate: optax.adamw(optax.cosine_decay_schedule(rate, 10), weight_decay=rate),
+    "adamw on a schedule": lambda rate: optax.adamw(
+        optax.cosine_decay_schedule(rate, 10), weight_decay=rate
+    ),
     "clipped": lambda rate: optax.chain(optax.clip_by_global_norm(rate), optax.rmsprop(rate)),
     "injected": lambda rate: optax.inject_hyperparams(optax.adam)(learning_rate=rate),
     "lamb": optax.lamb,
@@ -31,9 +33,13 @@ def test_the_formula_is_the_same_and_the_numbers_are_its_own(name):
     for rate in (1e-3, 4e-2):
         optimizer = FORMULAS[name](rate)
         state = optimizer.init(PARAMS)
-        program, numbers = take_apart(update(optimizer), gradient, state)
+        program, numbers = hoist_constants(update(optimizer), gradient, state)
         expected = update(optimizer)(gradient, state)
-        for a, b in zip(jax.tree.leaves(program(numbers, gradient, state)), jax.tree.leaves(expected), strict=True):
+        for a, b in zip(
+            jax.tree.leaves(program(numbers, gradient, state)),
+            jax.tree.leaves(expected),
+            strict=True,
+        ):
             np.testing.assert_allclose(a, b, rtol=1e-12)
         programs.append(program)
     assert programs[0] == programs[1]
@@ -42,7 +48,7 @@ def test_the_formula_is_the_same_and_the_numbers_are_its_own(name):
 
 def test_another_formula_is_another_program():
     states = {name: FORMULAS[name](0.1) for name in ("sgd", "adam", "lamb")}
-    texts = {take_apart(update(o), PARAMS, o.init(PARAMS))[0].text for o in states.values()}
+    texts = {hoist_constants(update(o), PARAMS, o.init(PARAMS))[0].text for o in states.values()}
     assert len(texts) == 3
 
 
@@ -50,7 +56,7 @@ def test_whole_numbers_stay_in_the_program():
     def power(n):
         return lambda x: x**n * 2.0
 
-    first, second = (take_apart(power(n), jnp.ones(2))[0] for n in (2, 3))
+    first, second = (hoist_constants(power(n), jnp.ones(2))[0] for n in (2, 3))
     assert first != second
 
 
@@ -58,6 +64,8 @@ def test_branches_keep_their_numbers():
     def pick(scale):
         return lambda x: jax.lax.cond(x.sum() > 0, lambda x: x * scale, lambda x: x, x)
 
-    (first, numbers), (second, _) = (take_apart(pick(scale), jnp.ones(2)) for scale in (2.0, 3.0))
+    (first, numbers), (second, _) = (
+        hoist_constants(pick(scale), jnp.ones(2)) for scale in (2.0, 3.0)
+    )
     assert first != second
     np.testing.assert_allclose(first(numbers, jnp.ones(2)), 2.0)

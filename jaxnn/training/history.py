@@ -1,0 +1,70 @@
+"""The history of a training run: the loss of every step, and a record every so often."""
+
+from typing import Any
+
+import numpy as np
+
+Record = dict[str, Any]  # "step", "loss", and what validation adds
+
+
+class History:
+    """The losses and the records so far. For M networks at once, each loss is an array (M,).
+
+    Args:
+        first: the step that the run starts at.
+
+    Attributes:
+        step: the step that the run stands at.
+        records: the records so far, in order.
+    """
+
+    def __init__(self, first: int) -> None:
+        self.step = first
+        self.records: list[Record] = []
+        self._losses: list[np.ndarray] = []  # of all steps, in pieces
+        self._waiting = np.zeros(0), np.zeros(0, int)  # losses and rows since the last record
+
+    @classmethod
+    def restored(cls, step: int, columns: dict[str, np.ndarray]) -> "History":
+        """Restore the history that :meth:`arrays` gave when the run stood at ``step``."""
+        history = cls(step)
+        columns = dict(columns)
+        history._losses = [columns.pop("step_loss")]
+        names, values = list(columns), [list(column) for column in columns.values()]
+        history.records = [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
+        return history
+
+    def add(self, losses: np.ndarray, rows: np.ndarray) -> None:
+        """Take up the losses of the next steps, and how many rows each of these steps saw."""
+        self.step += len(losses)
+        self._losses.append(losses)
+        if len(self._waiting[0]):
+            losses, rows = (
+                np.concatenate(pair) for pair in zip(self._waiting, (losses, rows), strict=True)
+            )
+        self._waiting = losses, rows
+
+    @property
+    def recorded(self) -> int:
+        """The step of the last record, or that which the run started at."""
+        return self.step - len(self._waiting[0])
+
+    def due(self, every: int) -> range:
+        """Return the multiples of ``every`` since the last record, up to the present step."""
+        return range((self.recorded // every + 1) * every, self.step + 1, every)
+
+    def record(self, step: int) -> Record:
+        """Make the record of a step: the mean loss over all rows since the record before."""
+        losses, rows = self._waiting
+        count = step - self.recorded
+        loss = np.average(losses[:count].astype(np.float64), axis=0, weights=rows[:count])
+        self._waiting = losses[count:], rows[count:]
+        self.records.append({"step": step, "loss": loss})
+        return self.records[-1]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return arrays by name: one entry a record, and "step_loss" with one entry a step."""
+        names = self.records[0] if self.records else ()
+        columns = {name: np.array([record[name] for record in self.records]) for name in names}
+        step_loss = np.concatenate(self._losses) if self._losses else np.zeros(0)
+        return columns | {"step_loss": step_loss}

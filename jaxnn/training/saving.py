@@ -1,0 +1,110 @@
+"""Saving a run of training in checkpoints, and resuming it from the newest."""
+
+import json
+import os
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxnn.checks import InputError
+from jaxnn.training.batching import shuffle_seeds
+from jaxnn.training.checkpoint import Checkpoints
+from jaxnn.training.history import History, Record
+from jaxnn.training.hooks import Hook
+from jaxnn.training.loop import Run
+from jaxnn.training.train_step import TrainStep
+from jaxnn.values import to_json
+
+
+def as_checkpoints(who: str, given: Any) -> Checkpoints | None:
+    """Return the checkpoints that a caller named: as they are, or by their folder."""
+    if given is None or isinstance(given, Checkpoints):
+        return given
+    if not isinstance(given, str | os.PathLike):
+        raise InputError(
+            f"{who}: expected checkpoint to be a folder or Checkpoints, got {type(given).__name__}."
+        )
+    return Checkpoints(given)
+
+
+def describe_run(step: TrainStep, rows: int | None, batch_size: int | None) -> dict[str, Any]:
+    """Say what a checkpoint belongs to; a difference is found by comparing two of these."""
+    return {
+        "network": json.loads(to_json(step.net)),
+        "loss": json.loads(to_json(step.loss)),
+        "data": {"rows": rows, "batch_size": batch_size},
+        "method": step.method,
+        "precision": step.precision,
+        "optimizer": step.update.text.splitlines(),  # type: ignore[attr-defined]
+        "jax": jax.__version__,
+    }
+
+
+class Saving(Hook):
+    """Writes a checkpoint every so many records, and at the end.
+
+    Args:
+        checkpoints: where to.
+        about: what they belong to, see :func:`describe_run`.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, about: dict[str, Any]) -> None:
+        self._checkpoints, self._about = checkpoints, about
+        self._saved: int | None = None
+
+    @classmethod
+    def of(cls, checkpoints: Checkpoints | None, about: dict[str, Any]) -> "Saving | None":
+        """Make the hook, where there are checkpoints to write."""
+        return None if checkpoints is None else cls(checkpoints, about)
+
+    def resume(self, run: Run) -> None:
+        """Put a run where the newest checkpoint left it, if there is one.
+
+        Raises:
+            InputError: if it belongs to another run.
+        """
+        found = self._checkpoints.load()
+        if found is None:
+            return
+        own = {name: v for name, v in self._about.items() if name not in ("optimizer", "jax")}
+        found.check(own)
+        state = found.restore("state", run.state)
+        fresh, stored = (shuffle_seeds(each.key) for each in (run.state, state))
+        if fresh != stored:
+            raise InputError(
+                f"checkpoint {found.step}: belongs to another run: expected key data {fresh[0]}, got {stored[0]}."
+            )
+        if (
+            found.about["jax"] == self._about["jax"]
+        ):  # another version may write a formula otherwise
+            found.check(self._about)
+        run.state = state
+        run.history = History.restored(found.step, found.group("history"))
+        if found.has("best"):
+            run.best = found.restore("best", run.state.params)
+        if found.group("run")["stopped_by_callback"]:
+            run.stop("callback")
+        self._saved = found.step
+
+    def after_record(self, run: Run, record: Record) -> None:
+        """Write a checkpoint, if one is due."""
+        if len(run.history.records) % self._checkpoints.every == 0:
+            self._save(run)
+
+    def at_end(self, run: Run) -> None:
+        """Write the last checkpoint, and wait until it is there."""
+        if self._saved != run.history.step:
+            self._save(run)
+
+    def close(self) -> None:
+        """Wait until everything is written."""
+        self._checkpoints.wait()
+
+    def _save(self, run: Run) -> None:
+        tree = {"state": run.state, "history": run.history.arrays(), "best": run.best}
+        tree["run"] = {"stopped_by_callback": np.array(run.stopped == "callback")}
+        score = run.history.records[-1].get("validation_loss") if run.history.records else None
+        score = None if score is None else float(np.mean(score))
+        self._checkpoints.save(run.history.step, tree, self._about, score)
+        self._saved = run.history.step

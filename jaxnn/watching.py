@@ -1,0 +1,120 @@
+"""Layers at work: each notes what goes in and what comes out, and is otherwise the layer that it is.
+
+The network that is watched is the one that trains. :func:`watch` wraps every layer in it; while
+:func:`taking_notes` is open, each tells what it sees.
+"""
+
+import contextlib
+import dataclasses
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray, PyTree
+
+from jaxnn.checks import inside
+from jaxnn.compose import Repeat, split_key
+from jaxnn.types import Cache, Layer, Params
+from jaxnn.values import Child, children, layer
+
+Take = Callable[[str, dict[str, Any]], None]  # of a path, and arrays by name
+_open = threading.local()  # each thread has its own notes
+
+
+@contextlib.contextmanager
+def taking_notes(take: Take) -> Iterator[None]:
+    """Hand all that watched layers see to ``take``, until the end of the ``with`` statement."""
+    outer = getattr(_open, "take", None)
+    _open.take = take
+    try:
+        yield
+    finally:
+        _open.take = outer
+
+
+def watch(net: Layer, path: str, *, unrolled: bool) -> Layer:
+    """Wrap a layer and all inside it.
+
+    Args:
+        net: the layer.
+        path: where it sits.
+        unrolled: whether to take the blocks of a Repeat one by one, or in their loop.
+    """
+    watched = {child.path: watch(child.layer, path + child.path, unrolled=unrolled)
+               for child in parts(net, unrolled=unrolled)}  # fmt: skip
+    if isinstance(net, Repeat) and unrolled:
+        return _Watched(_Unrolled(tuple(watched.values())), path)
+    changes: dict[str, Any] = {}
+    for child in children(net):
+        if isinstance(getattr(net, child.field), tuple):
+            changes[child.field] = (*changes.get(child.field, ()), watched[child.path])
+        else:
+            changes[child.field] = watched[child.path]
+    return _Watched(dataclasses.replace(net, **changes) if changes else net, path)  # type: ignore[type-var]
+
+
+def parts(net: Layer, *, unrolled: bool) -> list[Child]:
+    """List the layers inside a layer as they are watched."""
+    if isinstance(net, Repeat) and unrolled:
+        return [Child(f".block[{i}]", net.block, "block") for i in range(net.times)]
+    return children(net)
+
+
+@layer
+class _Watched:
+    """A layer that notes what goes in and what comes out, and is otherwise the layer inside it."""
+
+    layer: Layer
+    path: str
+
+    def __repr__(self) -> str:
+        return repr(self.layer)
+
+    def init(self, key: PRNGKeyArray, x: PyTree) -> Params:
+        return self.layer.init(key, x)
+
+    def forward(
+        self, params: Params, x: PyTree, key: PRNGKeyArray | None = None
+    ) -> tuple[PyTree, Cache]:
+        y, cache = self.layer.forward(params, x, key)
+        _open.take(self.path, {"params": params, "x": x, "y": y, "cache": cache})
+        return y, cache
+
+    def backward(self, params: Params, cache: Cache, dy: PyTree) -> tuple[Params, PyTree]:
+        dparams, dx = self.layer.backward(params, cache, dy)
+        _open.take(self.path, {"dy": dy, "dparams": dparams, "dx": dx})
+        return dparams, dx
+
+
+@layer
+class _Unrolled:
+    """What Repeat does, each block by itself."""
+
+    blocks: tuple[Layer, ...]
+
+    def init(self, key: PRNGKeyArray, x: PyTree) -> Params:
+        raise NotImplementedError  # its parameters are those of the Repeat
+
+    def forward(
+        self, params: Params, x: PyTree, key: PRNGKeyArray | None = None
+    ) -> tuple[PyTree, Cache]:
+        caches = []
+        keys = split_key(key, len(self.blocks))
+        for i, (block, block_key) in enumerate(zip(self.blocks, keys, strict=True)):
+            with inside(".block"):
+                x, cache = block.forward(_slice(params, i), x, block_key)
+            caches.append(cache)
+        return x, tuple(caches)
+
+    def backward(self, params: Params, cache: Cache, dy: PyTree) -> tuple[Params, PyTree]:
+        dparams: list[Params] = []
+        for i in reversed(range(len(self.blocks))):
+            dblock, dy = self.blocks[i].backward(_slice(params, i), cache[i], dy)
+            dparams.insert(0, dblock)
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *dparams), dy
+
+
+def _slice(params: Params, i: int) -> Params:
+    return jax.tree.map(lambda leaf: leaf[i], params)
