@@ -25,6 +25,7 @@ from jaxnn.checks import (
     is_concrete,
     is_kind,
 )
+from jaxnn.conversion import as_arrays
 from jaxnn.types import AnyArray, Layer, Loss, Params, Static, check_input, update_running
 
 Method = Literal["hand", "auto"]
@@ -60,6 +61,11 @@ class ValueAndGrad:
             InputError: for arrays that do not fit the network or the loss; and, outside of ``jit``,
                 for values that are not finite or labels outside the loss's domain.
         """
+        if not isinstance(x, jax.Array) or not isinstance(target, jax.Array):
+            x, target = (
+                as_arrays("value_and_grad", "x", x),
+                as_arrays("value_and_grad", "target", target),
+            )
         checked = self.check and is_concrete(params, x, target, weights)
         if checked:
             check_lengths_alike(x, target)

@@ -6,7 +6,9 @@ respect to its output, which is the one with respect to the next layer's input.
 """
 
 import dataclasses
-from typing import Any
+import itertools
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +25,7 @@ from jaxnn.checks import (
     inside,
 )
 from jaxnn.formulas import Formulas
+from jaxnn.padding import ANY, add_beside, apart, check_beside, in_form, keep, opened
 from jaxnn.types import Cache, Layer, Params, Running, Static, check_input, update_running
 from jaxnn.values import layer
 
@@ -39,6 +42,7 @@ class Sequential:
     """
 
     layers: tuple[Layer, ...]
+    takes: ClassVar[str] = ANY
 
     def __post_init__(self) -> None:
         _check_layers(self, "layers", self.layers)
@@ -48,60 +52,65 @@ class Sequential:
 
     def init(self, key: PRNGKeyArray, x: PyTree) -> tuple[Params, ...]:
         """Draw the parameters of each layer, for inputs shaped like the output of the one before."""
-        params = []
-        for i, (child, child_key) in enumerate(
-            zip(self.layers, split_key(key, len(self.layers)), strict=True)
-        ):
+        params, (y, beside) = [], apart(x)
+        for i, child, child_key in numbered(self.layers, key):
             with inside(f"[{i}]"):
-                params.append(child.init(child_key, x))
-                x = output_shape(child, params[-1], x)
+                given = beside.around(child, y)
+                params.append(child.init(child_key, given))
+                before, y = y, output_shape(child, params[-1], given)
+            beside = beside.after(before, y)
         return tuple(params)
 
     def forward(
         self, params: tuple[Params, ...], x: PyTree, key: PRNGKeyArray | None = None
-    ) -> tuple[PyTree, tuple[Any, ...]]:
+    ) -> tuple[PyTree, Cache]:
         """Return y_L, and the caches of all layers."""
         check_params_tuple(self, params, len(self.layers))
-        y, caches = x, []
-        for i, (child, child_key) in enumerate(
-            zip(self.layers, split_key(key, len(self.layers)), strict=True)
-        ):
+        (y, beside), caches = apart(x), []
+        came_with = beside
+        for i, child, child_key in numbered(self.layers, key):
+            before = y
             with inside(f"[{i}]"):
-                y, cache = child.forward(params[i], y, child_key)
+                y, cache = child.forward(params[i], beside.around(child, before), child_key)
             caches.append(cache)
-        return y, tuple(caches)
+            beside = beside.after(before, y)
+        return y, keep(tuple(caches), came_with)
 
     def backward(
-        self, params: tuple[Params, ...], cache: tuple[Any, ...], dy: PyTree
+        self, params: tuple[Params, ...], cache: Cache, dy: PyTree
     ) -> tuple[tuple[Params, ...], PyTree]:
         """Return dJ/dθ of every layer, and dJ/dx: the chain rule, from the last layer to the first."""
         check_params_tuple(self, params, len(self.layers))
-        dparams = list(params)
+        caches, form = opened(cache)
+        dparams, dbeside = list(params), dict[str, Any]()
         for i in reversed(range(len(self.layers))):
             with inside(f"[{i}]"):
-                dparams[i], dy = self.layers[i].backward(params[i], cache[i], dy)
-        return tuple(dparams), dy
+                dparams[i], dx = self.layers[i].backward(params[i], caches[i], dy)
+            dy = add_beside(dbeside, dx)  # the layer's dx is dy of the one before
+        return tuple(dparams), in_form(form, dy, dbeside)
 
     def check_input(self, x: PyTree) -> None:
-        """Have the first layer check its input."""
+        """Check the lengths, and have the first layer check its input."""
+        check_beside(self, x)
         with inside("[0]"):
-            check_input(self.layers[0], x)
+            check_given(self.layers[0], x)
 
-    def update_running(
-        self, params: tuple[Params, ...], cache: tuple[Any, ...]
-    ) -> tuple[Params, ...]:
+    def update_running(self, params: tuple[Params, ...], cache: Cache) -> tuple[Params, ...]:
         """Update the running statistics of each layer."""
-        return tuple(
-            update_running(*parts) for parts in zip(self.layers, params, cache, strict=True)
-        )
+        each = zip(self.layers, params, opened(cache)[0], strict=True)
+        return tuple(update_running(*parts) for parts in each)
 
 
 def chain(*layers: Layer) -> Sequential:
     """Compose layers in the order in which they are applied: ``chain(Dense(3), Sigmoid())``.
 
+    A single list or tuple of layers is taken for its items.
+
     Raises:
         InputError: if there are none, or one of them is not a layer.
     """
+    if len(layers) == 1 and isinstance(layers[0], list | tuple):
+        return Sequential(tuple(layers[0]))
     return Sequential(layers)
 
 
@@ -114,9 +123,8 @@ class Residual:
     """
 
     body: Layer
-    formulas = Formulas(
-        "y = x + f1", "dx = dy + df1"
-    )  # of a combinator: f1 is what its first child gives
+    takes: ClassVar[str] = ANY
+    formulas = Formulas("y = x + f1", "dx = dy + df1")  # f1 is what the body returns
 
     def __post_init__(self) -> None:
         _check_layers(self, "body", (self.body,))
@@ -124,31 +132,35 @@ class Residual:
     def init(self, key: PRNGKeyArray, x: PyTree) -> Params:
         """Draw the parameters of the body."""
         with inside(".body"):
-            return self.body.init(key, x)
+            return self.body.init(key, given_to(self.body, x))
 
     def forward(
-        self, params: Params, x: Array, key: PRNGKeyArray | None = None
-    ) -> tuple[Array, Any]:
+        self, params: Params, x: PyTree, key: PRNGKeyArray | None = None
+    ) -> tuple[Array, Cache]:
         """Return x + f(x)."""
+        array, beside = apart(x)
         with inside(".body"):
-            y, cache = self.body.forward(params, x, key)
-        check_like("Residual", "the body's output", y, x, "its input")
-        return x + y, cache
+            y, cache = self.body.forward(params, beside.around(self.body, array), key)
+        check_like("Residual", "the body's output", y, array, "its input")
+        return array + y, keep(cache, beside)
 
-    def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Params, Array]:
+    def backward(self, params: Params, cache: Cache, dy: Array) -> tuple[Params, PyTree]:
         """Return the body's dθ, and dx = dy + df: what goes two ways forward adds up backward."""
+        body_cache, form = opened(cache)
+        dbeside = dict[str, Any]()
         with inside(".body"):
-            dparams, dx = self.body.backward(params, cache, dy)
-        return dparams, dy + dx
+            dparams, df = self.body.backward(params, body_cache, dy)
+        return dparams, in_form(form, dy + add_beside(dbeside, df), dbeside)
 
     def check_input(self, x: PyTree) -> None:
-        """Have the body check its input."""
+        """Check the lengths, and have the body check its input."""
+        check_beside(self, x)
         with inside(".body"):
-            check_input(self.body, x)
+            check_given(self.body, x)
 
-    def update_running(self, params: Params, cache: Any) -> Params:
+    def update_running(self, params: Params, cache: Cache) -> Params:
         """Update the body's running statistics."""
-        return update_running(self.body, params, cache)
+        return update_running(self.body, params, opened(cache)[0])
 
 
 @layer
@@ -163,6 +175,7 @@ class Parallel:
     branches: tuple[Layer, ...]
     _: dataclasses.KW_ONLY
     join: str = "concatenate"
+    takes: ClassVar[str] = ANY
 
     def __post_init__(self) -> None:
         _check_layers(self, "branches", self.branches)
@@ -171,75 +184,72 @@ class Parallel:
     def init(self, key: PRNGKeyArray, x: PyTree) -> tuple[Params, ...]:
         """Draw the parameters of each branch."""
         params = []
-        for i, (branch, branch_key) in enumerate(
-            zip(self.branches, split_key(key, len(self.branches)), strict=True)
-        ):
+        for i, branch, branch_key in numbered(self.branches, key):
             with inside(f"[{i}]"):
-                params.append(branch.init(branch_key, x))
+                params.append(branch.init(branch_key, given_to(branch, x)))
         return tuple(params)
 
     def forward(
         self, params: tuple[Params, ...], x: PyTree, key: PRNGKeyArray | None = None
-    ) -> tuple[Array, Any]:
+    ) -> tuple[Array, Cache]:
         """Return the outputs of all branches, side by side or added up."""
         check_params_tuple(self, params, len(self.branches))
+        array, beside = apart(x)
         outputs: list[Array] = []
         caches = []
-        for i, (branch, branch_key) in enumerate(
-            zip(self.branches, split_key(key, len(self.branches)), strict=True)
-        ):
+        for i, branch, branch_key in numbered(self.branches, key):
             with inside(f"[{i}]"):
-                y, cache = branch.forward(params[i], x, branch_key)
+                y, cache = branch.forward(params[i], beside.around(branch, array), branch_key)
+            first = outputs[0] if outputs else y
             check_like(
-                "Parallel",
-                f"the output of [{i}]",
-                y[..., :0],
-                (outputs or [y])[0][..., :0],
-                "that of [0]",
+                "Parallel", f"the output of [{i}]", y[..., :0], first[..., :0], "that of [0]"
             )
             outputs.append(y)
             caches.append(cache)
         widths = Static(tuple(y.shape[-1] for y in outputs))  # where to cut dy
+        kept = keep((tuple(caches), widths), beside)
         if self.join == "concatenate":
-            return jnp.concatenate(outputs, axis=-1), (tuple(caches), widths)
+            return jnp.concatenate(outputs, axis=-1), kept
         for y in outputs:
             check_like("Parallel", "each output", y, outputs[0], "that of [0]")
-        return sum(outputs[1:], start=outputs[0]), (tuple(caches), widths)
+        return sum(outputs[1:], start=outputs[0]), kept
 
     def backward(
-        self, params: tuple[Params, ...], cache: Any, dy: Array
+        self, params: tuple[Params, ...], cache: Cache, dy: Array
     ) -> tuple[tuple[Params, ...], PyTree]:
-        """Hand each branch its part of dy, or all of it; dx is the sum of what they give back."""
+        """Hand each branch its part of dy, or all of it; dx is the sum of what they return."""
         check_params_tuple(self, params, len(self.branches))
-        caches, widths = cache
+        (caches, widths), form = opened(cache)
         if self.join == "concatenate":
             check_shape("Parallel", "dy", dy, ("...", sum(widths.value)))
             parts = jnp.split(dy, np.cumsum(widths.value)[:-1], axis=-1)
         else:
             parts = [dy] * len(self.branches)
-        dparams, dx = [], None
+        dparams, dx, dbeside = [], None, dict[str, Any]()
         for i, (branch, part) in enumerate(zip(self.branches, parts, strict=True)):
             with inside(f"[{i}]"):
-                dbranch, dx_branch = branch.backward(params[i], caches[i], part)
+                dbranch, df = branch.backward(params[i], caches[i], part)
             dparams.append(dbranch)
-            dx = dx_branch if i == 0 else jax.tree.map(jnp.add, dx, dx_branch)
-        return tuple(dparams), dx
+            df = add_beside(dbeside, df)
+            dx = df if i == 0 else jax.tree.map(jnp.add, dx, df)
+        return tuple(dparams), in_form(form, dx, dbeside)
 
     def check_input(self, x: PyTree) -> None:
-        """Have each branch check the input."""
+        """Check the lengths, and have each branch check the input."""
+        check_beside(self, x)
         for i, branch in enumerate(self.branches):
             with inside(f"[{i}]"):
-                check_input(branch, x)
+                check_given(branch, x)
 
-    def update_running(self, params: tuple[Params, ...], cache: Any) -> tuple[Params, ...]:
+    def update_running(self, params: tuple[Params, ...], cache: Cache) -> tuple[Params, ...]:
         """Update the running statistics of each branch."""
-        return tuple(
-            update_running(*parts) for parts in zip(self.branches, params, cache[0], strict=True)
-        )
+        caches, _ = opened(cache)[0]
+        each = zip(self.branches, params, caches, strict=True)
+        return tuple(update_running(*parts) for parts in each)
 
     def formulas(self, x: Any, cache: Any) -> Formulas:
         """State how outputs are joined: f1 is that of the first branch, dy1 what it is handed back, df1 its dx."""
-        widths = cache[1].value
+        widths = opened(cache)[0][1].value
         numbers = range(1, len(widths) + 1)
         dx = "" if jnp.issubdtype(jax.tree.leaves(x)[0].dtype, jnp.integer) else "dx = "
         dx += " + ".join(f"df{i}" for i in numbers) if dx else ""
@@ -269,6 +279,7 @@ class Repeat:
 
     block: Layer
     times: int
+    takes: ClassVar[str] = ANY
 
     def __post_init__(self) -> None:
         _check_layers(self, "block", (self.block,))
@@ -276,51 +287,57 @@ class Repeat:
 
     def init(self, key: PRNGKeyArray, x: PyTree) -> Params:
         """Draw the parameters of all blocks at once."""
+        given = given_to(self.block, x)
         with inside(".block"):
-            params = jax.vmap(lambda k: self.block.init(k, x))(jax.random.split(key, self.times))
-        after = output_shape(self.block, jax.tree.map(lambda leaf: leaf[0], params), x)
-        check_like("Repeat", "the block's output", after, x, "its input")
+            keys = jax.random.split(key, self.times)
+            params = jax.vmap(lambda key: self.block.init(key, given))(keys)
+        after = output_shape(self.block, jax.tree.map(lambda leaf: leaf[0], params), given)
+        check_like("Repeat", "the block's output", after, apart(x)[0], "its input")
         return params
 
     def forward(
-        self, params: Params, x: Array, key: PRNGKeyArray | None = None
-    ) -> tuple[Array, Any]:
+        self, params: Params, x: PyTree, key: PRNGKeyArray | None = None
+    ) -> tuple[Array, Cache]:
         """Return the output of the last block, and the caches of all, stacked."""
         self._check(params)
         keys = None if key is None else jax.random.split(key, self.times)
+        array, beside = apart(x)
 
         def step(y: Array, at: tuple[Params, Any]) -> tuple[Array, Any]:
             with inside(".block"):
-                after, cache = self.block.forward(at[0], y, at[1])
+                after, cache = self.block.forward(at[0], beside.around(self.block, y), at[1])
             check_like("Repeat", "the block's output", after, y, "its input")
             return after, cache
 
-        return lax.scan(step, x, (params, keys), length=self.times)
+        y, caches = lax.scan(step, array, (params, keys), length=self.times)
+        return y, keep(caches, beside)
 
-    def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Params, Array]:
+    def backward(self, params: Params, cache: Cache, dy: Array) -> tuple[Params, PyTree]:
         """Walk the blocks in reverse, the same loop backwards."""
         self._check(params)
+        caches, form = opened(cache)
 
-        def step(dy: Array, at: tuple[Params, Any]) -> tuple[Array, Params]:
+        def step(dy: Array, at: tuple[Params, Any]) -> tuple[Array, tuple[Params, dict[str, Any]]]:
+            dbeside = dict[str, Any]()
             with inside(".block"):
-                dparams, dx = self.block.backward(*at, dy)
-            return dx, dparams
+                dparams, df = self.block.backward(*at, dy)
+            return add_beside(dbeside, df), (dparams, dbeside)
 
-        dx, dparams = lax.scan(step, dy, (params, cache), reverse=True, length=self.times)
-        return dparams, dx
+        back = lax.scan(step, dy, (params, caches), reverse=True, length=self.times)
+        dx, (dparams, dbeside) = back
+        return dparams, in_form(form, dx, jax.tree.map(lambda each: each.sum(axis=0), dbeside))
 
     def check_input(self, x: PyTree) -> None:
-        """Have the block check its input."""
+        """Check the lengths, and have the block check its input."""
+        check_beside(self, x)
         with inside(".block"):
-            check_input(self.block, x)
+            check_given(self.block, x)
 
-    def update_running(self, params: Params, cache: Any) -> Params:
+    def update_running(self, params: Params, cache: Cache) -> Params:
         """Update the running statistics of each block."""
-        return (
-            jax.vmap(lambda p, c: update_running(self.block, p, c))(params, cache)
-            if jax.tree.leaves(params)
-            else params
-        )
+        if not jax.tree.leaves(params):
+            return params
+        return jax.vmap(lambda p, c: update_running(self.block, p, c))(params, opened(cache)[0])
 
     def _check(self, params: Params) -> None:
         for leaf in jax.tree.leaves(params):
@@ -342,6 +359,7 @@ class Remat:
     """
 
     body: Layer
+    takes: ClassVar[str] = ANY
 
     def __post_init__(self) -> None:
         _check_layers(self, "body", (self.body,))
@@ -349,38 +367,38 @@ class Remat:
     def init(self, key: PRNGKeyArray, x: PyTree) -> Params:
         """Draw the parameters of the body."""
         with inside(".body"):
-            return self.body.init(key, x)
+            return self.body.init(key, given_to(self.body, x))
 
     def forward(
         self, params: Params, x: PyTree, key: PRNGKeyArray | None = None
     ) -> tuple[PyTree, Any]:
         """Return the body's output."""
         with inside(".body"):
-            y, _ = self.body.forward(params, x, key)
-        return y, (
-            x,
-            key,
-        )  # all that it takes to run again: with the same key dropout drops the same
+            y, _ = self.body.forward(params, given_to(self.body, x), key)
+        return y, (x, key)  # all that it takes to run again: the same key drops the same entries
 
     def backward(self, params: Params, cache: Any, dy: PyTree) -> tuple[Params, PyTree]:
         """Run the body forward once more, then backward."""
         x, key = cache
-        x, dy = lax.optimization_barrier(
-            (x, dy)
-        )  # or the compiler would find the first run, and keep its cache
+        # without the barrier the compiler would find the first run, and keep its cache
+        x, dy = lax.optimization_barrier((x, dy))
+        dbeside = dict[str, Any]()
         with inside(".body"):
-            _, body_cache = self.body.forward(params, x, key)
-            return self.body.backward(params, body_cache, dy)
+            _, body_cache = self.body.forward(params, given_to(self.body, x), key)
+            dparams, dx = self.body.backward(params, body_cache, dy)
+        return dparams, in_form(apart(x)[1].form, add_beside(dbeside, dx), dbeside)
 
     def check_input(self, x: PyTree) -> None:
-        """Have the body check its input."""
+        """Check the lengths, and have the body check its input."""
+        check_beside(self, x)
         with inside(".body"):
-            check_input(self.body, x)
+            check_given(self.body, x)
 
     def update_running(self, params: Params, cache: Any) -> Params:
         """Update the body's running statistics, which takes a run of its own."""
         x, key = cache
-        return update_running(self.body, params, self.body.forward(params, x, key)[1])
+        _, body_cache = self.body.forward(params, given_to(self.body, x), key)
+        return update_running(self.body, params, body_cache)
 
 
 @layer
@@ -397,6 +415,7 @@ class Frozen:
     """
 
     body: Layer
+    takes: ClassVar[str] = ANY
 
     def __post_init__(self) -> None:
         _check_layers(self, "body", (self.body,))
@@ -404,44 +423,70 @@ class Frozen:
     def init(self, key: PRNGKeyArray, x: PyTree) -> Running[Params]:
         """Draw the parameters of the body."""
         with inside(".body"):
-            return Running(self.body.init(key, x))
+            return Running(self.body.init(key, given_to(self.body, x)))
 
     def forward(
         self, params: Running[Params], x: PyTree, key: PRNGKeyArray | None = None
     ) -> tuple[PyTree, Cache]:
         """Return the body's output in inference mode, whatever the key."""
         self._check(params)
+        array, beside = apart(x)
+        still = lax.stop_gradient(params.value)
         with inside(".body"):
-            return self.body.forward(lax.stop_gradient(params.value), x, None)
+            y, cache = self.body.forward(still, beside.around(self.body, array), None)
+        return y, keep(cache, beside)
 
     def backward(
         self, params: Running[Params], cache: Cache, dy: PyTree
     ) -> tuple[Running[Params], PyTree]:
         """Return 0 for the parameters, and the body's dx."""
         self._check(params)
+        body_cache, form = opened(cache)
+        dbeside = dict[str, Any]()
         with inside(".body"):
-            _, dx = self.body.backward(params.value, cache, dy)
+            _, dx = self.body.backward(params.value, body_cache, dy)
+        dx = in_form(form, add_beside(dbeside, dx), dbeside)
         return jax.tree.map(jnp.zeros_like, params), dx
 
     def check_input(self, x: PyTree) -> None:
-        """Have the body check its input."""
+        """Check the lengths, and have the body check its input."""
+        check_beside(self, x)
         with inside(".body"):
-            check_input(self.body, x)
+            check_given(self.body, x)
 
     def _check(self, params: Any) -> None:
         if not isinstance(params, Running):
             raise InputError(
-                f"Frozen: expected parameters wrapped as Running(params), got {type(params).__name__}."
+                "Frozen: expected parameters wrapped as Running(params), "
+                f"got {type(params).__name__}."
             )
 
 
 def output_shape(net: Layer, params: Params, x: PyTree) -> PyTree:
-    """Give the shape and dtype of ``net``'s output for inputs like ``x``, computing nothing."""
+    """Return the shape and dtype of ``net``'s output for inputs like ``x``, computing nothing."""
     return jax.eval_shape(lambda params, x: net.forward(params, x)[0], params, x)
 
 
+def numbered(
+    layers: tuple[Layer, ...], key: PRNGKeyArray | None
+) -> Iterator[tuple[int, Layer, PRNGKeyArray | None]]:
+    """Go through layers with their numbers, each with a key of its own, or None at inference."""
+    return zip(itertools.count(), layers, split_key(key, len(layers)), strict=False)
+
+
+def given_to(layer: Layer, x: PyTree) -> PyTree:
+    """Return what a layer is given of an input with lengths or masks."""
+    array, beside = apart(x)
+    return beside.around(layer, array)
+
+
+def check_given(layer: Layer, x: PyTree) -> None:
+    """Have a layer check the values of what it is given."""
+    check_input(layer, given_to(layer, x))
+
+
 def split_key(key: PRNGKeyArray | None, n: int) -> Any:
-    """Give each of n layers a key of its own, or None to all at inference."""
+    """Return n keys, one for each of n layers, or as many None at inference."""
     return [None] * n if key is None else jax.random.split(key, n)
 
 

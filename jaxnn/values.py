@@ -130,6 +130,8 @@ def _require_plain(owner: Any, name: str, setting: Any) -> None:
             ((jax.Array, np.ndarray), "arrays belong in the parameters"),
             (Layer, "decorate its class with @jaxnn.layer"),
         )
+        if isinstance(setting, type):
+            cures = ((type, f"write {setting.__name__}()"),)
         hint = next((f" ({cure})" for kind_of, cure in cures if isinstance(setting, kind_of)), "")
         raise InputError(
             f"{kind}: expected {name} to be a plain value (int, float, str, bool, None, a layer, or a "

@@ -8,14 +8,15 @@ import contextlib
 import dataclasses
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxnn.checks import inside
-from jaxnn.compose import Repeat, split_key
+from jaxnn.compose import Repeat, numbered
+from jaxnn.padding import ANY, add_beside, apart, in_form, keep, opened
 from jaxnn.types import Cache, Layer, Params
 from jaxnn.values import Child, children, layer
 
@@ -72,6 +73,14 @@ class _Watched:
     def __repr__(self) -> str:
         return repr(self.layer)
 
+    @property
+    def takes(self) -> Any:
+        return getattr(self.layer, "takes", None)
+
+    @property
+    def per_position(self) -> bool:
+        return getattr(self.layer, "per_position", False)
+
     def init(self, key: PRNGKeyArray, x: PyTree) -> Params:
         return self.layer.init(key, x)
 
@@ -93,6 +102,7 @@ class _Unrolled:
     """What Repeat does, each block by itself."""
 
     blocks: tuple[Layer, ...]
+    takes: ClassVar[str] = ANY
 
     def init(self, key: PRNGKeyArray, x: PyTree) -> Params:
         raise NotImplementedError  # its parameters are those of the Repeat
@@ -100,20 +110,22 @@ class _Unrolled:
     def forward(
         self, params: Params, x: PyTree, key: PRNGKeyArray | None = None
     ) -> tuple[PyTree, Cache]:
-        caches = []
-        keys = split_key(key, len(self.blocks))
-        for i, (block, block_key) in enumerate(zip(self.blocks, keys, strict=True)):
+        (y, beside), caches = apart(x), []
+        for i, block, block_key in numbered(self.blocks, key):
             with inside(".block"):
-                x, cache = block.forward(_slice(params, i), x, block_key)
+                y, cache = block.forward(_slice(params, i), beside.around(block, y), block_key)
             caches.append(cache)
-        return x, tuple(caches)
+        return y, keep(tuple(caches), beside)
 
     def backward(self, params: Params, cache: Cache, dy: PyTree) -> tuple[Params, PyTree]:
-        dparams: list[Params] = []
+        caches, form = opened(cache)
+        dparams, dbeside = list[Params](), dict[str, Any]()
         for i in reversed(range(len(self.blocks))):
-            dblock, dy = self.blocks[i].backward(_slice(params, i), cache[i], dy)
+            dblock, dx = self.blocks[i].backward(_slice(params, i), caches[i], dy)
+            dy = add_beside(dbeside, dx)
             dparams.insert(0, dblock)
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *dparams), dy
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *dparams)
+        return stacked, in_form(form, dy, dbeside)
 
 
 def _slice(params: Params, i: int) -> Params:

@@ -209,6 +209,10 @@ class _Chapter:
                 ids[name] = _joined(getattr(self.ends, root), name)
                 if root in ("y", "dx"):
                     equations.values.setdefault(ids[name], np.asarray(array))
+                elif root == "x" and name != "x" and ids[name] not in equations.values:
+                    # lengths, which came with the input of the whole network
+                    equations.values[ids[name]] = np.asarray(array)
+                    equations.free[ids[name]] = "given"
         for name, array in named("", stage.params).items():
             if stage.inner and not (self.stated and re.search(rf"\b{name}\b", self.stated.forward)):
                 continue  # a child's

@@ -39,9 +39,10 @@ from jaxnn.layers.normalization import (
 )
 from jaxnn.layers.pooling import AveragePool, GlobalAveragePool, MaxPool
 from jaxnn.layers.positions import SinusoidalPositions
-from jaxnn.layers.recurrent import GRU, LSTM, RNN, GRUParams, LSTMState, RecurrentParams, Sequences
+from jaxnn.layers.recurrent import GRU, LSTM, RNN, GRUParams, LSTMState, RecurrentParams
 from jaxnn.layers.reshape import Flatten, Reshape
 from jaxnn.layers.softmax import LogSoftmax, Softmax
+from jaxnn.padding import Sequences
 
 __all__ = [
     "ELU",

@@ -29,6 +29,7 @@ class Activation:
     """A function without parameters, whose output has the shape of its input."""
 
     kinks: ClassVar[str] = ""
+    per_position: ClassVar[bool] = True
 
     def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> tuple[()]:
         """Return no parameters: ``()``."""

@@ -12,7 +12,7 @@ and backwards, with δ = Σ_d do · o, which equals Σ_s p · dp and so needs no
 import dataclasses
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -129,6 +129,7 @@ class MultiHeadAttention:
     block: int | None = None
     bias: bool = True
     w_init: Initializer = "glorot_uniform"
+    takes: ClassVar[type] = AttentionInput
 
     def __post_init__(self) -> None:
         check_positive_int("MultiHeadAttention", "heads", self.heads)
@@ -253,6 +254,10 @@ class MultiHeadAttention:
             check_shape(self, "context", given.context, (batch, "S", params.wk.shape[0]))
             check_floating(self, "context", given.context, like=params.wq)
             keys = given.context.shape[1]
+        if not queries or not keys:
+            raise InputError(
+                f"{self}: expected at least one query and one key, got {queries} and {keys}."
+            )
         if given.mask is not None:
             fits = [(queries, keys), (batch, queries, keys), (batch, self.heads, queries, keys)]
             if jnp.shape(given.mask) not in fits:

@@ -1,7 +1,7 @@
 """The fully connected layer.   B batch, I input features, O output features."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +39,7 @@ class Dense:
     _: dataclasses.KW_ONLY
     bias: bool = True
     w_init: Initializer = "glorot_uniform"
+    per_position: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_positive_int("Dense", "features", self.features)

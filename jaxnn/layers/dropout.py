@@ -1,6 +1,6 @@
 """Dropout, the one layer that draws from its key."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ class Dropout:
     """
 
     rate: float
+    per_position: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if isinstance(self.rate, bool) or not 0 <= self.rate < 1:

@@ -1,12 +1,12 @@
 """Rows of a table, looked up by integers.   B batch, T time, V vocabulary, F features."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from jaxnn.checks import (
     InputError,
@@ -19,6 +19,7 @@ from jaxnn.checks import (
 from jaxnn.formulas import Formulas
 from jaxnn.layers.initializers import Initializer, check_initializer, initialize
 from jaxnn.numerics import flatten_batch
+from jaxnn.padding import ANY, add_beside, apart, check_beside, in_form, keep, opened
 from jaxnn.types import Cache, Layer, Params, update_running
 from jaxnn.values import layer
 
@@ -46,6 +47,7 @@ class Embedding:
     features: int
     _: dataclasses.KW_ONLY
     w_init: Initializer = ("normal", 1.0)
+    per_position: ClassVar[bool] = True
 
     formulas = Formulas(
         "y[n, f] = w[x[n], f]", "dw[v, f] = sum(dy[n, f] if x[n] == v else 0 for n in B)"
@@ -125,6 +127,7 @@ class LanguageModel:
     body: Layer
     _: dataclasses.KW_ONLY
     w_init: Initializer = ("normal", 0.02)
+    takes: ClassVar[str] = ANY
 
     formulas = Formulas(
         "x1[n, t, f] = w[x[n, t], f]\ny[n, t, v] = sum(f1[n, t, f] * w[v, f] for f in F)",
@@ -139,47 +142,54 @@ class LanguageModel:
         if not isinstance(self.body, Layer):
             raise InputError(f"LanguageModel: expected body to be a layer, got {self.body!r}.")
 
-    def check_input(self, x: Any) -> None:
-        """Check that ids are in the vocabulary."""
-        check_tokens(self, x, self.vocabulary)
+    def check_input(self, x: PyTree) -> None:
+        """Check that ids are in the vocabulary, and lengths in the sequence."""
+        check_beside(self, x)
+        check_tokens(self, apart(x)[0], self.vocabulary)
 
-    def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> LanguageModelParams:
+    def init(self, key: PRNGKeyArray, x: PyTree) -> LanguageModelParams:
         """Draw the table in JAX's default float dtype, and the parameters of the body."""
-        check_tokens(self, x, self.vocabulary)
+        tokens, beside = apart(x)
+        check_tokens(self, tokens, self.vocabulary)
         key_w, key_body = jax.random.split(key)
-        w = initialize(self.w_init, key_w, (self.vocabulary, self.features), jnp.result_type(float))
-        vectors = jax.ShapeDtypeStruct((*x.shape, self.features), w.dtype)
+        shape = (self.vocabulary, self.features)
+        w = initialize(self.w_init, key_w, shape, jnp.result_type(float))
+        vectors = jax.ShapeDtypeStruct((*tokens.shape, self.features), w.dtype)
         with inside(".body"):
-            return LanguageModelParams(w, self.body.init(key_body, vectors))
+            body = self.body.init(key_body, beside.around(self.body, vectors))
+        return LanguageModelParams(w, body)
 
     def forward(
-        self, params: LanguageModelParams, x: Int[Array, "B T"], key: PRNGKeyArray | None = None
-    ) -> tuple[Float[Array, "B T V"], Any]:
-        """Return a logit for each token of the vocabulary at each place."""
+        self, params: LanguageModelParams, x: PyTree, key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "B T V"], Cache]:
+        """Return a logit for each token of the vocabulary at each place of (B, T) tokens."""
         check_params(self, params, LanguageModelParams)
         check_shape(self, "w", params.w, (self.vocabulary, self.features))
-        x = valid_tokens(self, x, self.vocabulary)
+        tokens, beside = apart(x)
+        tokens = valid_tokens(self, tokens, self.vocabulary)
         with inside(".body"):
-            h, cache = self.body.forward(params.body, params.w[x], key)
-        check_shape(self, "the body's output", h, (*x.shape, self.features))
-        return h @ params.w.T, LanguageModelCache(x, h, cache)
+            vectors = beside.around(self.body, params.w[tokens])
+            h, cache = self.body.forward(params.body, vectors, key)
+        check_shape(self, "the body's output", h, (*tokens.shape, self.features))
+        return h @ params.w.T, keep(LanguageModelCache(tokens, h, cache), beside)
 
     def backward(
-        self, params: LanguageModelParams, cache: LanguageModelCache, dy: Float[Array, "B T V"]
-    ) -> tuple[LanguageModelParams, None]:
-        """Return dw = dyᵀ h + the sum by token of what comes back through the body, and the body's own."""
-        x, h, body_cache = cache
+        self, params: LanguageModelParams, cache: Cache, dy: Float[Array, "B T V"]
+    ) -> tuple[LanguageModelParams, PyTree]:
+        """Return dw = dyᵀ h + the sum by token of what comes back through the body, and the body's dθ."""
+        (x, h, body_cache), form = opened(cache)
         check_shape(self, "dy", dy, (*x.shape, self.vocabulary))
         dw_output = flatten_batch(dy).T @ flatten_batch(h)
+        dbeside = dict[str, Any]()
         with inside(".body"):
-            dbody, de = self.body.backward(params.body, body_cache, dy @ params.w)
-        return LanguageModelParams(dw_output + _sum_by_token(params.w, x, de), dbody), None
+            dbody, dx = self.body.backward(params.body, body_cache, dy @ params.w)
+        dw_input = _sum_by_token(params.w, x, add_beside(dbeside, dx))
+        return LanguageModelParams(dw_output + dw_input, dbody), in_form(form, None, dbeside)
 
-    def update_running(
-        self, params: LanguageModelParams, cache: LanguageModelCache
-    ) -> LanguageModelParams:
+    def update_running(self, params: LanguageModelParams, cache: Cache) -> LanguageModelParams:
         """Update the body's running statistics."""
-        return params._replace(body=update_running(self.body, params.body, cache.body))
+        body = update_running(self.body, params.body, opened(cache)[0].body)
+        return params._replace(body=body)
 
 
 TiedEmbedding, TiedParams = LanguageModel, LanguageModelParams  # their earlier names

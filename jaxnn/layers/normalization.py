@@ -14,7 +14,7 @@ is taken out of dx̂. Statistics are computed in at least float32.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -95,6 +95,7 @@ class LayerNorm:
 
     _: dataclasses.KW_ONLY
     epsilon: float = 1e-5
+    per_position: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_positive("LayerNorm", "epsilon", self.epsilon)
@@ -159,6 +160,7 @@ class RMSNorm:
 
     _: dataclasses.KW_ONLY
     epsilon: float = 1e-6
+    per_position: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_positive("RMSNorm", "epsilon", self.epsilon)
@@ -360,7 +362,7 @@ class BatchNorm:
     ) -> tuple[Float[Array, "B *S C"], BatchNormCache]:
         """Return γ x̂ + β, with the batch's moments given a key and the running ones without."""
         _check(self, params, BatchNormParams, x)
-        training = key is not None
+        training = key is not None and x.size > 0  # of no samples there is no mean
         if training:
             mean, variance, _ = statistics(upcast(x), range(x.ndim - 1), self.epsilon)
         else:

@@ -9,23 +9,25 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxnn.checks import (
     InputError,
     check_floating,
+    check_lengths,
     check_no_params,
     check_positive_int,
     check_shape,
 )
 from jaxnn.formulas import Formulas
 from jaxnn.numerics import upcast
+from jaxnn.padding import Sequences, apart, check_beside, in_form
 from jaxnn.types import Static
 from jaxnn.values import layer
 
@@ -269,39 +271,88 @@ class AveragePool(_Windowed):
         return self._reduce(ones, 0.0, lax.add)
 
 
+class GlobalAverageCache(NamedTuple):
+    """What the mean keeps: it is linear, so that only its weights matter.
+
+    Attributes:
+        shape: of the input.
+        mask: which steps count (B, T, 1), or None where all do.
+        form: the type of the input, where it came with lengths, or None.
+    """
+
+    shape: Static[tuple[int, ...]]
+    mask: Array | None
+    form: Static[type | None]
+
+
 @layer
 class GlobalAveragePool:
-    """The mean of each channel over all of space: (B, …, C) to (B, C) (Lin et al., 2014)."""
+    """The mean of each channel over all of space: (B, …, C) to (B, C) (Lin et al., 2014).
 
-    def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> tuple[()]:
-        """Give no parameters: ``()``."""
+    Of padded sequences, given as :class:`~jaxnn.Sequences` with lengths, only the steps that count are
+    averaged; a sequence of length 0 has the mean 0.
+    """
+
+    takes: ClassVar[type] = Sequences
+
+    def check_input(self, x: PyTree) -> None:
+        """Check that no length exceeds the sequence."""
+        check_beside(self, x)
+
+    def init(self, key: PRNGKeyArray, x: PyTree) -> tuple[()]:
+        """Return no parameters: ``()``."""
         return ()
 
     def forward(
-        self, params: tuple[()], x: Float[Array, "B *S C"], key: PRNGKeyArray | None = None
-    ) -> tuple[Float[Array, "B C"], Static[tuple[int, ...]]]:
-        """Return the mean over space."""
+        self, params: tuple[()], x: PyTree, key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "B C"], GlobalAverageCache]:
+        """Return the mean over space, or over the steps that count."""
         check_no_params(self, params)
-        check_floating(self, "x", x)
-        if x.ndim < 3:
-            raise InputError(f"{self}: expected x of shape (B, *space, C), got {x.shape}.")
-        y = upcast(x).mean(axis=range(1, x.ndim - 1)).astype(x.dtype)
-        return y, Static(x.shape)  # the shape: the derivative is the constant 1/n
+        array, beside = apart(x)
+        check_floating(self, "x", array)
+        if array.ndim < 3:
+            raise InputError(f"{self}: expected x of shape (B, *space, C), got {array.shape}.")
+        mask = None
+        if beside.form is not None and x.lengths is not None:
+            check_shape(self, "x", array, ("B", "T", "C"))
+            check_lengths(self, x.lengths, *array.shape[:2])
+            steps = jnp.expand_dims(jnp.arange(array.shape[1]), (0, 2))
+            mask = steps < jnp.expand_dims(x.lengths, (1, 2))
+        cache = GlobalAverageCache(Static(array.shape), mask, Static(beside.form))
+        total = upcast(array if mask is None else jnp.where(mask, array, 0))
+        y = total.sum(axis=range(1, array.ndim - 1)) / self._count(cache, total.dtype)
+        return y.astype(array.dtype), cache
 
     def backward(
-        self, params: tuple[()], cache: Static[tuple[int, ...]], dy: Float[Array, "B C"]
-    ) -> tuple[tuple[()], Float[Array, "B *S C"]]:
-        """Share each dy out evenly over space."""
-        shape = cache.value
+        self, params: tuple[()], cache: GlobalAverageCache, dy: Float[Array, "B C"]
+    ) -> tuple[tuple[()], PyTree]:
+        """Share each dy out evenly over space, or over the steps that count."""
+        shape, mask = cache.shape.value, cache.mask
         check_shape(self, "dy", dy, (shape[0], shape[-1]))
-        share = jnp.expand_dims(dy / math.prod(shape[1:-1]), range(1, len(shape) - 1))
-        return (), jnp.broadcast_to(share, shape)
+        share = dy / self._count(cache, dy.dtype)
+        dx = jnp.broadcast_to(jnp.expand_dims(share, range(1, len(shape) - 1)), shape)
+        dx = dx if mask is None else jnp.where(mask, dx, 0)
+        return (), in_form(cache.form.value, dx, {})
 
-    def formulas(self, x: Any, cache: Any) -> Formulas:
+    def formulas(self, x: Any, cache: GlobalAverageCache) -> Formulas:
         """State the mean."""
-        space = [f"p{k}" for k in range(x.ndim - 2)]
-        at, n = ", ".join(space), math.prod(x.shape[1:-1])
-        over = " ".join(f"for {p} in S" for p in space)
+        shape = cache.shape.value
+        space = [f"p{k}" for k in range(len(shape) - 2)]
+        at, over = ", ".join(space), " ".join(f"for {p} in S" for p in space)
+        if cache.mask is None:
+            n = math.prod(shape[1:-1])
+            return Formulas(
+                f"y[n, c] = sum(x[n, {at}, c] {over}) / {n}", f"dx[n, {at}, c] = dy[n, c] / {n}"
+            )
         return Formulas(
-            f"y[n, c] = sum(x[n, {at}, c] {over}) / {n}", f"dx[n, {at}, c] = dy[n, c] / {n}"
+            "count[n] = max(sum(mask[n, t] for t in T), 1)\n"
+            "y[n, c] = sum(x[n, t, c] if mask[n, t] else 0 for t in T) / count[n]",
+            "dx[n, t, c] = dy[n, c] / count[n] if mask[n, t] else 0",
+            {"mask": cache.mask[..., 0]},
         )
+
+    def _count(self, cache: GlobalAverageCache, dtype: Any) -> Any:
+        """Count the points that each mean is over, at least 1."""
+        if cache.mask is None:
+            return math.prod(cache.shape.value[1:-1])
+        return jnp.maximum(cache.mask.sum(axis=1), 1).astype(dtype)

@@ -1,7 +1,7 @@
 """Positions, which attention would not know of by itself.   B batch, T time, C channels, N heads, D = C/N."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,7 @@ class SinusoidalPositions:
 
     _: dataclasses.KW_ONLY
     period: float = 10000.0
+    per_position: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_positive("SinusoidalPositions", "period", self.period)

@@ -21,9 +21,10 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxnn.checks import (
+    InputError,
     check_choice,
     check_floating,
     check_lengths,
@@ -34,22 +35,9 @@ from jaxnn.checks import (
 from jaxnn.formulas import Formulas
 from jaxnn.layers.initializers import Initializer, check_initializer, initialize
 from jaxnn.numerics import flatten_batch
+from jaxnn.padding import Sequences
 from jaxnn.types import Static
 from jaxnn.values import layer
-
-
-class Sequences(NamedTuple):
-    """What a recurrent layer may take in the place of a plain array.
-
-    Attributes:
-        x: inputs (B, T, I).
-        lengths: how many steps of each sample are real, (B,) integers, or None for all T.
-        state: the initial state, like the layer's final one, or None for zeros.
-    """
-
-    x: Float[Array, "B T I"]
-    lengths: Int[Array, "B"] | None = None
-    state: PyTree = None
 
 
 class RecurrentParams(NamedTuple):
@@ -113,6 +101,7 @@ class Recurrent:
 
     gates: ClassVar[int]
     params_type: ClassVar[type]
+    takes: ClassVar[type] = Sequences
     features: int
     _: dataclasses.KW_ONLY
     output: str = "sequence"
@@ -224,6 +213,10 @@ class Recurrent:
         check_shape(self, "wh", params.wh, (self.features, gates))
         check_shape(self, "x", x, ("B", "T", params.wx.shape[0]))
         check_floating(self, "x", x, like=params.wx)
+        if not x.shape[1]:
+            raise InputError(
+                f"{self}: expected sequences of at least one step, got shape {x.shape}."
+            )
         if lengths is not None:
             check_lengths(self, lengths, *x.shape[:2])
         if state is not None:

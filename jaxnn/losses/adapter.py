@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Num
 
-from jaxnn.checks import InputError, check_floating, check_like, check_not_empty, check_shape
-from jaxnn.losses.mean import as_numbers, is_integer, mean_of, share_of
+from jaxnn.checks import InputError, check_like, check_shape
+from jaxnn.losses.mean import as_numbers, check_prediction, is_integer, mean_of, share_of
 from jaxnn.numerics import upcast
 from jaxnn.types import AnyArray
 from jaxnn.values import loss
@@ -43,8 +43,7 @@ class OptaxLoss:
 
     def check(self, prediction: Any, target: Any) -> None:
         """Require a target of the prediction's shape, or one class a row; the rest is optax's to check."""
-        check_not_empty(self, "prediction", prediction)
-        check_floating(self, "prediction", prediction)
+        check_prediction(self, prediction)
         if is_integer(target) and jnp.ndim(target) < jnp.ndim(prediction):
             check_shape(self, "target", target, jnp.shape(prediction)[:-1])
         else:

@@ -42,6 +42,9 @@ class BinaryCrossEntropy(BinaryLoss):
     """
 
     threshold: ClassVar[float] = 0.5
+    bounded: ClassVar[bool] = (
+        True  # predictions outside of [0, 1] are refused, where they can be seen
+    )
     formula: ClassVar[tuple[str, str]] = (
         "-log(y[n]) if t[n] == 1 else -log(1 - y[n])",
         "-1 / guard(y[n]) if t[n] == 1 else 1 / guard(1 - y[n])",

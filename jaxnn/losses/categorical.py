@@ -9,12 +9,13 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Num
 
-from jaxnn.checks import InputError, check_floating, check_not_empty, check_shape, is_concrete
+from jaxnn.checks import InputError, check_floating, check_shape, is_concrete
 from jaxnn.formulas import Formulas
 from jaxnn.losses.mean import (
     as_numbers,
     check_distribution,
     check_entries,
+    check_prediction,
     is_integer,
     mean_formulas,
     mean_of,
@@ -72,11 +73,16 @@ class SoftmaxCrossEntropy:
     def check(self, prediction: Any, target: Any) -> None:
         """Require classes in [0, K), or rows of probabilities."""
         if not is_integer(target):
+            if jnp.shape(target) == jnp.shape(prediction)[:-1]:
+                raise InputError(
+                    f"{self}: expected classes of an integer dtype, or probabilities of shape "
+                    f"{jnp.shape(prediction)}, got {target.dtype}{list(jnp.shape(target))}: "
+                    "write target.astype(int)."
+                )
             check_entries(self, prediction, target)
             check_distribution(self, target)
             return
-        check_not_empty(self, "prediction", prediction)
-        check_floating(self, "prediction", prediction)
+        check_prediction(self, prediction)
         check_shape(self, "prediction", prediction, ("...", "K"))
         check_shape(self, "target", target, prediction.shape[:-1])
         if is_concrete(target):

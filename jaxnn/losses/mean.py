@@ -134,11 +134,21 @@ def mean_formulas(cost: str, slope: str, positions: tuple[int, ...], entry: str 
 
 def check_entries(who: Any, prediction: Any, target: Any) -> None:
     """Check a floating prediction that is not empty, and a target of its shape."""
-    check_not_empty(who, "prediction", prediction)
-    check_floating(who, "prediction", prediction)
+    check_prediction(who, prediction)
     check_like(who, "target", target, prediction, "the prediction")
     if is_kind(target, jnp.complexfloating):
         raise InputError(f"{who}: expected a real target, got {jnp.result_type(target)}.")
+
+
+def check_prediction(who: Any, prediction: Any) -> None:
+    """Check that a prediction is one floating array that is not empty."""
+    if not hasattr(prediction, "shape"):
+        raise InputError(
+            f"{who}: expected the prediction to be one array, got a {type(prediction).__name__}. "
+            "A recurrent layer with return_state=True returns its output and its state."
+        )
+    check_not_empty(who, "prediction", prediction)
+    check_floating(who, "prediction", prediction)
 
 
 def check_binary(who: Any, prediction: Any, target: Any, labels: tuple[int, ...]) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxnn.checks import InputError, check_finite, check_not_empty
+from jaxnn.conversion import as_arrays
 
 STACKED_BYTES = 32 * 2**20  # batches of a stream that one compiled call works through at most
 STACKED_BATCHES = 64
@@ -57,7 +58,9 @@ def as_batch(who: str, data: Any) -> Batch:
     if not isinstance(data, tuple) or len(data) not in (2, 3):
         got = f"{len(data)} entries" if isinstance(data, tuple) else _kind(data)
         raise InputError(f"{who}: expected data (x, target) or (x, target, weights), got {got}.")
-    batch = Batch(*data)
+    batch = Batch(
+        *(as_arrays(who, name, part) for name, part in zip(Batch._fields, data, strict=False))
+    )
     rows = None
     for name, tree in zip(Batch._fields, batch, strict=True):
         for leaf in jax.tree.leaves(tree):

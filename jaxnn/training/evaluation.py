@@ -17,11 +17,13 @@ from jaxnn.checks import (
     check_positive_int,
     check_weights,
 )
+from jaxnn.conversion import as_arrays
 from jaxnn.training.batching import Batch, as_batch, check_stream, is_stream, on_device, rows_of
 from jaxnn.training.metrics import Metric, counted_by, find, over_positions
 from jaxnn.types import Layer, Loss, Params, check_input
 
-ROWS = 1024  # a batch, unless told otherwise
+ROWS = 1024  # a batch, unless the caller says otherwise
+FIRST_ROWS = 64  # whose predictions are looked at before training
 
 
 def predict(net: Layer, params: Params, x: PyTree, *, batch_size: int = ROWS) -> PyTree:
@@ -39,21 +41,21 @@ def predict(net: Layer, params: Params, x: PyTree, *, batch_size: int = ROWS) ->
     Raises:
         InputError: for inputs that do not fit the network or are not finite.
     """
-    check_rows("predict", net, x, batch_size)
+    x = check_rows("predict", net, x, batch_size)
     return in_batches(functools.partial(_outputs, net, params), x, batch_size, axis=0)
 
 
-def check_rows(who: str, net: Layer, x: PyTree, batch_size: int) -> None:
-    """Check inputs before they are cut into batches."""
+def check_rows(who: str, net: Layer, x: PyTree, batch_size: int) -> PyTree:
+    """Check inputs before they are cut into batches, and return them as arrays."""
     check_positive_int(who, "batch_size", batch_size)
+    x = as_arrays(who, "x", x)
     for leaf in jax.tree.leaves(x):
-        if not getattr(leaf, "shape", ()):
-            raise InputError(
-                f"{who}: expected x to be arrays with a first axis of rows, got {leaf!r}."
-            )
+        if not leaf.shape:
+            raise InputError(f"{who}: expected x with a first axis of rows, got one number.")
         check_not_empty(who, "x", leaf)
     check_finite(who, "x", x)
     check_input(net, x)
+    return x
 
 
 def in_batches(run: Callable[[PyTree], PyTree], x: PyTree, batch_size: int, axis: int) -> PyTree:
@@ -154,14 +156,21 @@ def make_scorer(
 
 
 def check_targets(who: str, net: Layer, loss: Loss, params: Params, batch: Batch) -> None:
-    """Check the values of inputs and targets, before they enter a compiled program and cannot be seen."""
-    x, target = jax.tree.map(_spec, (batch.x, batch.target))
+    """Check the values of a batch, before they enter a compiled program and cannot be seen."""
+    x, target, weights = jax.tree.map(_spec, batch)
     check_input(net, batch.x)
     prediction = _outputs.eval_shape(net, params, x)
     loss.check(prediction, batch.target)
-    _value.eval_shape(loss, prediction, target, jax.tree.map(_spec, batch.weights))
+    _value.eval_shape(loss, prediction, target, weights)
     if batch.weights is not None:
         check_weights(who, batch.weights)
+
+
+def check_predictions(net: Layer, loss: Loss, params: Params, batch: Batch) -> None:
+    """Check that the first predictions are of the kind that the loss wants, such as probabilities."""
+    if getattr(loss, "bounded", False):
+        few = jax.tree.map(lambda leaf: leaf[:FIRST_ROWS], batch._replace(weights=None))
+        loss.check(_outputs(net, params, few.x), few.target)
 
 
 def weighted(batch: Batch, batch_size: int) -> Iterator[Batch]:

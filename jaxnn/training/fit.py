@@ -26,13 +26,22 @@ from jaxnn.training.batching import (
 )
 from jaxnn.training.checkpoint import Checkpoints
 from jaxnn.training.early_stopping import EarlyStopping, StopEarly
-from jaxnn.training.evaluation import ROWS, Scorer, check_targets, evaluate, make_scorer, predict
+from jaxnn.training.evaluation import (
+    ROWS,
+    Scorer,
+    check_predictions,
+    check_targets,
+    evaluate,
+    make_scorer,
+    predict,
+)
 from jaxnn.training.feeds import Epochs, Feed, RowsFeed, StreamFeed
 from jaxnn.training.hooks import Callback, Callbacks, Hook, Validation
 from jaxnn.training.loop import Run, train
+from jaxnn.training.optimizers import as_transformation
 from jaxnn.training.saving import Saving, as_checkpoints, describe_run
 from jaxnn.training.train_step import TrainState, TrainStep, first_train_state, make_step
-from jaxnn.types import Layer, Loss, Params
+from jaxnn.types import Layer, Loss, Params, split_running
 from jaxnn.values import tree_of
 
 STREAM_EVERY = 100  # steps between two records of a stream that is not counted in epochs
@@ -216,7 +225,28 @@ def _first_state(
     if params is not None:
         raise InputError("fit: expected either params or state to start from, got both.")
     check_key("fit", state.key)
+    check_state("fit", optimizer, state)
     return state
+
+
+def check_state(who: str, optimizer: Any, state: TrainState) -> None:
+    """Check that a state is one of this optimizer's."""
+    trained = split_running(state.params)[0]
+    expected = jax.eval_shape(as_transformation(who, optimizer).init, trained)
+    given, wanted = (
+        [(jax.tree_util.keystr(path), leaf.shape) for path, leaf in leaves]
+        for leaves in map(jax.tree_util.tree_leaves_with_path, (state.opt_state, expected))
+    )
+    if given != wanted:
+        raise InputError(
+            f"{who}: expected state to be of this optimizer, whose state has {_listed(wanted)}, "
+            f"got one that has {_listed(given)}."
+        )
+
+
+def _listed(leaves: list[tuple[str, tuple[int, ...]]]) -> str:
+    names = [name for name, _ in leaves]
+    return ", ".join(names[:3]) + ", …" * (len(names) > 3) if names else "no arrays"
 
 
 # ── Data: arrays in memory, or a stream of batches ──────────────────────────────────────────────
@@ -304,6 +334,7 @@ def check_data(
 ) -> Scorer | None:
     """Check that data fit the network and the loss; make the scorer of the validation data."""
     check_targets(who, step.net, step.loss, params, batch)
+    check_predictions(step.net, step.loss, params, batch)
     return make_scorer(who, step.net, step.loss, params, validation, metrics)
 
 

@@ -104,7 +104,7 @@ class Population:
 
     def predict_members(self, x: PyTree, *, batch_size: int = ROWS) -> PyTree:
         """Run every member in inference mode: (M, n, ...)."""
-        check_rows("Population.predict_members", self.net, x, batch_size)
+        x = check_rows("Population.predict_members", self.net, x, batch_size)
         run = functools.partial(_outputs_of_members, self.net, self.group, self.state.params)
         return in_batches(run, x, batch_size, axis=1)
 

@@ -1,0 +1,84 @@
+"""Data as users have them, taken as arrays: data frames, series, tensors, lists of numbers."""
+
+import numbers
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from jaxnn.checks import InputError
+
+
+def as_arrays(who: str, name: str, given: Any) -> PyTree:
+    """Return data as a pytree of arrays, each of NumPy or JAX.
+
+    Data frames and series become what their ``to_numpy`` gives, tensors of other libraries are taken over
+    by DLPack without a copy where that is possible, and (nested) lists of numbers become arrays. Arrays are
+    left as they are, wherever they lie.
+
+    Args:
+        who: the function that the user called, for errors.
+        name: what the data are called there.
+        given: an array or what can stand for one, or a tuple or dict of these.
+
+    Raises:
+        InputError: for text, objects, ragged lists, sparse matrices and complex numbers; the message
+            names the cure.
+    """
+    if isinstance(given, tuple | dict) and not _is_array(given):
+        return jax.tree.map(lambda leaf: _as_array(who, name, leaf), given, is_leaf=_is_leaf)
+    return None if given is None else _as_array(who, name, given)
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "shape") or hasattr(value, "__dlpack__") or hasattr(value, "to_numpy")
+
+
+def _is_leaf(value: Any) -> bool:
+    return _is_array(value) or isinstance(value, list)
+
+
+def _as_array(who: str, name: str, value: Any) -> Any:
+    if hasattr(value, "toarray"):
+        raise InputError(
+            f"{who}: expected {name} as a dense array, got {type(value).__name__}: "
+            f"write {name}.toarray()."
+        )
+    if isinstance(value, list):
+        value = _of_list(who, name, value)
+    elif hasattr(value, "to_numpy"):
+        value = value.to_numpy()
+    elif not isinstance(value, jax.Array | np.ndarray) and hasattr(value, "__dlpack__"):
+        value = np.from_dlpack(value.detach().cpu() if hasattr(value, "detach") else value)
+    if not hasattr(value, "dtype"):
+        raise InputError(f"{who}: expected {name} as arrays, got {type(value).__name__}.")
+    if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        return value
+    if value.dtype.kind in "OUSM":
+        raise InputError(
+            f"{who}: expected {name} as numbers, got {value.dtype} such as {value.flat[0]!r}. Labels become "
+            f"numbers by names, {name} = numpy.unique({name}, return_inverse=True)."
+        )
+    if jnp.issubdtype(value.dtype, jnp.complexfloating):
+        raise InputError(f"{who}: expected {name} as real numbers, got {value.dtype}.")
+    return value
+
+
+def _of_list(who: str, name: str, value: list[Any]) -> Any:
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        array = None
+    if array is None or not value:
+        raise InputError(
+            f"{who}: expected {name} as rows of one length, got a list that is "
+            f"{'ragged' if value else 'empty'}."
+        )
+    is_text = isinstance(array.flat[0], str)
+    if array.dtype.kind == "O" and not is_text and not isinstance(array.flat[0], numbers.Number):
+        raise InputError(
+            f"{who}: expected {name} as an array, got a list of {type(value[0]).__name__}."
+        )
+    return array
