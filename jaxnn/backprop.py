@@ -26,6 +26,7 @@ from jaxnn.checks import (
     is_kind,
 )
 from jaxnn.conversion import as_arrays
+from jaxnn.programs import Programs, compiled
 from jaxnn.types import AnyArray, Layer, Loss, Params, Static, check_input, update_running
 
 Method = Literal["hand", "auto"]
@@ -173,9 +174,8 @@ def _apply_backward(net: Layer, residuals: Any, dy: PyTree) -> tuple[Params, PyT
 
 
 _apply.defvjp(_apply_forward, _apply_backward)
-_apply_program = jax.jit(
-    _apply, static_argnums=0
-)  # one program, where layer by layer would compile dozens
+# one program, where layer by layer would compile dozens
+_apply_program = Programs(_apply, settings=1)
 
 
 # ── The two routes to the same gradient ─────────────────────────────────────────────────────────
@@ -248,7 +248,7 @@ class _Seen(NamedTuple):
     finite: Any
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@compiled(settings=4)
 def _value_and_grad(
     net: Layer,
     loss: Loss,

@@ -18,6 +18,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxnn import notebook
 from jaxnn.checks import InputError, check_bool, check_key
+from jaxnn.programs import compiled
 from jaxnn.types import Layer, Params
 
 T = TypeVar("T")
@@ -218,7 +219,7 @@ def _compiled(init: Callable[[Any, Any, Any], Params]) -> Callable[[Any, Any, An
     return run
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@compiled(settings=4)
 def _init_program(init: Any, self: Any, leaves: Any, tree: Any, key: PRNGKeyArray) -> Params:
     return init(self, key, jax.tree.unflatten(tree, leaves))
 

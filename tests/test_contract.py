@@ -167,6 +167,6 @@ def test_an_equal_network_built_anew_compiles_nothing():
     params = build().init(jax.random.key(0), x)
     run = lambda: nn.value_and_grad(build(), nn.SigmoidBinaryCrossEntropy())(params, x, target)
     run()
-    before = nn.backprop._value_and_grad._cache_size()
+    before = nn.backprop._value_and_grad.of.cache_info().misses
     run()
-    assert nn.backprop._value_and_grad._cache_size() == before
+    assert nn.backprop._value_and_grad.of.cache_info().misses == before

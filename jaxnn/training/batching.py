@@ -17,6 +17,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxnn.checks import InputError, check_finite, check_not_empty
 from jaxnn.conversion import as_arrays
+from jaxnn.training.placement import with_automatic_axes
 
 STACKED_BYTES = 32 * 2**20  # batches of a stream that one compiled call works through at most
 STACKED_BATCHES = 64
@@ -91,7 +92,7 @@ def rows_of(batch: Batch) -> int:
 
 def on_device(batch: Batch) -> Batch:
     """Put a batch where the computation will be, in JAX's own dtypes."""
-    return jax.tree.map(jnp.asarray, batch)
+    return with_automatic_axes(jax.tree.map(jnp.asarray, batch))
 
 
 # ── Arrays: an order of the rows, an epoch at a time ────────────────────────────────────────────

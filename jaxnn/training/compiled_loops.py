@@ -7,7 +7,8 @@ the last, as an array, so that one program makes any number of steps.
 """
 
 import functools
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Int, PyTree
 
+from jaxnn.programs import Programs
 from jaxnn.training.batching import Batch
 from jaxnn.training.train_step import TrainState, TrainStep
 from jaxnn.types import split_running
@@ -36,23 +38,34 @@ class Chunk(NamedTuple):
     finite: Array
 
 
-class CompiledLoop(NamedTuple):
-    """One loop, compiled in two ways.
+class CompiledLoop:
+    """A loop, compiled once for a step and the shapes of its arrays.
 
-    Attributes:
-        keeping: leaves the state that it is given as it is.
-        in_place: reuses the memory of that state, which is then gone.
+    Args:
+        loop: one of the functions below.
+        *static: the names of its arguments that are plain numbers.
     """
 
-    keeping: "Program"
-    in_place: "Program"
+    def __init__(self, loop: Callable[..., Chunk], *static: str) -> None:
+        compile_ = functools.partial(Programs, _by_step(loop), settings=1, static_argnames=static)
+        self._keeping, self._in_place = compile_(), compile_(donate_argnames="state")
+
+    def __call__(
+        self, step: TrainStep, state: TrainState, span: Span, *, donate: bool = False, **data: Any
+    ) -> Chunk:
+        """Make the steps of the span; with ``donate`` the memory of the state is reused."""
+        programs = self._in_place if donate else self._keeping
+        return programs.of(jax.tree.structure(step))(step, state, span, **data)
 
 
-class Program(Protocol):
-    """A compiled loop as a function."""
+def _by_step(loop: Callable[..., Chunk]) -> Callable[..., Chunk]:
+    """Let the structure of the step, all of it but numbers, choose the program."""
 
-    def __call__(self, step: TrainStep, state: TrainState, span: Span, **data: Any) -> Chunk:
-        """Make the steps of the span."""
+    @functools.wraps(loop)
+    def run(_: Any, step: TrainStep, state: TrainState, span: Array, **data: Any) -> Chunk:
+        return loop(step, state, span, **data)
+
+    return run
 
 
 class _Carry(NamedTuple):
@@ -167,12 +180,6 @@ def _chunk(carry: _Carry) -> Chunk:
     return Chunk(*carry, jnp.stack(finite).all() if finite else jnp.array(True))
 
 
-def _compiled(loop: Any, *static: str) -> CompiledLoop:
-    compiled = functools.partial(jax.jit, loop, static_argnames=static)
-    return CompiledLoop(keeping=compiled(), in_place=compiled(donate_argnames="state"))
-
-
-# compiled once for a step and the shapes of its arrays
-ROWS = _compiled(over_rows, "batch_size")
-STACK = _compiled(over_stack)
-MEMBERS = _compiled(over_members, "batch_size", "group")
+ROWS = CompiledLoop(over_rows, "batch_size")
+STACK = CompiledLoop(over_stack)
+MEMBERS = CompiledLoop(over_members, "batch_size", "group")

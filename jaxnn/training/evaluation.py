@@ -18,8 +18,10 @@ from jaxnn.checks import (
     check_weights,
 )
 from jaxnn.conversion import as_arrays
+from jaxnn.programs import Programs, compiled
 from jaxnn.training.batching import Batch, as_batch, check_stream, is_stream, on_device, rows_of
 from jaxnn.training.metrics import Metric, counted_by, find, over_positions
+from jaxnn.training.placement import with_automatic_axes
 from jaxnn.types import Layer, Loss, Params, check_input
 
 ROWS = 1024  # a batch, unless the caller says otherwise
@@ -55,7 +57,7 @@ def check_rows(who: str, net: Layer, x: PyTree, batch_size: int) -> PyTree:
         check_not_empty(who, "x", leaf)
     check_finite(who, "x", x)
     check_input(net, x)
-    return x
+    return with_automatic_axes(x)
 
 
 def in_batches(run: Callable[[PyTree], PyTree], x: PyTree, batch_size: int, axis: int) -> PyTree:
@@ -212,15 +214,15 @@ def score(net: Layer, loss: Loss, metrics: tuple[Metric, ...], params: Params, b
     return value, weight_sum, statistics
 
 
-_scores = jax.jit(score, static_argnums=(0, 1, 2))
+_scores = Programs(score, settings=3)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@compiled(settings=1)
 def _outputs(net: Layer, params: Params, x: PyTree) -> PyTree:
     return net.forward(params, x)[0]
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@compiled(settings=1)
 def _value(loss: Loss, prediction: Any, target: Any, weights: Any) -> Array:
     return loss.forward(prediction, target, weights)[0]
 

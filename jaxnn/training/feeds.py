@@ -95,8 +95,9 @@ class RowsFeed:
     """
 
     def __init__(self, data: Batch, batch_size: int, epochs: Epochs, *, donate: bool) -> None:
-        program = ROWS.in_place if donate else ROWS.keeping
-        self._loop = functools.partial(program, data=on_device(data), batch_size=batch_size)
+        self._loop = functools.partial(
+            ROWS, data=on_device(data), batch_size=batch_size, donate=donate
+        )
         self._epochs = epochs
         self._at_once = max(1, EPOCH_STEPS // epochs.steps)
         self._coming = range(0)
@@ -146,7 +147,7 @@ class MembersFeed:
         group: int,
     ) -> None:
         self._loop = functools.partial(
-            MEMBERS.keeping,
+            MEMBERS,
             data=on_device(data),
             weights=None if weights is None else jnp.asarray(weights),
             batch_size=batch_size,
@@ -182,7 +183,7 @@ class StreamFeed:
     """
 
     def __init__(self, items: Iterator[Stack], *, donate: bool) -> None:
-        self._program = STACK.in_place if donate else STACK.keeping
+        self._loop = functools.partial(STACK, donate=donate)
         self._stacks = ahead(items)
         self._stack: Stack | None = None
         self._made = 0  # how many batches of the present stack were handed out
@@ -197,7 +198,7 @@ class StreamFeed:
         self._made = min(self._stack.filled, first + most)
         size = jax.tree.leaves(batches.x)[0].shape[1]
         return Work(
-            functools.partial(self._program, batches=batches),
+            functools.partial(self._loop, batches=batches),
             first,
             np.full(self._made - first, size),
             ends_epoch=self._stack.ends_pass and self._made == self._stack.filled,

@@ -39,6 +39,7 @@ from jaxnn.training.feeds import Epochs, Feed, RowsFeed, StreamFeed
 from jaxnn.training.hooks import Callback, Callbacks, Hook, Validation
 from jaxnn.training.loop import Run, train
 from jaxnn.training.optimizers import as_transformation
+from jaxnn.training.placement import with_automatic_axes
 from jaxnn.training.saving import Saving, as_checkpoints, describe_run
 from jaxnn.training.train_step import TrainState, TrainStep, first_train_state, make_step
 from jaxnn.types import Layer, Loss, Params, split_running
@@ -226,7 +227,7 @@ def _first_state(
         raise InputError("fit: expected either params or state to start from, got both.")
     check_key("fit", state.key)
     check_state("fit", optimizer, state)
-    return state
+    return with_automatic_axes(state)
 
 
 def check_state(who: str, optimizer: Any, state: TrainState) -> None:

@@ -11,6 +11,7 @@ import optax
 from jaxtyping import PyTree
 
 from jaxnn.checks import InputError
+from jaxnn.programs import compiled
 from jaxnn.training.constant_hoisting import Program, hoist_constants
 from jaxnn.types import Params
 
@@ -76,7 +77,7 @@ def first_state(optimizer: optax.GradientTransformation, trained: Params) -> PyT
     return _run(*hoisted_init(optimizer, trained), trained)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@compiled(settings=1)
 def _run(program: Program, constants: Constants, trained: Params) -> PyTree:
     return program(constants, trained)
 

@@ -21,6 +21,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from jaxnn.backprop import Method
 from jaxnn.checks import InputError, check_choice, check_finite, check_weights
+from jaxnn.programs import compiled
 from jaxnn.training.batching import Batch, as_batch, is_stream, rows_of, shuffle_seeds
 from jaxnn.training.checkpoint import Checkpoints
 from jaxnn.training.constant_hoisting import Program
@@ -259,7 +260,7 @@ def _initial(
     return TrainState(params, opt_state, run_keys, jnp.zeros(len(keys), jnp.int32))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@compiled(settings=3)
 def _draw(net: Layer, leaves: Any, structure: Any, keys: Any, scale: Any) -> tuple[Params, Any]:
     x = jax.tree.unflatten(structure, leaves)
 
@@ -275,7 +276,7 @@ def _draw(net: Layer, leaves: Any, structure: Any, keys: Any, scale: Any) -> tup
     return jax.vmap(member)(keys, scale)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@compiled(settings=1)
 def _init_optimizers(program: Program, constants: Any, params: Params) -> Any:
     return jax.vmap(lambda params: program(constants, params))(params)
 
@@ -351,12 +352,12 @@ def _trial(step: TrainStep, feed: MembersFeed, states: TrainState) -> float:
     return time.perf_counter() - began
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@compiled(settings=2)
 def _outputs_of_members(net: Layer, group: int, params: Params, x: PyTree) -> PyTree:
     return lax.map(lambda params: net.forward(params, x)[0], params, batch_size=group)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@compiled(settings=4)
 def _scores_of_members(
     net: Layer, loss: Loss, metrics: Any, group: int, params: Params, batch: Batch
 ) -> Any:

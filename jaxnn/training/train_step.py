@@ -12,6 +12,7 @@ from jaxnn.backprop import Method, backpropagation, check_network
 from jaxnn.checks import check_choice, check_key
 from jaxnn.training.batching import Batch
 from jaxnn.training.optimizers import OptaxUpdate, Update, as_transformation, first_state, hoisted
+from jaxnn.training.placement import with_automatic_axes
 from jaxnn.types import Layer, Loss, Params, join_running, split_running
 
 PRECISIONS = ("bfloat16",)
@@ -178,6 +179,9 @@ def first_train_state(
     check_key(who, key)
     optimizer = as_transformation(who, optimizer)
     init_key, run_key = jax.random.split(key)
-    params = net.init(init_key, x) if params is None else jax.tree.map(jnp.array, params)
+    if params is None:
+        params = net.init(init_key, x)
+    else:
+        params = with_automatic_axes(jax.tree.map(jnp.array, params))
     opt_state = first_state(optimizer, split_running(params)[0])
     return TrainState(params, opt_state, run_key, jnp.zeros((), jnp.int32))
