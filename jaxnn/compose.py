@@ -469,7 +469,7 @@ def output_shape(net: Layer, params: Params, x: PyTree) -> PyTree:
 
 def numbered(
     layers: tuple[Layer, ...], key: PRNGKeyArray | None
-) -> Iterator[tuple[int, Layer, PRNGKeyArray | None]]:
+) -> Iterator[tuple[int, Layer, Any]]:
     """Go through layers with their numbers, each with a key of its own, or None at inference."""
     return zip(itertools.count(), layers, split_key(key, len(layers)), strict=False)
 

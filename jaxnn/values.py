@@ -82,7 +82,7 @@ def _value(cls: type[T]) -> type[T]:
     cls._repr_html_ = _repr_html  # type: ignore[attr-defined]
     cls.__eq__, cls.__hash__ = _equal, _hash  # type: ignore[method-assign]
     cls = dataclasses.dataclass(frozen=True, repr=False, eq=False)(cls)
-    cls.__init__ = _few_positions(cls, cls.__init__)  # type: ignore[method-assign, misc]
+    cls.__init__ = _few_positions(cls, cls.__init__)  # type: ignore[method-assign]
     jax.tree_util.register_static(cls)
     _REGISTRY[_type_name(cls)] = cls
     return cls
@@ -126,13 +126,13 @@ def _require_plain(owner: Any, name: str, setting: Any) -> None:
         if not math.isfinite(setting):
             raise InputError(f"{kind}: expected {name} to be finite, got {setting}.")
     elif not (setting is None or type(setting) in (bool, int, str) or _is_value(setting)):
-        cures = (
+        cures: tuple[tuple[Any, str], ...] = (
             (list, "write a tuple"),
             ((jax.Array, np.ndarray), "arrays belong in the parameters"),
             (Layer, "decorate its class with @jaxnn.layer"),
         )
         if isinstance(setting, type):
-            cures = ((type, f"write {setting.__name__}()"),)
+            cures = ((type, f"write {setting.__name__}(...)"),)
         hint = next((f" ({cure})" for kind_of, cure in cures if isinstance(setting, kind_of)), "")
         raise InputError(
             f"{kind}: expected {name} to be a plain value (int, float, str, bool, None, a layer, or a "

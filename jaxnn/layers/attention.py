@@ -87,8 +87,7 @@ class AttentionCache(NamedTuple):
         k: the keys (B, N, S, D): dq is a product with them.
         v: the values (B, N, S, D): dp is a product with them.
         o: what each head gathered (B, N, T, D): dwo is a product with it, and δ a sum over it.
-        p: the softmax (B, N, T, S), or None where it is made again in blocks.
-        log_sum: the logarithm of each row's sum, which makes p again, or None where p is kept.
+        softmax: p (B, N, T, S) itself, or in blocks the logarithm of each row's sum, which makes p again.
         allowed: who saw whom, to make p again; None where p is kept, or where all is allowed.
         in_parts: whether the input was an AttentionInput, as its gradient then is.
     """
@@ -99,8 +98,7 @@ class AttentionCache(NamedTuple):
     k: Array
     v: Array
     o: Array
-    p: Array | None
-    log_sum: "LogSum | None"
+    softmax: Array | LogSum
     allowed: Array | None
     in_parts: Static[bool]
 
@@ -186,27 +184,28 @@ class MultiHeadAttention:
         if self.rotary:
             q, k = rotate(q), rotate(k)
         allowed = self._allowed(given, q.shape[2], k.shape[2])
-        p = log_sum = None
+        softmax: Array | LogSum
         if self.block is None:
-            o, p = attend(q, k, v, allowed)
+            o, softmax = attend(q, k, v, allowed)
             allowed = None
         else:
-            o, log_sum = attend_in_blocks(q, k, v, allowed, self.block)
+            o, softmax = attend_in_blocks(q, k, v, allowed, self.block)
         in_parts = Static(isinstance(x, AttentionInput))
-        cache = AttentionCache(given.x, given.context, q, k, v, o, p, log_sum, allowed, in_parts)
+        cache = AttentionCache(given.x, given.context, q, k, v, o, softmax, allowed, in_parts)
         return _affine(_merge(o), params.wo, params.bo), cache
 
     def backward(
         self, params: AttentionParams, cache: AttentionCache, dy: Float[Array, "B T C"]
     ) -> tuple[AttentionParams, Any]:
         """Return the projections' derivatives, summed over batch and time, and dx (and the context's)."""
-        x, context, q, k, v, o, p, log_sum, allowed, in_parts = cache
+        x, context, q, k, v, o, softmax, allowed, in_parts = cache
         check_shape(self, "dy", dy, x.shape)
         do = self._split(dy @ params.wo.T)
-        if p is not None:
-            dq, dk, dv = attend_backward(q, k, v, o, p, do)
+        if isinstance(softmax, LogSum):
+            block = self.block or q.shape[2]
+            dq, dk, dv = attend_in_blocks_backward(q, k, v, o, softmax, allowed, do, block)
         else:
-            dq, dk, dv = attend_in_blocks_backward(q, k, v, o, log_sum, allowed, do, self.block)
+            dq, dk, dv = attend_backward(q, k, v, o, softmax, do)
         if self.rotary:
             dq, dk = (
                 rotate(dq, back=True),

@@ -139,8 +139,9 @@ class SoftmaxCrossEntropy:
 
     def counted(self, target: Array) -> Array | None:
         """Return which positions count, or None where all do."""
-        has_ignored = self.ignore is not None and is_integer(target)
-        return target != self.ignore if has_ignored else None
+        if self.ignore is None or not is_integer(target):
+            return None
+        return jnp.asarray(target) != self.ignore
 
     def _probabilities_of(self, target: Array, z: Array) -> Array:
         """Return a target as smoothed probabilities."""

@@ -19,13 +19,11 @@ from jaxnn.types import Loss
 
 
 class Metric(Protocol):
-    """A number that says how good predictions are.
+    """A number that says how good predictions are."""
 
-    Attributes:
-        better: "max" if higher is better, "min" if lower is, "" if that is not known.
-    """
-
-    better: str
+    @property
+    def better(self) -> str:
+        """Return "max" if higher is better, "min" if lower is, "" if that is not known."""
 
     def measure(self, loss: Any, prediction: Array, target: Array, weights: Array) -> Any:
         """Return the statistics of one batch: sums over its rows, each counted by its weight."""

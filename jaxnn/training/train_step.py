@@ -1,6 +1,7 @@
 """One step of training as a pure function, and the state that it takes on."""
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -34,11 +35,11 @@ class TrainState(NamedTuple):
     step: Array
 
 
-def _static() -> Any:
-    return dataclasses.field(metadata={"static": True})
-
-
-@jax.tree_util.register_dataclass
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["constants"],
+    meta_fields=["net", "loss", "update", "method", "precision"],
+)
 @dataclasses.dataclass(frozen=True)
 class TrainStep:
     """What :func:`train_step` returns: the function ``(state, batch) -> (state, metrics)``.
@@ -55,11 +56,11 @@ class TrainStep:
         constants: the optimizer's floating-point constants, such as the learning rate.
     """
 
-    net: Layer = _static()
-    loss: Loss = _static()
-    update: Update = _static()
-    method: Method = _static()
-    precision: str | None = _static()
+    net: Layer
+    loss: Loss
+    update: Update
+    method: Method
+    precision: str | None
     constants: tuple[Any, ...] = ()
 
     def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, dict[str, Array]]:
@@ -98,6 +99,8 @@ class TrainStep:
             InputError: for an optimizer that wants more than the gradient and the value.
         """
         trained = split_running(state.params)[0]
+        if not isinstance(self.update, OptaxUpdate):
+            return self  # it was done before
         update, constants = hoisted(who, self.update, state.opt_state, trained)
         return dataclasses.replace(self, update=update, constants=constants)
 
