@@ -111,7 +111,7 @@ def has_parameters_of_its_inputs_dtype(case):
 
 
 @pytest.mark.parametrize(
-    "case", filter(has_parameters_of_its_inputs_dtype, LAYERS), ids=lambda case: case.id
+    "case", list(filter(has_parameters_of_its_inputs_dtype, LAYERS)), ids=lambda case: case.id
 )
 def test_init_follows_the_dtype_of_its_input(case):
     params = case.layer.init(jax.random.key(0), cast(case.x, "bfloat16"))
