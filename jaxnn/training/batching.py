@@ -19,6 +19,7 @@ from jaxnn.checks import InputError, check_finite, check_not_empty
 
 STACKED_BYTES = 32 * 2**20  # batches of a stream that one compiled call works through at most
 STACKED_BATCHES = 64
+LEAVE = 0.5  # seconds that a stream that is no longer wanted is waited for
 
 
 class Batch(NamedTuple):
@@ -180,7 +181,11 @@ def _stack(held: list[Batch], ends_pass: bool) -> Stack:
 
 
 def ahead(items: Iterator[Any], count: int = 2) -> Generator[Any]:
-    """Run an iterator in a thread of its own, at most ``count`` items ahead of whoever takes them."""
+    """Run an iterator in a thread of its own, at most ``count`` items ahead of whoever takes them.
+
+    Closing it waits a moment for the thread, and no longer: an iterator that waits itself, on a queue or a network,
+    can't be stopped from outside. The thread then ends after the next item, or with the process.
+    """
     ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(count)
     stop, end = threading.Event(), object()
 
@@ -200,7 +205,7 @@ def ahead(items: Iterator[Any], count: int = 2) -> Generator[Any]:
         except BaseException as error:  # raised again where the item is taken
             put(end, error)
 
-    worker = threading.Thread(target=work, daemon=True)
+    worker = threading.Thread(target=work, daemon=True, name="jaxnn data")
     worker.start()
     try:
         while True:
@@ -212,4 +217,4 @@ def ahead(items: Iterator[Any], count: int = 2) -> Generator[Any]:
             yield item
     finally:
         stop.set()
-        worker.join()
+        worker.join(LEAVE)
