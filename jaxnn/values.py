@@ -176,11 +176,39 @@ def from_json(text: str) -> Any:
     Raises:
         InputError: if the text is not such JSON, or names an unknown type or setting.
     """
+    document = parse_json("from_json", text)
     try:
-        document = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"from_json: expected JSON, got a text that fails at {error}.") from error
-    return _decode(document)
+        value = _decode(document)
+    except RecursionError as error:
+        raise InputError("from_json: expected a network, got one that is nested too deeply.") from error
+    if not _is_value(value):
+        raise InputError(f"from_json: expected a layer or a loss, got {type(value).__name__}.")
+    return value
+
+
+def parse_json(who: str, text: str) -> Any:
+    """Parse JSON in which no key comes twice.
+
+    Raises:
+        InputError: if it is none; ``who`` is named.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise InputError(f"{who}: expected each key once, got {key!r} twice.")
+            found[key] = value
+        return found
+
+    try:
+        return json.loads(text, object_pairs_hook=once)
+    except InputError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{who}: expected JSON, got a text that fails at {error}.") from error
+    except RecursionError as error:
+        raise InputError(f"{who}: expected JSON, got one that is nested too deeply.") from error
 
 
 def _type_name(cls: type) -> str:
@@ -204,11 +232,20 @@ def _decode(document: Any) -> Any:
     if not isinstance(document, dict):
         return document
     name = document.get("type")
-    if name not in _REGISTRY:
+    if not isinstance(name, str) or name not in _REGISTRY or name.startswith("_"):  # one of our own private types
         raise InputError(f"from_json: expected a known layer or loss type, got {name!r}.")
     cls = _REGISTRY[name]
     known = {field.name for field in dataclasses.fields(cls)}
     settings = {key: _decode(item) for key, item in document.items() if key != "type"}
     if unknown := sorted(set(settings) - known):
         raise InputError(f"from_json: expected settings of {name} among {sorted(known)}, got {unknown}.")
-    return cls(**settings)
+    try:
+        return cls(**settings)
+    except (InputError, RecursionError):
+        raise
+    except Exception as error:  # a setting of another type than the class checks for
+        raise InputError(f"from_json: expected settings that {name} takes, got {_reason(error)}.") from error
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

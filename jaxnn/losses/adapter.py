@@ -32,7 +32,7 @@ class OptaxLoss:
     options: tuple[tuple[str, bool | int | float | str], ...] = ()
 
     def __post_init__(self) -> None:
-        if not callable(getattr(optax.losses, self.name, None)):
+        if not (isinstance(self.name, str) and self.name[:1].isalpha() and _is_function(self.name)):
             raise InputError(f"OptaxLoss: expected the name of a function in optax.losses, got {self.name!r}.")
 
     def check(self, prediction: Any, target: Any) -> None:
@@ -55,3 +55,8 @@ class OptaxLoss:
         given = target if is_integer(target) else as_numbers(target, prediction)
         cost = getattr(optax.losses, self.name)(upcast(prediction), given, **dict(self.options))
         return mean_of(share_of(self, jnp.shape(cost), weights, prediction), cost)
+
+
+def _is_function(name: str) -> bool:
+    found = getattr(optax.losses, name, None)
+    return callable(found) and not isinstance(found, type)
