@@ -121,7 +121,7 @@ def damage(directory, step, how):
         content[len(content) // 2] ^= 1
         largest.write_bytes(bytes(content))
     else:
-        shutil.rmtree(Path(directory) / str(step) / "arrays")
+        (Path(directory) / str(step) / "arrays").unlink()
 
 
 @pytest.mark.parametrize("how", ["truncated", "a bit flipped", "arrays gone"])
@@ -136,10 +136,10 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_used(tmp_path, how):
 def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
     write = Folder.write
 
-    def full(self, step, *arguments):
+    def full(self, step, fill):
         if step == 10:
             raise OSError(28, "No space left on device")
-        write(self, step, *arguments)
+        write(self, step, fill)
 
     with monkeypatch.context() as patch:
         patch.setattr(Folder, "write", full)
@@ -212,6 +212,35 @@ def test_what_cannot_be_read_now_is_neither_damaged_nor_passed_over(tmp_path, mo
     checkpoints.wait()
 
 
+def test_an_array_on_several_devices_is_written_a_shard_at_a_time(tmp_path):
+    """Four devices make two by two blocks of one array, and two copies each of the halves of another."""
+    process = python(SHARDED, tmp_path)
+    output, errors = process.communicate(timeout=100)
+    assert output == "[4, 2, 1]\n", errors
+    arrays = Checkpoints(tmp_path).load().group("s")
+    Checkpoints(tmp_path).wait()
+    assert np.array_equal(arrays["blocks"], np.arange(24.0).reshape(6, 4))
+    assert np.array_equal(arrays["halves"], np.arange(4.0))
+    assert np.array_equal(arrays["number"], 3.0)
+
+
+SHARDED = """
+import os, sys
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+import jax, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxnn.training.array_files import pieces_of
+from jaxnn.training.checkpoint import Checkpoints
+mesh = jax.sharding.Mesh(np.array(jax.devices()).reshape(2, 2), ("a", "b"))
+put = lambda x, *axes: jax.device_put(x, NamedSharding(mesh, PartitionSpec(*axes)))
+tree = {"blocks": put(np.arange(24.0).reshape(6, 4), "a", "b"), "halves": put(np.arange(4.0), "a"), "number": put(3.0)}
+print([len(pieces_of(tree[name], copy=False).blocks) for name in ("blocks", "halves", "number")])
+checkpoints = Checkpoints(sys.argv[1])
+checkpoints.save(1, {"s": tree}, {})
+checkpoints.wait()
+"""
+
+
 def test_where_all_are_damaged_training_starts_anew_only_when_told_to(tmp_path):
     checkpoints = saved(tmp_path, 1, 2)
     for step in (1, 2):
@@ -276,6 +305,25 @@ def test_a_second_process_is_refused_until_the_first_is_dead(tmp_path):
     first.communicate()
     assert second.load().step == 1
     second.wait()
+
+
+def test_a_folder_that_was_removed_and_made_anew_is_locked_anew(tmp_path):
+    saved(tmp_path / "run", 1).load()  # and never let go
+    shutil.rmtree(tmp_path / "run")
+    again = saved(tmp_path / "run")
+    assert again.load() is None
+    first = python(HOLD, tmp_path / "run")
+    assert "another process trains now" in first.communicate(timeout=60)[1]
+    again.wait()
+
+
+def test_checkpoints_in_a_folder_that_cannot_be_written_to_can_be_read(tmp_path, monkeypatch):
+    saved(tmp_path, 1)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.read(1).step == 1
+    with pytest.raises(nn.InputError, match=r"expected a folder that can be written to, got .*Permission denied"):
+        checkpoints.load()
 
 
 def test_a_second_thread_is_refused_until_the_first_has_ended(tmp_path):

@@ -1,8 +1,8 @@
-"""Checkpoints of a training run: arrays written by Orbax, whole or not at all, verified when read, pruned.
+"""Checkpoints of a training run: whole or not at all, verified when read, pruned.
 
 A checkpoint holds arrays by name (parameters, optimizer, statistics, key, history) and a JSON document that says
 what they belong to. How a checkpoint gets to the disk, and is found intact there, is told in
-:mod:`jaxnn.training.folder`. Orbax comes with the extra ``checkpoint``.
+:mod:`jaxnn.training.folder`; how its arrays become a file, in :mod:`jaxnn.training.array_files`.
 """
 
 import itertools
@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from jaxnn.checks import InputError, check_positive_int
+from jaxnn.training.array_files import pieces_of, read_arrays, write_arrays
 from jaxnn.training.folder import DamagedError, Folder, ForeignError
 
 AT_ONCE = 64 * 2**20  # bytes: the training waits for less than that; for more, it goes on while they are written
@@ -35,7 +36,7 @@ class Checkpoints:
         start_anew: whether to start from the beginning where there are checkpoints, but all of them are damaged.
 
     Raises:
-        InputError: if the directory cannot be written to, holds something else, or Orbax is not installed.
+        InputError: if the directory cannot be written to, or holds something else.
     """
 
     def __init__(
@@ -43,7 +44,6 @@ class Checkpoints:
     ) -> None:
         check_positive_int("Checkpoints", "every", every)
         check_positive_int("Checkpoints", "keep", keep)
-        _orbax()
         self._folder = Folder("Checkpoints", directory)
         self.directory, self.every, self.keep, self.start_anew = self._folder.path, every, keep, start_anew
         self._writer = _Writer()
@@ -67,18 +67,17 @@ class Checkpoints:
         """
         self._writer.wait()
         self._folder.hold()
-        arrays = {path: np.asarray(leaf) for path, leaf in _flat(tree).items()}
-        large = sum(array.nbytes for array in arrays.values()) > AT_ONCE
-        if large:
-            arrays = {path: array.copy() for path, array in arrays.items()}  # the next step may reuse their memory
-        document = {
-            "about": dict(about),
-            "arrays": {path: [str(array.dtype), list(array.shape)] for path, array in arrays.items()},
-            "score": score if score is not None and math.isfinite(score) else None,
-        }
+        leaves = _flat(tree)
+        large = sum(leaf.nbytes for leaf in leaves.values()) > AT_ONCE
+        # a large state is copied: the next step may reuse its memory
+        arrays = {path: pieces_of(leaf, copy=large) for path, leaf in leaves.items()}
+        score = score if score is not None and math.isfinite(score) else None
+
+        def fill(folder: Path) -> dict[str, Any]:
+            return {"about": dict(about), "score": score, "arrays": write_arrays(folder / "arrays", arrays)}
 
         def write() -> None:
-            self._folder.write(step, document, lambda folder: _write_arrays(folder / "arrays", arrays))
+            self._folder.write(step, fill)
             self._prune()
 
         self._writer.start(write)
@@ -144,12 +143,7 @@ class Checkpoints:
             OSError: if it can't be read now.
         """
         folder, document = self._folder.read(step)
-        stored = _read_arrays(folder / "arrays")
-        arrays = {}
-        for path, (dtype, shape) in document["arrays"].items():
-            array = stored.get(path, np.zeros(0, jnp.dtype(dtype)))
-            arrays[path] = np.asarray(array).reshape(shape)
-        return Checkpoint(step, arrays, document["about"])
+        return Checkpoint(step, read_arrays(folder / "arrays", document["arrays"]), document["about"])
 
     def _scores(self) -> dict[int, float | None]:
         """Return the scores of the checkpoints that can be told to be ours."""
@@ -291,32 +285,3 @@ def _first_difference(found: Any, wanted: Any, path: str = "") -> str:
     else:
         return "" if found == wanted else f"expected {path} to be {wanted!r}, got {found!r}."
     return next((text for name, a, b in pairs if (text := _first_difference(a, b, name))), "")
-
-
-# ── Arrays, by Orbax ────────────────────────────────────────────────────────────────────────────
-
-
-def _write_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write all arrays but the empty ones, which Orbax does not take; their shape and dtype tell everything."""
-    handler = _orbax().PyTreeCheckpointHandler()
-    folder.mkdir()
-    handler.save(_path(folder), {path: array for path, array in arrays.items() if array.size} or {"": np.zeros(1)})
-    handler.finalize(_path(folder))
-
-
-def _read_arrays(folder: Path) -> dict[str, np.ndarray]:
-    return _orbax().PyTreeCheckpointHandler().restore(_path(folder))
-
-
-def _path(folder: Path) -> Any:
-    from etils import epath  # what Orbax calls a path
-
-    return epath.Path(folder)
-
-
-def _orbax() -> Any:
-    try:
-        import orbax.checkpoint as ocp
-    except ImportError as error:
-        raise InputError("Checkpoints: expected Orbax; install the extra: pip install '.[checkpoint]'.") from error
-    return ocp

@@ -10,10 +10,9 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ class Folder:
         path: where it is.
 
     Raises:
-        InputError: if the path is empty, the folder can't be written to, or holds something else.
+        InputError: if the path is empty, the folder can't be made, or holds something else.
     """
 
     def __init__(self, who: str, path: str | os.PathLike) -> None:
@@ -58,14 +57,10 @@ class Folder:
                     f"{who}: expected an empty folder, or one with checkpoints of this library, "
                     f"got {self.path} with {found[0]!r} in it."
                 )
-            with tempfile.TemporaryFile(dir=self.path):  # leaves nothing behind, whatever happens
-                pass
             if not found:
                 (self.path / MARKER).write_text("Checkpoints of jaxnn are in this folder. Others leave it alone.\n")
         except OSError as error:
-            raise InputError(
-                f"{who}: expected a folder that can be written to, got {self.path} ({error.strerror})."
-            ) from error
+            raise self._not_writable(error.strerror) from error
 
     def numbers(self) -> tuple[int, ...]:
         """Return the numbers of all entries that seem complete, in order."""
@@ -82,13 +77,18 @@ class Folder:
         """Keep other processes and threads from writing here, until :meth:`release` or the end of this process.
 
         Raises:
-            InputError: if another one writes here.
+            InputError: if another one writes here, or nobody can.
         """
         key, here = self._key(), threading.current_thread()
         descriptor, holder = _HELD.get(key, (None, here))
         if holder is not here and holder.is_alive():
             raise self._in_use(f"thread {holder.name!r}")
+        if descriptor is not None and not os.path.samestat(os.fstat(descriptor), os.stat(self.path / MARKER)):
+            os.close(descriptor)  # the folder was removed and made anew since
+            descriptor = None
         if descriptor is None:
+            if not os.access(self.path, os.W_OK):
+                raise self._not_writable("Permission denied")
             descriptor = self._locked()
         _HELD[key] = descriptor, here
 
@@ -104,7 +104,10 @@ class Folder:
 
     def _locked(self) -> int:
         """Return a descriptor with the operating system's lock, which goes when the process does."""
-        descriptor = os.open(self.path / MARKER, os.O_RDWR)
+        try:
+            descriptor = os.open(self.path / MARKER, os.O_RDWR)
+        except OSError as error:
+            raise self._not_writable(error.strerror) from error
         try:
             import fcntl
 
@@ -125,18 +128,20 @@ class Folder:
             f"{self._who}: expected a folder for one run at a time, got {self.path}, where another {by} trains now."
         )
 
+    def _not_writable(self, why: str | None) -> InputError:
+        return InputError(f"{self._who}: expected a folder that can be written to, got {self.path} ({why}).")
+
     def _warn(self, why: str) -> None:
         warnings.warn(f"{self.path}: cannot be locked ({why}); let no other run use it.", stacklevel=4)
 
     # ── Entries ─────────────────────────────────────────────────────────────────────────────────
 
-    def write(self, number: int, document: Mapping[str, Any], fill: Callable[[Path], None]) -> None:
+    def write(self, number: int, fill: Callable[[Path], dict[str, Any]]) -> None:
         """Write an entry; it has its name once everything is on the disk.
 
         Args:
             number: the entry's.
-            document: JSON that says what it is.
-            fill: writes the entry's files into the folder that it is given.
+            fill: writes the entry's files into the folder that it is given, and returns JSON that says what it is.
 
         Raises:
             OSError: if it can't be written, or there is something of that name already.
@@ -148,9 +153,9 @@ class Folder:
         if os.path.lexists(final):
             raise FileExistsError(errno.EEXIST, "expected nothing of this name yet, got something", str(final))
         part.mkdir()
-        fill(part)
+        document = fill(part)
         files = {path.relative_to(part).as_posix(): _digest(path) for path in _files(part)}
-        whole = json.loads(json.dumps({"number": number, "document": dict(document), "files": files}))
+        whole = json.loads(json.dumps({"number": number, "document": document, "files": files}))
         (part / DOCUMENT).write_text(json.dumps({**whole, "sha256": _text_digest(whole)}))
         for path in [*_files(part), *(path for path in part.rglob("*") if path.is_dir()), part]:
             _flush(path)
