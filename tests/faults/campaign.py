@@ -15,7 +15,7 @@ def main():
     kills = parser.parse_args().kills
     signals = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
     plans = [
-        *((do.damage, way) for way in do.WAYS),
+        *((do.damage, way, 25) for way in do.WAYS),
         (do.full_disk,),
         (do.no_inodes,),
         (do.short_files,),

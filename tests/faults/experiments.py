@@ -147,36 +147,36 @@ def kills(times, number, target, seed=0):
 # ── Damage ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def truncate(path, other):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+def truncate(path, other, at):
+    path.write_bytes(path.read_bytes()[:at])
 
 
-def flip(path, other):
+def flip(path, other, at):
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
+    content[at] ^= 1 << at % 8
     path.write_bytes(bytes(content))
 
 
-def empty(path, other):
+def empty(path, other, at):
     path.write_bytes(b"")
 
 
-def delete(path, other):
+def delete(path, other, at):
     path.unlink()
 
 
-def replace(path, other):
+def replace(path, other, at):
     path.unlink()
     path.mkdir()
 
 
-def swap(path, other):
+def swap(path, other, at):
     here, there = path.read_bytes(), other.read_bytes()
     path.write_bytes(there)
     other.write_bytes(here)
 
 
-def forbid(path, other):
+def forbid(path, other, at):
     path.chmod(0)
 
 
@@ -195,19 +195,19 @@ def files_of(folder):
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def damage(way):
-    """Damage each file of the newest checkpoint of three in one way."""
-    broken, times = [], 0
+def damage(way, repeat):
+    """Damage each file of the newest checkpoint of three in one way, at so many places."""
+    broken, times, places = [], 0, random.Random(0)
     with tempfile.TemporaryDirectory() as place:
         os.chmod(place, 0o755)
         intact = Path(place) / "intact"
         save(Checkpoints(intact), 1, 2, 3)
-        for i, path in enumerate(files_of(intact / "3")):
-            folder, times = Path(place) / str(i), times + 1
+        for i, path in [*enumerate(files_of(intact / "3"))] * repeat:
+            folder, times = Path(place) / "damaged", times + 1
             shutil.copytree(intact, folder)
             ours, others = files_of(folder / "3"), files_of(folder / "2")
             same = ours[i].read_bytes() == others[i].read_bytes()
-            WAYS[way](ours[i], others[i])
+            WAYS[way](ours[i], others[i], places.randrange(path.stat().st_size))
             broken += [f"{path.name}: {what}" for what in after_damage(folder, way, same)]
             shutil.rmtree(folder)
     must = "PermissionError, and all as it was" if way == "without permission" else "told, put aside, an older one used"

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.faults
 
 @pytest.mark.parametrize("way", do.WAYS)
 def test_each_file_damaged(way):
-    assert_held(do.damage(way))
+    assert_held(do.damage(way, 3))
 
 
 @pytest.mark.parametrize("experiment", [do.full_disk, do.no_inodes, do.short_files, do.read_only])
