@@ -1,4 +1,4 @@
-"""Trained networks as files: safetensors to load again here, StableHLO to run anywhere without this library.
+"""Trained networks as files: safetensors to load again here, StableHLO to run anywhere.
 
 No pickle: a file holds arrays, and JSON that says what they are. safetensors comes with the extra
 ``checkpoint``.
@@ -31,12 +31,14 @@ def save_model(path: str | os.PathLike, net: Layer, params: Params, x: PyTree = 
         path: of the file.
         net: the network.
         params: its parameters, running statistics among them.
-        x: an example batch, or its ShapeDtypeStruct. Its shape and dtype are saved too, and the parameters compared
-            with those that ``net.init`` makes for it, here and when they are loaded.
+        x: an example batch, or its ShapeDtypeStruct. Its shape and dtype are saved too, and the
+            parameters compared with those that ``net.init`` makes for it, here and when they are
+            loaded.
 
     Raises:
-        InputError: if ``net`` is not a layer, the parameters hold something else than finite arrays in tuples,
-            named tuples, lists, dicts and None, or they are not those of ``net``; the first is named.
+        InputError: if ``net`` is not a layer, the parameters hold something else than finite arrays
+            in tuples, named tuples, lists, dicts and None, or they are not those of ``net``; the
+            first is named.
     """
     if not isinstance(net, Layer) or isinstance(net, type):
         raise InputError(f"save_model: expected net to be a layer, got {type(net).__name__}.")
@@ -45,17 +47,23 @@ def save_model(path: str | os.PathLike, net: Layer, params: Params, x: PyTree = 
     def collect(path: str, leaf: Any) -> dict[str, Any]:
         name = path or "params"
         if name in arrays:
-            raise InputError(f"save_model: expected each array by a name of its own, got two called {name!r}.")
+            raise InputError(
+                f"save_model: expected each array by a name of its own, got two called {name!r}."
+            )
         arrays[name] = jnp.asarray(leaf)
         return {"array": name}
 
     metadata = {"network": to_json(net), "params": json.dumps(_encode(params, "", collect))}
     _check_arrays("save_model", arrays)
     if x is not None:
-        shape = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.result_type(leaf)), x)
+        shape = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.result_type(leaf)), x
+        )
         _check_fit("save_model", net, params, shape)
         metadata["float"] = str(jnp.result_type(float))
-        metadata["x"] = json.dumps(_encode(shape, "", lambda _, leaf: {"shape": leaf.shape, "dtype": str(leaf.dtype)}))
+        metadata["x"] = json.dumps(
+            _encode(shape, "", lambda _, leaf: {"shape": leaf.shape, "dtype": str(leaf.dtype)})
+        )
     beside = Path(f"{os.fspath(path)}.{os.getpid()}.part")
     try:
         _safetensors().save_file(arrays, beside, metadata)
@@ -67,15 +75,16 @@ def save_model(path: str | os.PathLike, net: Layer, params: Params, x: PyTree = 
 def load_model(path: str | os.PathLike) -> tuple[Any, Params]:
     """Read what :func:`save_model` wrote.
 
-    Layers and parameter types of your own are found once their modules have been imported. Parameters that were
-    saved with an example ``x`` are known to be those of the network; without one, no shape can be checked.
+    Layers and parameter types of your own are found once their modules have been imported.
+    Parameters that were saved with an example ``x`` are known to be those of the network; without
+    one, no shape can be checked.
 
     Returns:
         The network and its parameters.
 
     Raises:
-        InputError: if the file is not such a one, names an unknown type, or holds other arrays than finite ones
-            that fit the network; the first is named.
+        InputError: if the file is not such a one, names an unknown type, or holds other arrays than
+            finite ones that fit the network; the first is named.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -85,27 +94,37 @@ def load_model(path: str | os.PathLike) -> tuple[Any, Params]:
             metadata = file.metadata() or {}
         arrays = library.load_file(path)
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        raise InputError(f"load_model: expected a safetensors file, got {os.fspath(path)!r}: {error}.") from error
+        raise InputError(
+            f"load_model: expected a safetensors file, got {os.fspath(path)!r}: {error}."
+        ) from error
     if not {"network", "params"} <= set(metadata):
-        raise InputError(f"load_model: expected a file of save_model's, got {os.fspath(path)!r} without a network.")
+        raise InputError(
+            "load_model: expected a file of save_model's, "
+            f"got {os.fspath(path)!r} without a network."
+        )
     net = from_json(metadata["network"])
     if not isinstance(net, Layer):
         raise InputError(f"load_model: expected a network, got {net!r}.")
     params = _read_tree("params", metadata["params"], arrays.pop)
     if arrays:
-        raise InputError(f"load_model: expected no array but those of the parameters, got {min(arrays)!r}, too.")
+        raise InputError(
+            f"load_model: expected no array but those of the parameters, got {min(arrays)!r}, too."
+        )
     _check_arrays("load_model", _named(params))
     if "x" in metadata:
         same = metadata.get("float") == str(jnp.result_type(float))
-        _check_fit("load_model", net, params, _read_tree("x", metadata["x"], None), as_32_bits=not same)
+        _check_fit(
+            "load_model", net, params, _read_tree("x", metadata["x"], None), as_32_bits=not same
+        )
     return net, params
 
 
 def export_function(net: Layer, params: Params, x: PyTree, *, any_batch: bool = True) -> bytes:
     """Compile inference down to a serialised StableHLO function, with the parameters in it.
 
-    It runs with JAX alone: ``jax.export.deserialize(data).call(x)``, on CPU, CUDA and TPU. An input of several
-    arrays is given as so many arguments, in the order of its leaves; an output of several comes as a tuple.
+    It runs with JAX alone: ``jax.export.deserialize(data).call(x)``, on CPU, CUDA and TPU. An input
+    of several arrays is given as so many arguments, in the order of its leaves; an output of
+    several comes as a tuple.
 
     Args:
         net: the network.
@@ -120,46 +139,59 @@ def export_function(net: Layer, params: Params, x: PyTree, *, any_batch: bool = 
 
     def spec(leaf: Any) -> jax.ShapeDtypeStruct:
         shape = ("rows", *leaf.shape[1:]) if any_batch else leaf.shape
-        symbolic = export.symbolic_shape(", ".join(map(str, shape)), scope=scope) if any_batch else shape
+        symbolic = (
+            export.symbolic_shape(", ".join(map(str, shape)), scope=scope) if any_batch else shape
+        )
         return jax.ShapeDtypeStruct(symbolic, jnp.result_type(leaf.dtype))
 
     def function(*leaves: Any) -> Any:
-        outputs = tuple(jax.tree.leaves(net.forward(params, jax.tree.unflatten(structure, leaves))[0]))
+        outputs = tuple(
+            jax.tree.leaves(net.forward(params, jax.tree.unflatten(structure, leaves))[0])
+        )
         return outputs[0] if len(outputs) == 1 else outputs
 
     scope = export.SymbolicScope()
     leaves, structure = jax.tree.flatten(x)
-    return bytes(export.export(jax.jit(function), platforms=PLATFORMS)(*map(spec, leaves)).serialize())
+    return bytes(
+        export.export(jax.jit(function), platforms=PLATFORMS)(*map(spec, leaves)).serialize()
+    )
 
 
-# ── Do the parameters fit the network? ──────────────────────────────────────────────────────────
+# ── Do the parameters fit the network? ────────────────────────────────────────────────────────────
 
 
 def _check_arrays(who: str, arrays: Mapping[str, Any]) -> None:
     """Check that each array holds plain numbers, and finite ones."""
     for name, array in arrays.items():
         if not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool):
-            raise InputError(f"{who}: expected {name} to be numbers, got an array of dtype {array.dtype}.")
+            raise InputError(
+                f"{who}: expected {name} to be numbers, got an array of dtype {array.dtype}."
+            )
         if not bool(jnp.isfinite(array).all()):
             raise InputError(f"{who}: expected finite numbers in {name}, got NaN or infinity.")
 
 
-def _check_fit(who: str, net: Layer, params: Params, x: PyTree, *, as_32_bits: bool = False) -> None:
-    """Compare parameters with those that the network makes for an example; the first that differs is named.
+def _check_fit(
+    who: str, net: Layer, params: Params, x: PyTree, *, as_32_bits: bool = False
+) -> None:
+    """Compare parameters with those that the network makes; the first that differs is named.
 
     Args:
         who: whom the errors name.
         net: the network.
         params: its parameters.
         x: shapes and dtypes of the example.
-        as_32_bits: whether 64 bits count as 32, since JAX was configured to make the other when it saved.
+        as_32_bits: whether 64 bits count as 32, since JAX was configured to make the other when it
+            saved.
     """
     try:
         made = jax.eval_shape(net.init, jax.random.key(0), x)
     except InputError as error:
         raise InputError(f"{who}: expected x that the network takes: {error}") from error
     except Exception as error:  # sizes beyond all measure overflow in many ways
-        raise InputError(f"{who}: expected a network that takes x, got {type(error).__name__}: {error}.") from error
+        raise InputError(
+            f"{who}: expected a network that takes x, got {type(error).__name__}: {error}."
+        ) from error
     wanted, found = _named(made), _named(params)
     for name in [*wanted, *found]:
         expected, got = (_kind(arrays.get(name), as_32_bits) for arrays in (wanted, found))
@@ -182,7 +214,7 @@ def _kind(array: Any, as_32_bits: bool) -> str:
     return f"{dtype.replace('64', '32') if as_32_bits else dtype}{list(array.shape)}"
 
 
-# ── The structure of parameters, as JSON ────────────────────────────────────────────────────────
+# ── The structure of parameters, as JSON ──────────────────────────────────────────────────────────
 
 
 def _encode(tree: Any, path: str, write: Callable[[str, Any], Any]) -> Any:
@@ -198,24 +230,32 @@ def _encode(tree: Any, path: str, write: Callable[[str, Any], Any]) -> Any:
         fields = {name: _encode(getattr(tree, name), at + name, write) for name in tree._fields}
         return {"type": _name(type(tree)), "fields": fields}
     if isinstance(tree, tuple | list):
-        return {type(tree).__name__: [_encode(value, f"{at}{i}", write) for i, value in enumerate(tree)]}
+        return {
+            type(tree).__name__: [_encode(value, f"{at}{i}", write) for i, value in enumerate(tree)]
+        }
     if isinstance(tree, dict) and all(isinstance(name, str) for name in tree):
-        return {"dict": {name: _encode(value, f"{at}{name}", write) for name, value in tree.items()}}
+        return {
+            "dict": {name: _encode(value, f"{at}{name}", write) for name, value in tree.items()}
+        }
     what = "a dict with keys that are no strings" if isinstance(tree, dict) else type(tree).__name__
     raise InputError(f"save_model: expected parameters of arrays and tuples, got {what} at {path}.")
 
 
 def _read_tree(what: str, text: str, take: Callable[[str], Any] | None) -> Any:
-    """Read a tree back; ``take`` gives each array, once. None stands for a tree of shapes and dtypes."""
+    """Read a tree back; ``take`` gives each array, once. None is for shapes and dtypes."""
     document = parse_json("load_model", text)
     try:
         return _decode(document, take)
     except InputError:
         raise
     except KeyError as error:
-        raise InputError(f"load_model: expected each array of {what} once in the file, got no {error}.") from error
-    except Exception as error:  # RecursionError among them: whatever a document of another form makes of its reader
-        raise InputError(f"load_model: expected a structure of {what}, got {type(error).__name__}: {error}.") from error
+        raise InputError(
+            f"load_model: expected each array of {what} once in the file, got no {error}."
+        ) from error
+    except Exception as error:  # whatever a document of another form makes of its reader
+        raise InputError(
+            f"load_model: expected a structure of {what}, got {type(error).__name__}: {error}."
+        ) from error
 
 
 def _decode(document: Any, take: Callable[[str], Any] | None) -> Any:
@@ -249,11 +289,15 @@ def _name(cls: type) -> str:
 
 
 def _find(name: str) -> Any:
-    """Look up a named tuple among the modules that are already imported; nothing else is ever called."""
+    """Look up a named tuple in modules that are imported; nothing else is ever called."""
     module, _, attribute = name.partition(":")
     found = getattr(sys.modules.get(module), attribute, None)
-    private = module.startswith(f"{__name__.partition('.')[0]}.")  # our own public ones are found in the package
-    if private or not (isinstance(found, type) and issubclass(found, tuple) and hasattr(found, "_fields")):
+    private = module.startswith(
+        f"{__name__.partition('.')[0]}."
+    )  # our own public ones are found in the package
+    if private or not (
+        isinstance(found, type) and issubclass(found, tuple) and hasattr(found, "_fields")
+    ):
         raise InputError(f"load_model: expected a known type of parameters, got {name!r}.")
     return found
 
@@ -262,5 +306,7 @@ def _safetensors() -> Any:
     try:
         import safetensors.flax as library
     except ImportError as error:
-        raise InputError("expected safetensors; install the extra: pip install '.[checkpoint]'.") from error
+        raise InputError(
+            "expected safetensors; install the extra: pip install '.[checkpoint]'."
+        ) from error
     return library

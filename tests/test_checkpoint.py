@@ -32,7 +32,13 @@ NET, LOSS, ADAM = (
 
 
 def fit(net=NET, optimizer=ADAM, **options):
-    options = {"epochs": 6, "batch_size": 8, "key": jax.random.key(0), "validation": (X[:9], Y[:9]), **options}
+    options = {
+        "epochs": 6,
+        "batch_size": 8,
+        "key": jax.random.key(0),
+        "validation": (X[:9], Y[:9]),
+        **options,
+    }
     return nn.fit(net, LOSS, optimizer, options.pop("data", (X, Y)), **options)
 
 
@@ -51,7 +57,9 @@ def interrupted(directory, step=15, **options):
 
 def assert_same_run(one, other):
     for a, b in zip(
-        jax.tree.leaves((one.state, one.params)), jax.tree.leaves((other.state, other.params)), strict=True
+        jax.tree.leaves((one.state, one.params)),
+        jax.tree.leaves((other.state, other.params)),
+        strict=True,
     ):
         if not jax.numpy.issubdtype(a.dtype, jax.dtypes.prng_key):
             assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
@@ -108,11 +116,18 @@ def test_the_last_and_the_best_are_kept(tmp_path):
     assert kept.steps() == tuple(sorted({best, 35, 40}))
     assert kept.best() == best
     stored = kept.read(best).restore("state", result.state)
-    assert nn.evaluate(NET, LOSS, stored.params, (X[:9], Y[:9]))["loss"] == result.history["validation_loss"].min()
+    assert (
+        nn.evaluate(NET, LOSS, stored.params, (X[:9], Y[:9]))["loss"]
+        == result.history["validation_loss"].min()
+    )
 
 
 def damage(directory, step, how):
-    files = [path for path in (Path(directory) / str(step)).rglob("*") if path.is_file() and path.stat().st_size > 50]
+    files = [
+        path
+        for path in (Path(directory) / str(step)).rglob("*")
+        if path.is_file() and path.stat().st_size > 50
+    ]
     largest = max(files, key=lambda path: path.stat().st_size)
     if how == "truncated":
         largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
@@ -149,7 +164,7 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
     assert_same_run(fit(), fit(checkpoint=str(tmp_path)))
 
 
-# ── What is not ours is left alone, and what can't be read is not lost ──────────────────────────
+# ── What is not ours is left alone, and what can't be read is not lost ────────────────────────────
 
 
 def saved(directory, *steps, **options):
@@ -176,7 +191,10 @@ def test_a_folder_of_something_else_is_refused(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "full" / "2023").mkdir(parents=True)
     (tmp_path / "full" / "2023" / "thesis.txt").write_text("years of work")
-    with pytest.raises(nn.InputError, match="an empty one" if path == "" else "empty folder, or one with .*'2023' in"):
+    with pytest.raises(
+        nn.InputError,
+        match="an empty one" if path == "" else "empty folder, or one with .*'2023' in",
+    ):
         Checkpoints(path)
     assert [p.name for p in tmp_path.rglob("*")] == ["full", "2023", "thesis.txt"]
 
@@ -186,17 +204,20 @@ def test_something_else_among_the_checkpoints_is_left_alone(tmp_path):
     for number in (1, 2023):
         (tmp_path / str(number)).mkdir()
         (tmp_path / str(number) / "thesis.txt").write_text("years of work")
+    (tmp_path / "1984").mkdir()
     with pytest.warns(UserWarning, match="2023 is not a checkpoint .*; checkpoint 2 is used"):
         assert checkpoints.load().step == 2
     checkpoints.save(3, {}, {})
-    assert checkpoints.steps() == (1, 3, 2023)
+    assert checkpoints.steps() == (1, 3, 1984, 2023)
     with pytest.raises(FileExistsError, match="expected nothing of this name"):
         checkpoints.save(2023, {}, {})
     checkpoints.wait()
     assert (tmp_path / "2023" / "thesis.txt").read_text() == "years of work"
 
 
-@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "EIO"), MemoryError()])
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), OSError(5, "EIO"), MemoryError()]
+)
 def test_what_cannot_be_read_now_is_neither_damaged_nor_passed_over(tmp_path, monkeypatch, error):
     checkpoints = saved(tmp_path, 1, 2)
 
@@ -213,7 +234,7 @@ def test_what_cannot_be_read_now_is_neither_damaged_nor_passed_over(tmp_path, mo
 
 
 def test_an_array_on_several_devices_is_written_a_shard_at_a_time(tmp_path):
-    """Four devices make two by two blocks of one array, and two copies each of the halves of another."""
+    """On four devices: two by two blocks, and two copies each of two halves."""
     process = python(SHARDED, tmp_path)
     output, errors = process.communicate(timeout=100)
     assert output == "[4, 2, 1]\n", errors
@@ -233,7 +254,8 @@ from jaxnn.training.array_files import pieces_of
 from jaxnn.training.checkpoint import Checkpoints
 mesh = jax.sharding.Mesh(np.array(jax.devices()).reshape(2, 2), ("a", "b"))
 put = lambda x, *axes: jax.device_put(x, NamedSharding(mesh, PartitionSpec(*axes)))
-tree = {"blocks": put(np.arange(24.0).reshape(6, 4), "a", "b"), "halves": put(np.arange(4.0), "a"), "number": put(3.0)}
+tree = {"blocks": put(np.arange(24.0).reshape(6, 4), "a", "b"), "halves": put(np.arange(4.0), "a")}
+tree["number"] = put(3.0)
 print([len(pieces_of(tree[name], copy=False).blocks) for name in ("blocks", "halves", "number")])
 checkpoints = Checkpoints(sys.argv[1])
 checkpoints.save(1, {"s": tree}, {})
@@ -246,7 +268,9 @@ def test_where_all_are_damaged_training_starts_anew_only_when_told_to(tmp_path):
     for step in (1, 2):
         (tmp_path / str(step) / "entry.json").write_text("{}")
     for _ in range(2):
-        with pytest.raises(nn.InputError, match=r"expected a checkpoint that can be read in .*2.damaged"):
+        with pytest.raises(
+            nn.InputError, match=r"expected a checkpoint that can be read in .*2.damaged"
+        ):
             checkpoints.load()
     checkpoints.wait()
     anew = Checkpoints(tmp_path, start_anew=True)
@@ -259,13 +283,17 @@ def test_where_all_are_damaged_training_starts_anew_only_when_told_to(tmp_path):
 def test_a_renamed_checkpoint_is_not_believed(tmp_path):
     checkpoints = saved(tmp_path, 8, 12)
     (tmp_path / "12").rename(tmp_path / "16")
-    with pytest.warns(UserWarning, match="checkpoint 16 is damaged .it holds step 12: its folder was renamed"):
+    with pytest.warns(
+        UserWarning, match="checkpoint 16 is damaged .it holds step 12: its folder was renamed"
+    ):
         assert checkpoints.load().step == 8
     checkpoints.wait()
     assert sorted(os.listdir(tmp_path)) == ["16.damaged", "8", "jaxnn-checkpoints"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 10**5, '{"sha256": 1}', "\xff", '{"a": 1, "sha256": "0"}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", "[" * 10**5, '{"sha256": 1}', "\xff", '{"a": 1, "sha256": "0"}']
+)
 def test_a_description_of_any_kind_is_told_to_be_damaged(tmp_path, text):
     checkpoints = saved(tmp_path, 1)
     (tmp_path / "1" / "entry.json").write_bytes(text.encode("latin-1"))
@@ -273,7 +301,7 @@ def test_a_description_of_any_kind_is_told_to_be_damaged(tmp_path, text):
         checkpoints.read(1)
 
 
-# ── One run a folder, and no hanging ────────────────────────────────────────────────────────────
+# ── One run a folder, and no hanging ──────────────────────────────────────────────────────────────
 
 
 def python(code, *arguments):
@@ -299,7 +327,9 @@ def test_a_second_process_is_refused_until_the_first_is_dead(tmp_path):
     second = Checkpoints(tmp_path)
     assert second.steps() == (1,)  # looking is allowed
     for use in (second.load, lambda: second.save(2, {}, {})):
-        with pytest.raises(nn.InputError, match=r"one run at a time, got .*, where another process trains now"):
+        with pytest.raises(
+            nn.InputError, match=r"one run at a time, got .*, where another process trains now"
+        ):
             use()
     first.kill()
     first.communicate()
@@ -322,7 +352,9 @@ def test_checkpoints_in_a_folder_that_cannot_be_written_to_can_be_read(tmp_path,
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     checkpoints = Checkpoints(tmp_path)
     assert checkpoints.read(1).step == 1
-    with pytest.raises(nn.InputError, match=r"expected a folder that can be written to, got .*Permission denied"):
+    with pytest.raises(
+        nn.InputError, match=r"expected a folder that can be written to, got .*Permission denied"
+    ):
         checkpoints.load()
 
 
@@ -368,8 +400,12 @@ print("out", flush=True)
 """
 
 
-@pytest.mark.parametrize(("code", "status", "last"), [(LOSE, 1, "NotADirectoryError"), (LARGE, 0, "")])
-def test_a_process_ends_at_once_after_a_save_that_failed_or_was_not_waited_for(tmp_path, code, status, last):
+@pytest.mark.parametrize(
+    ("code", "status", "last"), [(LOSE, 1, "NotADirectoryError"), (LARGE, 0, "")]
+)
+def test_a_process_ends_at_once_after_a_save_that_failed_or_was_not_waited_for(
+    tmp_path, code, status, last
+):
     process = python(code, tmp_path / "run")
     assert process.stdout.readline() == "out\n"
     began = time.perf_counter()
@@ -442,7 +478,7 @@ def test_a_termination_is_heard_like_an_interrupt_and_only_while_it_is_wanted():
         signal.signal(signal.SIGTERM, before)
 
 
-# ── Killed ──────────────────────────────────────────────────────────────────────────────────────
+# ── Killed ────────────────────────────────────────────────────────────────────────────────────────
 
 SCRIPT = """
 import sys, hashlib
@@ -463,7 +499,7 @@ print(digest.hexdigest())
 
 @pytest.mark.slow
 def test_killed_at_any_moment_and_started_again(tmp_path):
-    """25 checkpoints are written one after another, so that many a kill comes in the middle of a write."""
+    """25 checkpoints follow one another, so that many a kill comes in the middle of a write."""
     run = [sys.executable, "-c", SCRIPT]
     expected = subprocess.run(run, capture_output=True, text=True, check=True).stdout.split()[-1]
     moments = random.Random(0)

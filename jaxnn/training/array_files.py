@@ -1,6 +1,7 @@
 """Arrays in one file: their bytes one after another, and JSON that says where each begins.
 
-An array that lies on several devices is written a shard at a time, each shard once, and never put together here.
+An array that lies on several devices is written a shard at a time, each shard once, and never put
+together here.
 """
 
 import math
@@ -60,6 +61,9 @@ def read_arrays(path: Path, described: Mapping[str, Any]) -> dict[str, np.ndarra
             for block in each["blocks"]:
                 file.seek(block["byte"])
                 read = np.frombuffer(file.read(math.prod(block["shape"]) * dtype.itemsize), dtype)
-                slices = (slice(first, first + n) for first, n in zip(block["corner"], block["shape"], strict=True))
+                slices = (
+                    slice(first, first + n)
+                    for first, n in zip(block["corner"], block["shape"], strict=True)
+                )
                 arrays[name][tuple(slices)] = read.reshape(block["shape"])
     return arrays

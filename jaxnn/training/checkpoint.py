@@ -1,8 +1,9 @@
 """Checkpoints of a training run: whole or not at all, verified when read, pruned.
 
-A checkpoint holds arrays by name (parameters, optimizer, statistics, key, history) and a JSON document that says
-what they belong to. How a checkpoint gets to the disk, and is found intact there, is told in
-:mod:`jaxnn.training.folder`; how its arrays become a file, in :mod:`jaxnn.training.array_files`.
+A checkpoint holds arrays by name (parameters, optimizer, statistics, key, history) and a JSON
+document that says what they belong to. How a checkpoint gets to the disk, and is found intact
+there, is told in :mod:`jaxnn.training.folder`; how its arrays become a file, in
+:mod:`jaxnn.training.array_files`.
 """
 
 import itertools
@@ -21,9 +22,9 @@ from jaxtyping import PyTree
 
 from jaxnn.checks import InputError, check_positive_int
 from jaxnn.training.array_files import pieces_of, read_arrays, write_arrays
-from jaxnn.training.folder import DamagedError, Folder, ForeignError
+from jaxnn.training.folder import CONTENT, DamagedError, Folder, ForeignError
 
-AT_ONCE = 64 * 2**20  # bytes: the training waits for less than that; for more, it goes on while they are written
+AT_ONCE = 64 * 2**20  # bytes: training waits for less; it goes on while more are written
 
 
 class Checkpoints:
@@ -31,38 +32,57 @@ class Checkpoints:
 
     Args:
         directory: where to write; made if it is not there. It holds checkpoints and nothing else.
-        every: write after every so many records of the history (by default: epochs), and at the end.
-        keep: how many of the last ones to keep. The one with the lowest validation loss is kept, too.
-        start_anew: whether to start from the beginning where there are checkpoints, but all of them are damaged.
+        every: write after every so many records of the history (by default: epochs), and at the
+            end.
+        keep: how many of the last ones to keep. The one with the lowest validation loss is kept,
+            too.
+        start_anew: whether to start from the beginning where there are checkpoints, but all of them
+            are damaged.
 
     Raises:
         InputError: if the directory cannot be written to, or holds something else.
     """
 
     def __init__(
-        self, directory: str | os.PathLike, *, every: int = 1, keep: int = 3, start_anew: bool = False
+        self,
+        directory: str | os.PathLike,
+        *,
+        every: int = 1,
+        keep: int = 3,
+        start_anew: bool = False,
     ) -> None:
         check_positive_int("Checkpoints", "every", every)
         check_positive_int("Checkpoints", "keep", keep)
         self._folder = Folder("Checkpoints", directory)
-        self.directory, self.every, self.keep, self.start_anew = self._folder.path, every, keep, start_anew
+        self.directory, self.every, self.keep, self.start_anew = (
+            self._folder.path,
+            every,
+            keep,
+            start_anew,
+        )
         self._writer = _Writer()
 
     def steps(self) -> tuple[int, ...]:
         """List the steps that there are checkpoints of, in order."""
         return self._folder.numbers()
 
-    def save(self, step: int, tree: PyTree, about: Mapping[str, Any], score: float | None = None) -> None:
-        """Write a checkpoint; it counts once it is complete. A large one is written while training goes on.
+    def save(
+        self, step: int, tree: PyTree, about: Mapping[str, Any], score: float | None = None
+    ) -> None:
+        """Write a checkpoint; it counts once complete.
+
+        A large one is written while training goes on.
 
         Args:
             step: its number.
             tree: arrays.
             about: what they belong to; compared when they are read.
-            score: the lower the better; None, or NaN, for a checkpoint that is kept only as one of the last.
+            score: the lower the better; None, or NaN, for a checkpoint that is kept only as one of
+                the last.
 
         Raises:
-            OSError: if this one, or the one before it, could not be written, such as on a full disk.
+            OSError: if this one, or the one before it, could not be written, such as on a full
+                disk.
             InputError: if another process writes into the same folder.
         """
         self._writer.wait()
@@ -74,7 +94,11 @@ class Checkpoints:
         score = score if score is not None and math.isfinite(score) else None
 
         def fill(folder: Path) -> dict[str, Any]:
-            return {"about": dict(about), "score": score, "arrays": write_arrays(folder / "arrays", arrays)}
+            return {
+                "about": dict(about),
+                "score": score,
+                "arrays": write_arrays(folder / CONTENT, arrays),
+            }
 
         def write() -> None:
             self._folder.write(step, fill)
@@ -99,12 +123,13 @@ class Checkpoints:
     def load(self) -> "Checkpoint | None":
         """Read the newest checkpoint that is whole, or None where there is none.
 
-        The folder is kept from other processes from here to :meth:`wait`. Nothing is deleted: a damaged
-        checkpoint is renamed, such as ``12.damaged``, with a warning, and the one before it read.
+        The folder is kept from other processes from here to :meth:`wait`. Nothing is deleted: a
+        damaged checkpoint is renamed, such as ``12.damaged``, with a warning, and the one before it
+        read.
 
         Raises:
-            InputError: if there are checkpoints and all are damaged, unless ``start_anew``, or if another process
-                writes into the same folder.
+            InputError: if there are checkpoints and all are damaged, unless ``start_anew``, or if
+                another process writes into the same folder.
             OSError: if a file can't be read now, which does not show that it is damaged.
         """
         self._folder.hold()
@@ -113,7 +138,8 @@ class Checkpoints:
             try:
                 found = self.read(step)
             except DamagedError as error:
-                told.append(f"checkpoint {step} is damaged ({error}) and called {self._folder.put_aside(step)} now")
+                name = self._folder.put_aside(step)
+                told.append(f"checkpoint {step} is damaged ({error}) and called {name} now")
             except ForeignError as error:
                 told.append(f"{step} is not a checkpoint ({error}) and left alone")
             else:
@@ -123,7 +149,8 @@ class Checkpoints:
         if (damaged := self._folder.damaged()) and not self.start_anew:
             reasons = "; ".join(told) or ", ".join(damaged)
             raise InputError(
-                f"Checkpoints: expected a checkpoint that can be read in {self.directory}, got none: {reasons}. "
+                f"Checkpoints: expected a checkpoint that can be read in {self.directory}, "
+                f"got none: {reasons}. "
                 "Checkpoints(..., start_anew=True) starts from the beginning, and keeps these."
             )
         if told:
@@ -143,7 +170,9 @@ class Checkpoints:
             OSError: if it can't be read now.
         """
         folder, document = self._folder.read(step)
-        return Checkpoint(step, read_arrays(folder / "arrays", document["arrays"]), document["about"])
+        return Checkpoint(
+            step, read_arrays(folder / CONTENT, document["arrays"]), document["about"]
+        )
 
     def _scores(self) -> dict[int, float | None]:
         """Return the scores of the checkpoints that can be told to be ours."""
@@ -173,8 +202,8 @@ def _lowest(scores: Mapping[int, float | None]) -> int | None:
 class _Writer:
     """Runs one function at a time in a thread of its own.
 
-    A signal reaches the main thread only, so no interrupt comes in the middle of a write. The thread is a daemon:
-    a process that ends does not wait for it.
+    A signal reaches the main thread only, so no interrupt comes in the middle of a write. The
+    thread is a daemon: a process that ends does not wait for it.
     """
 
     def __init__(self) -> None:
@@ -211,7 +240,9 @@ def as_checkpoints(who: str, given: Any) -> Checkpoints | None:
     if given is None or isinstance(given, Checkpoints):
         return given
     if not isinstance(given, str | os.PathLike):
-        raise InputError(f"{who}: expected checkpoint to be a folder or Checkpoints, got {type(given).__name__}.")
+        raise InputError(
+            f"{who}: expected checkpoint to be a folder or Checkpoints, got {type(given).__name__}."
+        )
     return Checkpoints(given)
 
 
@@ -236,19 +267,28 @@ class Checkpoint(NamedTuple):
         """Give the arrays below ``name`` in the structure of ``like``, keys as keys.
 
         Raises:
-            InputError: where they differ from ``like`` in structure, shape or dtype; the first is named.
+            InputError: where they differ from ``like`` in structure, shape or dtype; the first is
+                named.
         """
         wanted = _flat({name: like})
         for path, leaf in wanted.items():
             stored = self.arrays.get(path)
             got = "nothing" if stored is None else f"{stored.dtype}{list(stored.shape)}"
             if got != (expected := f"{leaf.dtype}{list(leaf.shape)}"):
-                raise InputError(f"checkpoint {self.step}: expected {path} to be {expected}, got {got}.")
-        extra = [path for path in self.arrays if path.startswith(f"['{name}']") and path not in wanted]
+                raise InputError(
+                    f"checkpoint {self.step}: expected {path} to be {expected}, got {got}."
+                )
+        extra = [
+            path for path in self.arrays if path.startswith(f"['{name}']") and path not in wanted
+        ]
         if extra:
-            raise InputError(f"checkpoint {self.step}: expected nothing at {extra[0]}, got an array.")
+            raise InputError(
+                f"checkpoint {self.step}: expected nothing at {extra[0]}, got an array."
+            )
         leaves, structure = jax.tree.flatten(like)
-        restored = [_like(self.arrays[path], leaf) for path, leaf in zip(wanted, leaves, strict=True)]
+        restored = [
+            _like(self.arrays[path], leaf) for path, leaf in zip(wanted, leaves, strict=True)
+        ]
         return jax.tree.unflatten(structure, restored)
 
     def has(self, name: str) -> bool:
@@ -258,12 +298,19 @@ class Checkpoint(NamedTuple):
     def group(self, name: str) -> dict[str, np.ndarray]:
         """Give the arrays of a plain dict that was saved below ``name``."""
         start = f"['{name}']['"
-        return {path[len(start) : -2]: array for path, array in self.arrays.items() if path.startswith(start)}
+        return {
+            path[len(start) : -2]: array
+            for path, array in self.arrays.items()
+            if path.startswith(start)
+        }
 
 
 def _flat(tree: PyTree) -> dict[str, Any]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): jax.random.key_data(x) if _is_key(x) else x for path, x in leaves}
+    return {
+        jax.tree_util.keystr(path): jax.random.key_data(x) if _is_key(x) else x
+        for path, x in leaves
+    }
 
 
 def _is_key(leaf: Any) -> bool:
@@ -279,9 +326,14 @@ def _like(stored: np.ndarray, leaf: Any) -> Any:
 def _first_difference(found: Any, wanted: Any, path: str = "") -> str:
     """Name the first place where two JSON documents differ; "" if there is none."""
     if isinstance(found, dict) and isinstance(wanted, dict):
-        pairs = [(f"{path}.{key}".lstrip("."), found.get(key), wanted.get(key)) for key in {**wanted, **found}]
+        pairs = [
+            (f"{path}.{key}".lstrip("."), found.get(key), wanted.get(key))
+            for key in {**wanted, **found}
+        ]
     elif isinstance(found, list) and isinstance(wanted, list | tuple):
-        pairs = [(f"{path}[{i}]", a, b) for i, (a, b) in enumerate(itertools.zip_longest(found, wanted))]
+        pairs = [
+            (f"{path}[{i}]", a, b) for i, (a, b) in enumerate(itertools.zip_longest(found, wanted))
+        ]
     else:
         return "" if found == wanted else f"expected {path} to be {wanted!r}, got {found!r}."
     return next((text for name, a, b in pairs if (text := _first_difference(a, b, name))), "")

@@ -1,8 +1,9 @@
-"""A folder of numbered entries: each is written whole or not at all, and every byte is checked when it is read.
+"""A folder of numbered entries: written whole or not at all, every byte checked when read.
 
-The folder bears a marker file, and nothing is changed in a folder without it. Entry 12 is the folder ``12``
-with what was written, and ``entry.json``, which says what it is and holds the SHA-256 of every file. While it
-is written it is called ``12.part``; one that is found to be damaged is called ``12.damaged`` from then on.
+The folder bears a marker file, and nothing is changed in a folder without it. Entry 12 is the
+folder ``12`` with the file ``arrays``, and ``entry.json``, which says what it is and holds the
+file's SHA-256. While it is written it is called ``12.part``; one that is found to be damaged is
+called ``12.damaged`` from then on.
 """
 
 import errno
@@ -20,10 +21,12 @@ from jaxnn.checks import InputError
 
 MARKER = "jaxnn-checkpoints"
 DOCUMENT = "entry.json"
-GONE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)  # a file is not there, or is none any more
+CONTENT = "arrays"  # the file beside it
+GONE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)  # a file is none any more
 PIECE = 2**20  # bytes read at a time
 
-_HELD: dict[tuple[int, str], tuple[int, threading.Thread]] = {}  # by process and folder: descriptor, who holds it
+# by process and folder: the descriptor with the lock, and who holds it
+_HELD: dict[tuple[int, str], tuple[int, threading.Thread]] = {}
 
 
 class DamagedError(Exception):
@@ -58,23 +61,27 @@ class Folder:
                     f"got {self.path} with {found[0]!r} in it."
                 )
             if not found:
-                (self.path / MARKER).write_text("Checkpoints of jaxnn are in this folder. Others leave it alone.\n")
+                (self.path / MARKER).write_text(
+                    "Checkpoints of jaxnn are in this folder. Others leave it alone.\n"
+                )
         except OSError as error:
             raise self._not_writable(error.strerror) from error
 
     def numbers(self) -> tuple[int, ...]:
         """Return the numbers of all entries that seem complete, in order."""
         names = os.listdir(self.path)
-        return tuple(sorted(int(name) for name in names if name.isdecimal() and name == str(int(name))))
+        return tuple(
+            sorted(int(name) for name in names if name.isdecimal() and name == str(int(name)))
+        )
 
     def damaged(self) -> tuple[str, ...]:
         """Return the names of the entries that were put aside."""
         return tuple(sorted(name for name in os.listdir(self.path) if ".damaged" in name))
 
-    # ── One writer at a time ────────────────────────────────────────────────────────────────────
+    # ── One writer at a time ──────────────────────────────────────────────────────────────────────
 
     def hold(self) -> None:
-        """Keep other processes and threads from writing here, until :meth:`release` or the end of this process.
+        """Keep others from writing here, until :meth:`release` or the end of this process.
 
         Raises:
             InputError: if another one writes here, or nobody can.
@@ -83,7 +90,9 @@ class Folder:
         descriptor, holder = _HELD.get(key, (None, here))
         if holder is not here and holder.is_alive():
             raise self._in_use(f"thread {holder.name!r}")
-        if descriptor is not None and not os.path.samestat(os.fstat(descriptor), os.stat(self.path / MARKER)):
+        if descriptor is not None and not os.path.samestat(
+            os.fstat(descriptor), os.stat(self.path / MARKER)
+        ):
             os.close(descriptor)  # the folder was removed and made anew since
             descriptor = None
         if descriptor is None:
@@ -103,7 +112,7 @@ class Folder:
         return os.getpid(), os.path.realpath(self.path)
 
     def _locked(self) -> int:
-        """Return a descriptor with the operating system's lock, which goes when the process does."""
+        """Return a descriptor with the system's lock, which goes when the process does."""
         try:
             descriptor = os.open(self.path / MARKER, os.O_RDWR)
         except OSError as error:
@@ -125,23 +134,29 @@ class Folder:
 
     def _in_use(self, by: str) -> InputError:
         return InputError(
-            f"{self._who}: expected a folder for one run at a time, got {self.path}, where another {by} trains now."
+            f"{self._who}: expected a folder for one run at a time, got {self.path}, "
+            f"where another {by} trains now."
         )
 
     def _not_writable(self, why: str | None) -> InputError:
-        return InputError(f"{self._who}: expected a folder that can be written to, got {self.path} ({why}).")
+        return InputError(
+            f"{self._who}: expected a folder that can be written to, got {self.path} ({why})."
+        )
 
     def _warn(self, why: str) -> None:
-        warnings.warn(f"{self.path}: cannot be locked ({why}); let no other run use it.", stacklevel=4)
+        warnings.warn(
+            f"{self.path}: cannot be locked ({why}); let no other run use it.", stacklevel=4
+        )
 
-    # ── Entries ─────────────────────────────────────────────────────────────────────────────────
+    # ── Entries ───────────────────────────────────────────────────────────────────────────────────
 
     def write(self, number: int, fill: Callable[[Path], dict[str, Any]]) -> None:
         """Write an entry; it has its name once everything is on the disk.
 
         Args:
             number: the entry's.
-            fill: writes the entry's files into the folder that it is given, and returns JSON that says what it is.
+            fill: writes :data:`CONTENT` into the folder that it is given, and returns JSON that
+                says what it is.
 
         Raises:
             OSError: if it can't be written, or there is something of that name already.
@@ -151,7 +166,9 @@ class Folder:
             if name.endswith(".part") and name.removesuffix(".part").isdecimal():
                 shutil.rmtree(self.path / name)
         if os.path.lexists(final):
-            raise FileExistsError(errno.EEXIST, "expected nothing of this name yet, got something", str(final))
+            raise FileExistsError(
+                errno.EEXIST, "expected nothing of this name yet, got something", str(final)
+            )
         part.mkdir()
         document = fill(part)
         files = {path.relative_to(part).as_posix(): _digest(path) for path in _files(part)}
@@ -193,25 +210,21 @@ class Folder:
     def _described(self, number: int) -> dict[str, Any]:
         folder = self.path / str(number)
         try:
-            text = (folder / DOCUMENT).read_bytes()
-        except GONE as error:
-            if not folder.is_dir() or set(os.listdir(folder)) - {"arrays", DOCUMENT}:
-                raise ForeignError("it holds something else") from error
-            raise DamagedError(f"{DOCUMENT} is not there, or is not a file") from error
-        try:
-            whole = json.loads(text)
-            found = whole.pop("sha256")
-            intact = found == _text_digest(whole)
-        except (ValueError, RecursionError, TypeError, AttributeError, KeyError) as error:
-            raise DamagedError(f"{DOCUMENT} is not what was written") from error
+            whole = json.loads((folder / DOCUMENT).read_bytes())
+            intact = whole.pop("sha256") == _text_digest(whole)
+        except (*GONE, ValueError, RecursionError, TypeError, AttributeError, KeyError):
+            intact = False
         if not intact:
+            names = set(os.listdir(folder)) if folder.is_dir() else set()
+            if not names or names - {CONTENT, DOCUMENT}:
+                raise ForeignError("it holds something else, or nothing")
             raise DamagedError(f"{DOCUMENT} is not what was written")
         if whole["number"] != number:
             raise DamagedError(f"it holds step {whole['number']}: its folder was renamed")
         return whole
 
     def put_aside(self, number: int) -> str:
-        """Rename a damaged entry, so that it is not read again and not lost; return its new name."""
+        """Rename a damaged entry, which is then not read again and not lost; return its name."""
         name, tries = f"{number}.damaged", 1
         while os.path.lexists(self.path / name):
             tries += 1
@@ -220,7 +233,7 @@ class Folder:
         return name
 
     def remove(self, number: int) -> None:
-        """Remove an entry. Were this process killed in the middle, no half of it would keep its name."""
+        """Remove an entry; if this process is killed meanwhile, no half of it keeps its name."""
         part = self.path / f"{number}.part"
         os.rename(self.path / str(number), part)
         shutil.rmtree(part)

@@ -15,11 +15,14 @@ class Terminated(KeyboardInterrupt):
 def terminating() -> Iterator[None]:
     """Raise :class:`Terminated` in the main thread when SIGTERM comes, until the block is left.
 
-    The signal is then handled as it was before. A second one, while the first is being handled, ends the process
-    at once. Other threads than the main one can set no handlers: there, this does nothing. Where a handler was set
-    by someone else, that one stays.
+    The signal is then handled as it was before. A second one, while the first is being handled,
+    ends the process at once. Other threads than the main one can set no handlers: there, this does
+    nothing. Where a handler was set by someone else, that one stays.
     """
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+    ):
         yield
         return
 

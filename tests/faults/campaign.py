@@ -1,4 +1,4 @@
-"""Do everything that can go wrong, many times, and print what held: python tests/faults/campaign.py [--kills N]."""
+"""Do all that can go wrong, many times, and print what held: campaign.py [--kills N]."""
 
 import argparse
 import signal
@@ -11,7 +11,9 @@ import experiments as do
 def main():
     """Run all experiments in full; the exit status is 1 where something did not hold."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=18, metavar="N", help="of each of six kinds (default 18)")
+    parser.add_argument(
+        "--kills", type=int, default=18, metavar="N", help="of each of six kinds (default 18)"
+    )
     kills = parser.parse_args().kills
     signals = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
     plans = [
@@ -24,7 +26,11 @@ def main():
         (do.foreign,),
         (do.shared, 3),
         (do.readers, 3),
-        *((do.kills, kills, number, target) for target in (do.LOOP, do.TRAIN) for number in signals),
+        *(
+            (do.kills, kills, number, target)
+            for target in (do.LOOP, do.TRAIN)
+            for number in signals
+        ),
     ]
     print(f"{'what was done':<42}{'times':>6}  {'held':<5}{'s':>5}  what must hold", flush=True)
     broken = []

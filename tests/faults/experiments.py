@@ -1,4 +1,4 @@
-"""What can go wrong around a training run, done on purpose; each experiment says what must hold, and what did not."""
+"""What can go wrong around a run, done on purpose; each experiment says what did not hold."""
 
 import contextlib
 import errno
@@ -30,7 +30,7 @@ NOISE = ("Event loop is closed", "Fatal Python error", "Exception ignored", "ter
 
 
 class Row(NamedTuple):
-    """A line of the table: what was done, how often, what must hold, and each case where it did not."""
+    """A line of the table: what was done, how often, what must hold, and where it did not."""
 
     done: str
     times: int
@@ -39,7 +39,11 @@ class Row(NamedTuple):
 
 
 def arrays(step):
-    return {"w": np.random.default_rng(step).normal(size=500), "n": np.array(step), "b": np.ones(3, np.float32)}
+    return {
+        "w": np.random.default_rng(step).normal(size=500),
+        "n": np.array(step),
+        "b": np.ones(3, np.float32),
+    }
 
 
 def save(checkpoints, *steps):
@@ -50,7 +54,9 @@ def save(checkpoints, *steps):
 
 def is_what_was_saved(found):
     stored = found.group("state")
-    return all(stored[name].tobytes() == array.tobytes() for name, array in arrays(found.step).items())
+    return all(
+        stored[name].tobytes() == array.tobytes() for name, array in arrays(found.step).items()
+    )
 
 
 def load(folder):
@@ -80,7 +86,7 @@ def as_nobody():
         os.seteuid(0)
 
 
-# ── Kills ───────────────────────────────────────────────────────────────────────────────────────
+# ── Kills ─────────────────────────────────────────────────────────────────────────────────────────
 
 LOOP = ([sys.executable, str(HERE / "loop_to_kill.py")], ("{folder}", "60"))
 TRAIN = (
@@ -100,11 +106,17 @@ def result(target, folder, output):
 def start(target, folder):
     command, options = target
     options = [each.format(folder=folder) for each in options]
-    return subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def newest(folder):
-    return max((int(name) for name in os.listdir(folder) if name.isdecimal()), default=-1) if folder.is_dir() else -1
+    return (
+        max((int(name) for name in os.listdir(folder) if name.isdecimal()), default=-1)
+        if folder.is_dir()
+        else -1
+    )
 
 
 def kills(times, number, target, seed=0):
@@ -144,7 +156,7 @@ def kills(times, number, target, seed=0):
     return Row(f"{signal.Signals(number).name} to {name}", done, must, broken)
 
 
-# ── Damage ──────────────────────────────────────────────────────────────────────────────────────
+# ── Damage ────────────────────────────────────────────────────────────────────────────────────────
 
 
 def truncate(path, other, at):
@@ -210,7 +222,11 @@ def damage(way, repeat):
             WAYS[way](ours[i], others[i], places.randrange(path.stat().st_size))
             broken += [f"{path.name}: {what}" for what in after_damage(folder, way, same)]
             shutil.rmtree(folder)
-    must = "PermissionError, and all as it was" if way == "without permission" else "told, put aside, an older one used"
+    must = (
+        "PermissionError, and all as it was"
+        if way == "without permission"
+        else "told, put aside, an older one used"
+    )
     return Row(f"a file {way}", times, must, broken)
 
 
@@ -235,14 +251,18 @@ def after_damage(folder, way, same):
         yield f"expected a warning and 3.damaged, got {told!r}"
 
 
-# ── Disks ───────────────────────────────────────────────────────────────────────────────────────
+# ── Disks ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 @contextlib.contextmanager
 def small_disk(options):
     """Mount a small disk in memory; where that is not allowed, OSError."""
     with tempfile.TemporaryDirectory() as place:
-        made = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], capture_output=True, check=False)
+        made = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", place],
+            capture_output=True,
+            check=False,
+        )
         if made.returncode:
             raise PermissionError(errno.EPERM, "cannot mount")
         try:
@@ -273,7 +293,9 @@ def fill(name, disk, size):
             for step in range(1, 400):
                 began = time.perf_counter()
                 try:
-                    checkpoints.save(step, {"state": arrays(step), "more": np.ones(step * size)}, {})
+                    checkpoints.save(
+                        step, {"state": arrays(step), "more": np.ones(step * size)}, {}
+                    )
                 except OSError:
                     times += 1
                     if times == 1:
@@ -338,10 +360,15 @@ def read_only():
             kept = folder if kind == kinds[0] else Path(place) / "away"
             if load(kept)[0].step != 1:
                 broken.append(f"{kind}: the one before is lost")
-    return Row("saves where none is possible any more", len(kinds), "OSError, at once; the one before is kept", broken)
+    return Row(
+        "saves where none is possible any more",
+        len(kinds),
+        "OSError, at once; the one before is kept",
+        broken,
+    )
 
 
-# ── Folders ─────────────────────────────────────────────────────────────────────────────────────
+# ── Folders ───────────────────────────────────────────────────────────────────────────────────────
 
 
 def renamed():
@@ -413,7 +440,7 @@ def shared(times):
     return Row("three processes in one folder", times, "one trains, the others are told", broken)
 
 
-# ── Readers ─────────────────────────────────────────────────────────────────────────────────────
+# ── Readers ───────────────────────────────────────────────────────────────────────────────────────
 
 
 class BrokenError(Exception):
@@ -465,9 +492,15 @@ def readers(times):
             broken.append(f"{i}: other bits from a slow reader")
         began = time.perf_counter()
         with contextlib.suppress(nn.TrainingError):
-            fit((batch for part in (batches(int), batches(never.wait)) for batch in part), steps=60, callbacks=(stop,))
+            fit(
+                (batch for part in (batches(int), batches(never.wait)) for batch in part),
+                steps=60,
+                callbacks=(stop,),
+            )
         if time.perf_counter() - began > ENDS:
-            broken.append(f"{i}: a reader that waits held up an error for {time.perf_counter() - began:.0f} s")
+            broken.append(
+                f"{i}: a reader that waits held up an error for {time.perf_counter() - began:.0f} s"
+            )
     never.set()
     must = "told, nothing lost, the same bits; nobody is held up"
     return Row("a reader that fails, is slow, or waits", 3 * times, must, broken)

@@ -1,4 +1,4 @@
-"""A loop of one's own that saves after every step, to be killed: python loop_to_kill.py FOLDER STEPS."""
+"""A loop of one's own that saves after every step, to be killed: FOLDER STEPS."""
 
 import hashlib
 import sys
@@ -21,7 +21,9 @@ def main(folder, steps):
             print("ready", flush=True)
             for step in range(int(state["step"]) + 1, steps + 1):
                 state = {"w": np.sin(3 * state["w"] + step), "step": np.array(step)}
-                checkpoints.save(step, {"state": state}, {"of": "the loop"}, score=float(state["w"][0]))
+                checkpoints.save(
+                    step, {"state": state}, {"of": "the loop"}, score=float(state["w"][0])
+                )
     finally:
         checkpoints.wait()
     print(hashlib.sha256(state["w"].tobytes()).hexdigest())

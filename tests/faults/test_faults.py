@@ -1,4 +1,4 @@
-"""The campaign in short: each thing that can go wrong, once; in full by ``python tests/faults/campaign.py``."""
+"""The campaign in short; in full by ``python tests/faults/campaign.py``."""
 
 import signal
 
@@ -19,7 +19,9 @@ def test_disks(experiment):
 
 
 @pytest.mark.parametrize(
-    "experiment", [do.renamed, do.foreign, lambda: do.shared(1)], ids=["renamed", "foreign", "shared"]
+    "experiment",
+    [do.renamed, do.foreign, lambda: do.shared(1)],
+    ids=["renamed", "foreign", "shared"],
 )
 def test_folders(experiment):
     assert_held(experiment())
