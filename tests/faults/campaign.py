@@ -27,7 +27,7 @@ def main():
         (do.shared, 3),
         (do.readers, 3),
         *(
-            (do.kills, kills, number, target)
+            (do.kills, kills, (number,), target)
             for target in (do.LOOP, do.TRAIN)
             for number in signals
         ),

@@ -6,7 +6,6 @@ import os
 import random
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -119,8 +118,8 @@ def newest(folder):
     )
 
 
-def kills(times, number, target, seed=0):
-    """Kill a run at random moments, go on with the same command, and compare where it ends."""
+def kills(times, numbers, target, seed=0):
+    """Kill a run at random moments, by each signal in turn, go on, and compare where it ends."""
     moments, broken, done = random.Random(seed), [], 0
     with tempfile.TemporaryDirectory() as place:
         whole = start(target, Path(place) / "whole")
@@ -133,7 +132,7 @@ def kills(times, number, target, seed=0):
                 while process.poll() is None and newest(folder) == before:
                     time.sleep(0.002)
                 time.sleep(moments.uniform(0, 0.4))
-                process.send_signal(number)
+                process.send_signal(numbers[done % len(numbers)])
             try:
                 output, errors = process.communicate(timeout=ENDS + 100 * (done >= times))
             except subprocess.TimeoutExpired:
@@ -153,7 +152,7 @@ def kills(times, number, target, seed=0):
                     broken.append(f"kill {done}: a damaged checkpoint")
     name = "a loop" if target is LOOP else "scripts/train.py"
     must = "the same bits in the end, nothing lost, no hang, no noise"
-    return Row(f"{signal.Signals(number).name} to {name}", done, must, broken)
+    return Row(f"{', '.join(number.name for number in numbers)} to {name}", done, must, broken)
 
 
 # ── Damage ────────────────────────────────────────────────────────────────────────────────────────

@@ -31,9 +31,8 @@ def test_readers():
     assert_held(do.readers(1))
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_kills(number):
-    assert_held(do.kills(2, number, do.LOOP))
+def test_kills():
+    assert_held(do.kills(3, (signal.SIGKILL, signal.SIGTERM, signal.SIGINT), do.LOOP))
 
 
 def assert_held(row):
