@@ -256,11 +256,41 @@ def from_json(text: str) -> Any:
     Raises:
         InputError: if the text is not such JSON, or names an unknown type or setting.
     """
+    document = parse_json("from_json", text)
     try:
-        document = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"from_json: expected JSON, got a text that fails at {error}.") from error
-    return _decode(document)
+        value = _decode(document)
+    except RecursionError as error:
+        raise InputError(
+            "from_json: expected a network, got one that is nested too deeply."
+        ) from error
+    if not _is_value(value):
+        raise InputError(f"from_json: expected a layer or a loss, got {type(value).__name__}.")
+    return value
+
+
+def parse_json(who: str, text: str) -> Any:
+    """Parse JSON in which no key comes twice.
+
+    Raises:
+        InputError: if it is none; ``who`` is named.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise InputError(f"{who}: expected each key once, got {key!r} twice.")
+            found[key] = value
+        return found
+
+    try:
+        return json.loads(text, object_pairs_hook=once)
+    except InputError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{who}: expected JSON, got a text that fails at {error}.") from error
+    except RecursionError as error:
+        raise InputError(f"{who}: expected JSON, got one that is nested too deeply.") from error
 
 
 def _type_name(cls: type) -> str:
@@ -293,11 +323,18 @@ def _decode(document: Any) -> Any:
         raise InputError(
             f"from_json: expected settings of {name} among {sorted(known)}, got {unknown}."
         )
-    return cls(**settings)
+    try:
+        return cls(**settings)
+    except (InputError, RecursionError):
+        raise
+    except Exception as error:  # a setting of another type than the class checks for
+        raise InputError(
+            f"from_json: expected settings that {name} takes, got {type(error).__name__}: {error}."
+        ) from error
 
 
 def _find(name: Any) -> Any:
-    """Find a type by its name: among those of this library, under their public names, or those of a user."""
+    """Find a type by its public name, or one of a user's by its module and name."""
     if not isinstance(name, str) or name.startswith("_"):
         return None
     found = _REGISTRY.get(name) if "." in name else getattr(sys.modules["jaxnn"], name, None)

@@ -365,14 +365,14 @@ def main():
         fit = train(task, arguments)
     except (nn.TrainingError, nn.TrainingInterrupted) as stopped:
         if arguments.export:
-            nn.save_model(arguments.export, task.net, stopped.result.params)
+            nn.save_model(arguments.export, task.net, stopped.result.params, x=task.train[0][:1])
             print(f"model, as far as it was trained: {arguments.export}")
         sys.exit(f"error: {stopped}")
     seconds = time.perf_counter() - began
     report(arguments.task, task, fit, seconds)
     draw(arguments.task, task, fit, arguments.out)
     if arguments.export:
-        nn.save_model(arguments.export, task.net, fit.params)
+        nn.save_model(arguments.export, task.net, fit.params, x=task.train[0][:1])
         print(f"model: {arguments.export}")
     if arguments.json:
         scores = nn.evaluate(task.net, task.loss, fit.params, task.test, metrics=task.metrics)

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,7 +16,10 @@ import optax
 import pytest
 
 import jaxnn as nn
+from jaxnn.training.batching import ahead
 from jaxnn.training.checkpoint import Checkpoints
+from jaxnn.training.folder import DamagedError, Folder
+from jaxnn.training.interrupts import Terminated, terminating
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(37, 4)).astype(np.float32)
@@ -132,33 +136,349 @@ def damage(directory, step, how):
         content[len(content) // 2] ^= 1
         largest.write_bytes(bytes(content))
     else:
-        shutil.rmtree(Path(directory) / str(step) / "arrays")
+        (Path(directory) / str(step) / "arrays").unlink()
 
 
 @pytest.mark.parametrize("how", ["truncated", "a bit flipped", "arrays gone"])
 def test_a_damaged_checkpoint_is_told_and_the_one_before_used(tmp_path, how):
     interrupted(tmp_path)
     damage(tmp_path, 10, how)
-    with pytest.warns(UserWarning, match="checkpoint 10 is damaged .*; the one before it is used"):
+    with pytest.warns(UserWarning, match="checkpoint 10 is damaged .*; checkpoint 5 is used"):
         resumed = fit(checkpoint=str(tmp_path))
     assert_same_run(fit(), resumed)
 
 
 def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
-    checkpoints = Checkpoints(tmp_path)
-    save = checkpoints._manager.save
+    write = Folder.write
 
-    def full(step, **options):
+    def full(self, step, fill):
         if step == 10:
             raise OSError(28, "No space left on device")
-        return save(step, **options)
+        write(self, step, fill)
 
-    monkeypatch.setattr(checkpoints._manager, "save", full)
-    with pytest.raises(nn.TrainingError, match="No space left on device") as caught:
-        fit(checkpoint=checkpoints)
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "write", full)
+        with pytest.raises(nn.TrainingError, match="No space left on device") as caught:
+            fit(checkpoint=tmp_path)
     assert int(caught.value.result.state.step) == 10
     assert_same_run(fit(), fit(checkpoint=str(tmp_path)))
 
+
+# ── What is not ours is left alone, and what can't be read is not lost ────────────────────────────
+
+
+def saved(directory, *steps, **options):
+    checkpoints = Checkpoints(directory, **options)
+    for step in steps:
+        checkpoints.save(step, {"a": np.arange(step)}, {"of": "a test"})
+    checkpoints.wait()
+    return checkpoints
+
+
+def test_what_was_saved_is_told_by_name(tmp_path):
+    tree = {"state": {"w": np.ones((2, 0)), "b": jax.numpy.ones(3, "bfloat16")}, "best": None}
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(3, tree, {}, score=float("nan"))
+    found = checkpoints.load()
+    assert (found.step, found.has("state"), found.has("best")) == (3, True, False)
+    restored = found.restore("state", tree["state"])
+    assert (restored["w"].shape, restored["b"].dtype) == ((2, 0), "bfloat16")
+    assert checkpoints.best() is None  # NaN is no score
+
+
+@pytest.mark.parametrize("path", ["", "full"])
+def test_a_folder_of_something_else_is_refused(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full" / "2023").mkdir(parents=True)
+    (tmp_path / "full" / "2023" / "thesis.txt").write_text("years of work")
+    with pytest.raises(
+        nn.InputError,
+        match="an empty one" if path == "" else "empty folder, or one with .*'2023' in",
+    ):
+        Checkpoints(path)
+    assert [p.name for p in tmp_path.rglob("*")] == ["full", "2023", "thesis.txt"]
+
+
+def test_something_else_among_the_checkpoints_is_left_alone(tmp_path):
+    checkpoints = saved(tmp_path, 1, 2, keep=1)
+    for number in (1, 2023):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "thesis.txt").write_text("years of work")
+    (tmp_path / "1984").mkdir()
+    with pytest.warns(UserWarning, match="2023 is not a checkpoint .*; checkpoint 2 is used"):
+        assert checkpoints.load().step == 2
+    checkpoints.save(3, {}, {})
+    assert checkpoints.steps() == (1, 3, 1984, 2023)
+    with pytest.raises(FileExistsError, match="expected nothing of this name"):
+        checkpoints.save(2023, {}, {})
+    checkpoints.wait()
+    assert (tmp_path / "2023" / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), OSError(5, "EIO"), MemoryError()]
+)
+def test_what_cannot_be_read_now_is_neither_damaged_nor_passed_over(tmp_path, monkeypatch, error):
+    checkpoints = saved(tmp_path, 1, 2)
+
+    def fails(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("jaxnn.training.folder._digest", fails)
+        with pytest.raises(type(error)):
+            checkpoints.load()
+    assert checkpoints.steps() == (1, 2)
+    assert checkpoints.load().step == 2
+    checkpoints.wait()
+
+
+def test_an_array_on_several_devices_is_written_a_shard_at_a_time(tmp_path):
+    """On four devices: two by two blocks, and two copies each of two halves."""
+    process = python(SHARDED, tmp_path)
+    output, errors = process.communicate(timeout=100)
+    assert output == "[4, 2, 1]\n", errors
+    arrays = Checkpoints(tmp_path).load().group("s")
+    Checkpoints(tmp_path).wait()
+    assert np.array_equal(arrays["blocks"], np.arange(24.0).reshape(6, 4))
+    assert np.array_equal(arrays["halves"], np.arange(4.0))
+    assert np.array_equal(arrays["number"], 3.0)
+
+
+SHARDED = """
+import os, sys
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+import jax, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxnn.training.array_files import pieces_of
+from jaxnn.training.checkpoint import Checkpoints
+mesh = jax.sharding.Mesh(np.array(jax.devices()).reshape(2, 2), ("a", "b"))
+put = lambda x, *axes: jax.device_put(x, NamedSharding(mesh, PartitionSpec(*axes)))
+tree = {"blocks": put(np.arange(24.0).reshape(6, 4), "a", "b"), "halves": put(np.arange(4.0), "a")}
+tree["number"] = put(3.0)
+print([len(pieces_of(tree[name], copy=False).blocks) for name in ("blocks", "halves", "number")])
+checkpoints = Checkpoints(sys.argv[1])
+checkpoints.save(1, {"s": tree}, {})
+checkpoints.wait()
+"""
+
+
+def test_where_all_are_damaged_training_starts_anew_only_when_told_to(tmp_path):
+    checkpoints = saved(tmp_path, 1, 2)
+    for step in (1, 2):
+        (tmp_path / str(step) / "entry.json").write_text("{}")
+    for _ in range(2):
+        with pytest.raises(
+            nn.InputError, match=r"expected a checkpoint that can be read in .*2.damaged"
+        ):
+            checkpoints.load()
+    checkpoints.wait()
+    anew = Checkpoints(tmp_path, start_anew=True)
+    assert anew.load() is None
+    anew.save(1, {}, {})
+    anew.wait()
+    assert sorted(os.listdir(tmp_path)) == ["1", "1.damaged", "2.damaged", "jaxnn-checkpoints"]
+
+
+def test_a_renamed_checkpoint_is_not_believed(tmp_path):
+    checkpoints = saved(tmp_path, 8, 12)
+    (tmp_path / "12").rename(tmp_path / "16")
+    with pytest.warns(
+        UserWarning, match="checkpoint 16 is damaged .it holds step 12: its folder was renamed"
+    ):
+        assert checkpoints.load().step == 8
+    checkpoints.wait()
+    assert sorted(os.listdir(tmp_path)) == ["16.damaged", "8", "jaxnn-checkpoints"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", "[" * 10**5, '{"sha256": 1}', "\xff", '{"a": 1, "sha256": "0"}']
+)
+def test_a_description_of_any_kind_is_told_to_be_damaged(tmp_path, text):
+    checkpoints = saved(tmp_path, 1)
+    (tmp_path / "1" / "entry.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(DamagedError):
+        checkpoints.read(1)
+
+
+# ── One run a folder, and no hanging ──────────────────────────────────────────────────────────────
+
+
+def python(code, *arguments):
+    """Start a process without waiting for it."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+HOLD = """
+import sys, time
+from jaxnn.training.checkpoint import Checkpoints
+checkpoints = Checkpoints(sys.argv[1])
+checkpoints.load()
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_second_process_is_refused_until_the_first_is_dead(tmp_path):
+    saved(tmp_path, 1)
+    first = python(HOLD, tmp_path)
+    assert first.stdout.readline() == "held\n"
+    second = Checkpoints(tmp_path)
+    assert second.steps() == (1,)  # looking is allowed
+    for use in (second.load, lambda: second.save(2, {}, {})):
+        with pytest.raises(
+            nn.InputError, match=r"one run at a time, got .*, where another process trains now"
+        ):
+            use()
+    first.kill()
+    first.communicate()
+    assert second.load().step == 1
+    second.wait()
+
+
+def test_a_folder_that_was_removed_and_made_anew_is_locked_anew(tmp_path):
+    saved(tmp_path / "run", 1).load()  # and never let go
+    shutil.rmtree(tmp_path / "run")
+    again = saved(tmp_path / "run")
+    assert again.load() is None
+    first = python(HOLD, tmp_path / "run")
+    assert "another process trains now" in first.communicate(timeout=60)[1]
+    again.wait()
+
+
+def test_checkpoints_in_a_folder_that_cannot_be_written_to_can_be_read(tmp_path, monkeypatch):
+    saved(tmp_path, 1)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.read(1).step == 1
+    with pytest.raises(
+        nn.InputError, match=r"expected a folder that can be written to, got .*Permission denied"
+    ):
+        checkpoints.load()
+
+
+def test_a_second_thread_is_refused_until_the_first_has_ended(tmp_path):
+    first = saved(tmp_path, 1)
+    first.load()
+    refused = []
+
+    def other():
+        try:
+            Checkpoints(tmp_path).load()
+        except nn.InputError as error:
+            refused.append(str(error))
+
+    for _ in range(2):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        first.wait()  # lets the folder go
+    assert len(refused) == 1
+    assert "thread 'MainThread' trains now" in refused[0]
+
+
+LOSE = """
+import shutil, sys
+import numpy as np
+from jaxnn.training.checkpoint import Checkpoints
+checkpoints = Checkpoints(sys.argv[1])
+checkpoints.save(1, {"a": np.zeros(9)}, {})
+shutil.rmtree(sys.argv[1])
+open(sys.argv[1], "w").close()
+try:
+    checkpoints.save(2, {"a": np.zeros(9)}, {})
+finally:
+    print("out", flush=True)
+"""
+LARGE = """
+import sys
+import numpy as np
+from jaxnn.training.checkpoint import Checkpoints
+Checkpoints(sys.argv[1]).save(1, {"a": np.zeros(15_000_000)}, {})
+print("out", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "last"), [(LOSE, 1, "NotADirectoryError"), (LARGE, 0, "")]
+)
+def test_a_process_ends_at_once_after_a_save_that_failed_or_was_not_waited_for(
+    tmp_path, code, status, last
+):
+    process = python(code, tmp_path / "run")
+    assert process.stdout.readline() == "out\n"
+    began = time.perf_counter()
+    _, errors = process.communicate(timeout=60)
+    assert time.perf_counter() - began < 10
+    assert process.returncode == status
+    assert (errors.splitlines() or [""])[-1].partition(":")[0] == last
+    assert len(errors.splitlines()) < 40
+
+
+def test_a_stream_that_waits_forever_stops_nobody():
+    never = threading.Event()
+
+    def stream():
+        yield 1
+        never.wait()
+
+    items = ahead(stream())
+    assert next(items) == 1
+    began = time.perf_counter()
+    items.close()
+    assert time.perf_counter() - began < 5
+    never.set()
+
+
+def test_a_large_state_is_written_while_training_goes_on_and_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxnn.training.checkpoint.AT_ONCE", 0)
+    go_on, write = threading.Event(), Folder.write
+    monkeypatch.setattr(Folder, "write", lambda *arguments: go_on.wait(60) and write(*arguments))
+    checkpoints, numbers = Checkpoints(tmp_path), np.arange(9.0)
+    checkpoints.save(1, {"a": numbers}, {})
+    numbers[:] = 0  # as the next step may
+    assert checkpoints.steps() == ()
+    go_on.set()
+    checkpoints.wait()
+    assert checkpoints.read(1).arrays["['a']"].tolist() == list(range(9))
+    monkeypatch.setattr(Folder, "write", lambda *_: 1 / 0)
+    checkpoints.save(2, {"a": numbers}, {})
+    with pytest.raises(ZeroDivisionError):
+        checkpoints.wait()
+    checkpoints.wait()  # the error is told once
+
+
+def test_a_termination_is_heard_like_an_interrupt_and_only_while_it_is_wanted():
+    def terminated():
+        with terminating(), terminating():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+
+    before = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with pytest.raises(Terminated):
+            terminated()
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        with terminating():  # somebody else's handler stays
+            os.kill(os.getpid(), signal.SIGTERM)
+        seen = []
+        thread = threading.Thread(target=lambda: seen.append(in_thread()))
+
+        def in_thread():
+            with terminating():
+                return signal.getsignal(signal.SIGTERM)
+
+        thread.start()
+        thread.join()
+        assert seen == [signal.SIG_IGN]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# ── Killed ────────────────────────────────────────────────────────────────────────────────────────
 
 SCRIPT = """
 import sys, hashlib
@@ -179,7 +499,7 @@ print(digest.hexdigest())
 
 @pytest.mark.slow
 def test_killed_at_any_moment_and_started_again(tmp_path):
-    """25 checkpoints are written one after another, so that many a kill comes in the middle of a write."""
+    """25 checkpoints follow one another, so that many a kill comes in the middle of a write."""
     run = [sys.executable, "-c", SCRIPT]
     expected = subprocess.run(run, capture_output=True, text=True, check=True).stdout.split()[-1]
     moments = random.Random(0)

@@ -70,6 +70,27 @@ def test_a_layer_without_a_backward_is_refused():
     [
         ("{", "expected JSON"),
         ('{"type": "Unheard"}', "known layer or loss type, got 'Unheard'"),
+        (
+            '{"type": "Dense", "features": 3, "features": 4}',
+            "expected each key once, got 'features' twice",
+        ),
+        ("3", "expected a layer or a loss, got int"),
+        pytest.param("[" * 10**5, "nested too deeply", id="lists"),
+        pytest.param(
+            '{"type": "Residual", "layer": ' * 900 + "3" + "}" * 900,
+            "nested too deeply",
+            id="layers",
+        ),
+        pytest.param("1" * 5000, "expected JSON", id="digits"),
+        (None, "expected JSON"),
+        ('{"type": ["Dense"]}', "known layer or loss type"),
+        ('{"type": "_Watched"}', "known layer or loss type, got '_Watched'"),
+        ('{"type": "Dense"}', "settings that Dense takes, got TypeError"),
+        (
+            '{"type": "OptaxLoss", "name": "__class__"}',
+            "a function in optax.losses, got '__class__'",
+        ),
+        ('{"type": "OptaxLoss", "name": 3}', "OptaxLoss"),
         ('{"features": 3}', "known layer or loss type, got None"),
         ('{"type": "Dense", "features": 3, "colour": 1}', r"settings of Dense .* got \['colour'\]"),
         ('{"type": "Dense", "features": 0}', "features to be an integer of at least 1, got 0"),

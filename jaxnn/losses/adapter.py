@@ -35,8 +35,8 @@ class OptaxLoss:
     options: tuple[tuple[str, bool | int | float | str], ...] = ()
 
     def __post_init__(self) -> None:
-        found = None if self.name.startswith("_") else getattr(optax.losses, self.name, None)
-        if not callable(found):
+        is_name = isinstance(self.name, str) and self.name[:1].isalpha()
+        if not (is_name and _is_function(self.name)):
             raise InputError(
                 f"OptaxLoss: expected the name of a function in optax.losses, got {self.name!r}."
             )
@@ -69,3 +69,8 @@ class OptaxLoss:
         function = getattr(optax.losses, self.name)
         cost = function(upcast(prediction), given, **dict(self.options))
         return mean_of(share_of(self, jnp.shape(cost), weights, prediction), cost)
+
+
+def _is_function(name: str) -> bool:
+    found = getattr(optax.losses, name, None)
+    return callable(found) and not isinstance(found, type)

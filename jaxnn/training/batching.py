@@ -21,6 +21,7 @@ from jaxnn.training.placement import with_automatic_axes
 
 STACKED_BYTES = 32 * 2**20  # batches of a stream that one compiled call works through at most
 STACKED_BATCHES = 64
+LEAVE = 0.5  # seconds that a stream that is no longer wanted is waited for
 
 
 class Batch(NamedTuple):
@@ -164,8 +165,9 @@ def stacks(
         source = iter(stream)
         following = next(source, None)
         while following is not None and step != steps:
-            batch, following = following, next(source, None)
+            batch = following
             step += 1
+            following = next(source, None) if step != steps else None  # which nobody would want
             if step <= skip:
                 continue
             batch = jax.tree.map(np.asarray, as_batch(who, batch))
@@ -206,7 +208,11 @@ def _stack(held: list[Batch], ends_pass: bool) -> Stack:
 
 
 def ahead(items: Iterator[Any], count: int = 2) -> Generator[Any]:
-    """Run an iterator in a thread of its own, at most ``count`` items ahead of whoever takes them."""
+    """Run an iterator in a thread of its own, at most ``count`` items ahead of whoever takes them.
+
+    Closing it waits a moment for the thread, and no longer: an iterator that waits itself, on a queue or a network,
+    can't be stopped from outside. The thread then ends after the next item, or with the process.
+    """
     ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(count)
     stop, end = threading.Event(), object()
 
@@ -226,7 +232,7 @@ def ahead(items: Iterator[Any], count: int = 2) -> Generator[Any]:
         except BaseException as error:  # raised again where the item is taken
             put(end, error)
 
-    worker = threading.Thread(target=work, daemon=True)
+    worker = threading.Thread(target=work, daemon=True, name="jaxnn data")
     worker.start()
     try:
         while True:
@@ -238,4 +244,4 @@ def ahead(items: Iterator[Any], count: int = 2) -> Generator[Any]:
             yield item
     finally:
         stop.set()
-        worker.join()
+        worker.join(LEAVE)

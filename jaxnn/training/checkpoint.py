@@ -1,16 +1,17 @@
-"""Checkpoints of a training run, written by Orbax: atomic, verified when read, pruned.
+"""Checkpoints of a training run: whole or not at all, verified when read, pruned.
 
 A checkpoint holds arrays by name (parameters, optimizer, statistics, key, history) and a JSON
-document that says what they belong to, with the SHA-256 of each array's bytes. Orbax comes with the extra
-``checkpoint``.
+document that says what they belong to. How a checkpoint gets to the disk, and is found intact
+there, is told in :mod:`jaxnn.training.folder`; how its arrays become a file, in
+:mod:`jaxnn.training.array_files`.
 """
 
-import hashlib
 import itertools
-import json
+import math
 import os
+import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,142 +21,218 @@ import numpy as np
 from jaxtyping import PyTree
 
 from jaxnn.checks import InputError, check_positive_int
+from jaxnn.training.array_files import pieces_of, read_arrays, write_arrays
+from jaxnn.training.folder import CONTENT, DamagedError, Folder, ForeignError
+
+AT_ONCE = 64 * 2**20  # bytes: training waits for less; it goes on while more are written
 
 
 class Checkpoints:
     """Where a training run is saved, how often, and how many checkpoints are kept.
 
     Args:
-        directory: where to write; made if it is not there.
-        every: write after every so many records of the history (by default: epochs), and at the end.
-        keep: how many of the last ones to keep. The one with the lowest validation loss is kept, too.
+        directory: where to write; made if it is not there. It holds checkpoints and nothing else.
+        every: write after every so many records of the history (by default: epochs), and at the
+            end.
+        keep: how many of the last ones to keep. The one with the lowest validation loss is kept,
+            too.
+        start_anew: whether to start from the beginning where there are checkpoints, but all of them
+            are damaged.
 
     Raises:
-        InputError: if the directory cannot be written to, or Orbax is not installed.
+        InputError: if the directory cannot be written to, or holds something else.
     """
 
-    def __init__(self, directory: str | os.PathLike, *, every: int = 1, keep: int = 3) -> None:
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        *,
+        every: int = 1,
+        keep: int = 3,
+        start_anew: bool = False,
+    ) -> None:
         check_positive_int("Checkpoints", "every", every)
         check_positive_int("Checkpoints", "keep", keep)
-        self.directory, self.every, self.keep = Path(directory).absolute(), every, keep
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            probe = self.directory / f".writable-{os.getpid()}"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise InputError(
-                f"Checkpoints: expected a folder that can be written to, got {self.directory} ({error.strerror})."
-            ) from error
-        self._orbax = _orbax()
-        self._manager = self._open()
+        self._folder = Folder("Checkpoints", directory)
+        self.directory, self.every, self.keep, self.start_anew = (
+            self._folder.path,
+            every,
+            keep,
+            start_anew,
+        )
+        self._writer = _Writer()
 
     def steps(self) -> tuple[int, ...]:
         """List the steps that there are checkpoints of, in order."""
-        return tuple(sorted(self._manager.all_steps()))
+        return self._folder.numbers()
 
     def save(
         self, step: int, tree: PyTree, about: Mapping[str, Any], score: float | None = None
     ) -> None:
-        """Write a checkpoint; it counts once it is complete. Returns as soon as the arrays are copied.
+        """Write a checkpoint; it counts once complete.
+
+        A large one is written while training goes on.
 
         Args:
             step: its number.
             tree: arrays.
             about: what they belong to; compared when they are read.
-            score: the lower the better; None for a checkpoint that is kept only as one of the last.
-        """
-        arrays = {path: np.asarray(leaf) for path, leaf in _flat(tree).items()}
-        entries = {
-            path: {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "sha256": _digest(leaf)}
-            for path, leaf in arrays.items()
-        }
-        document: dict[str, Any] = {"about": dict(about), "arrays": entries, "score": score}
-        args = self._orbax.args
-        self._manager.save(
-            step,
-            args=args.Composite(
-                # Orbax takes no empty arrays; their shape and dtype tell everything
-                arrays=args.StandardSave(
-                    {path: leaf for path, leaf in arrays.items() if leaf.size} or {"": np.zeros(1)}
-                ),
-                about=args.JsonSave({**document, "sha256": _text_digest(document)}),
-            ),
-            metrics=None if score is None else {"score": score},
-            force=True,
-        )
-
-    def wait(self) -> None:
-        """Wait until everything is written.
+            score: the lower the better; None, or NaN, for a checkpoint that is kept only as one of
+                the last.
 
         Raises:
-            OSError: if it could not be, such as on a full disk.
+            OSError: if this one, or the one before it, could not be written, such as on a full
+                disk.
+            InputError: if another process writes into the same folder.
         """
-        self._manager.wait_until_finished()
+        self._writer.wait()
+        self._folder.hold()
+        leaves = _flat(tree)
+        large = sum(leaf.nbytes for leaf in leaves.values()) > AT_ONCE
+        # a large state is copied: the next step may reuse its memory
+        arrays = {path: pieces_of(leaf, copy=large) for path, leaf in leaves.items()}
+        score = score if score is not None and math.isfinite(score) else None
+
+        def fill(folder: Path) -> dict[str, Any]:
+            return {
+                "about": dict(about),
+                "score": score,
+                "arrays": write_arrays(folder / CONTENT, arrays),
+            }
+
+        def write() -> None:
+            self._folder.write(step, fill)
+            self._prune()
+
+        self._writer.start(write)
+        if not large:
+            self._writer.wait()
+
+    def wait(self) -> None:
+        """Wait until everything is written, and let other processes use the folder.
+
+        Raises:
+            OSError: if it could not be written, such as on a full disk.
+        """
+        try:
+            self._writer.wait()
+        finally:
+            if not self._writer.busy():
+                self._folder.release()
 
     def load(self) -> "Checkpoint | None":
         """Read the newest checkpoint that is whole, or None where there is none.
 
-        One that is damaged is deleted with a warning, and the one before it read.
+        The folder is kept from other processes from here to :meth:`wait`. Nothing is deleted: a
+        damaged checkpoint is renamed, such as ``12.damaged``, with a warning, and the one before it
+        read.
+
+        Raises:
+            InputError: if there are checkpoints and all are damaged, unless ``start_anew``, or if
+                another process writes into the same folder.
+            OSError: if a file can't be read now, which does not show that it is damaged.
         """
+        self._folder.hold()
+        told: list[str] = []
         for step in reversed(self.steps()):
             try:
-                return self.read(step)
-            except Exception as error:  # whatever a damaged file makes of its reader
-                reason = str(error).partition("\n")[0][:200]
-                warnings.warn(
-                    f"{self.directory}: checkpoint {step} is damaged ({reason}); the one before it is used.",
-                    stacklevel=2,
-                )
-                self._manager.delete(step)
+                found = self.read(step)
+            except DamagedError as error:
+                name = self._folder.put_aside(step)
+                told.append(f"checkpoint {step} is damaged ({error}) and called {name} now")
+            except ForeignError as error:
+                told.append(f"{step} is not a checkpoint ({error}) and left alone")
+            else:
+                if told:
+                    self._warn([*told, f"checkpoint {step} is used"])
+                return found
+        if (damaged := self._folder.damaged()) and not self.start_anew:
+            reasons = "; ".join(told) or ", ".join(damaged)
+            raise InputError(
+                f"Checkpoints: expected a checkpoint that can be read in {self.directory}, "
+                f"got none: {reasons}. "
+                "Checkpoints(..., start_anew=True) starts from the beginning, and keeps these."
+            )
+        if told:
+            self._warn([*told, "training starts from the beginning"])
         return None
 
     def best(self) -> int | None:
-        """Give the step of the checkpoint with the lowest score, or None where none has one."""
-        args = self._orbax.args.Composite(about=self._orbax.args.JsonRestore())
-        scores = {
-            step: self._manager.restore(step, args=args).about["score"] for step in self.steps()
-        }
-        scored = {step: score for step, score in scores.items() if score is not None}
-        return min(scored, key=lambda step: scored[step]) if scored else None
+        """Return the step of the checkpoint with the lowest score, or None where none has one."""
+        return _lowest(self._scores())
 
     def read(self, step: int) -> "Checkpoint":
         """Read the checkpoint of one step, and check every byte.
 
         Raises:
-            Exception: of whatever kind, if it is damaged.
+            DamagedError: if it is not what was written.
+            ForeignError: if it was not written by this library.
+            OSError: if it can't be read now.
         """
-        args = self._orbax.args
-        read = self._manager.restore(
-            step, args=args.Composite(arrays=args.StandardRestore(), about=args.JsonRestore())
+        folder, document = self._folder.read(step)
+        return Checkpoint(
+            step, read_arrays(folder / CONTENT, document["arrays"]), document["about"]
         )
-        arrays, document = {}, dict(read.about)
-        if document.pop("sha256") != _text_digest(document):
-            raise ValueError("its description is not what was written")
-        for path, entry in document["arrays"].items():
-            stored = read.arrays.get(path)
-            array = (
-                np.zeros(entry["shape"], jnp.dtype(entry["dtype"]))
-                if stored is None
-                else np.asarray(stored)
-            )
-            if _digest(array) != entry["sha256"]:
-                raise ValueError(f"the bytes of {path} are not those that were written")
-            arrays[path] = array
-        return Checkpoint(step, arrays, document["about"])
 
-    def _open(self) -> Any:
-        policies = self._orbax.checkpoint_managers
-        best = policies.BestN(
-            get_metric_fn=lambda metrics: metrics["score"],
-            reverse=True,
-            n=1,
-            keep_checkpoints_without_metrics=False,
-        )
-        options = self._orbax.CheckpointManagerOptions(
-            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(self.keep), best])
-        )
-        return self._orbax.CheckpointManager(self.directory, options=options)
+    def _scores(self) -> dict[int, float | None]:
+        """Return the scores of the checkpoints that can be told to be ours."""
+        scores = {}
+        for step in self.steps():
+            try:
+                scores[step] = self._folder.describe(step)["score"]
+            except (DamagedError, ForeignError):
+                continue
+        return scores
+
+    def _prune(self) -> None:
+        scores = self._scores()
+        for step in sorted(scores)[: -self.keep]:
+            if step != _lowest(scores):
+                self._folder.remove(step)
+
+    def _warn(self, told: list[str]) -> None:
+        warnings.warn(f"{self.directory}: {'; '.join(told)}.", stacklevel=3)
+
+
+def _lowest(scores: Mapping[int, float | None]) -> int | None:
+    scored = {step: score for step, score in scores.items() if score is not None}
+    return min(scored, key=lambda step: scored[step]) if scored else None
+
+
+class _Writer:
+    """Runs one function at a time in a thread of its own.
+
+    A signal reaches the main thread only, so no interrupt comes in the middle of a write. The
+    thread is a daemon: a process that ends does not wait for it.
+    """
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def start(self, write: Callable[[], None]) -> None:
+        """Begin; the one before it must have been waited for."""
+
+        def work() -> None:
+            try:
+                write()
+            except BaseException as error:  # raised again where it is waited for
+                self._error = error
+
+        self._thread = threading.Thread(target=work, daemon=True, name="jaxnn checkpoint")
+        self._thread.start()
+
+    def busy(self) -> bool:
+        """Return whether something is being written."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def wait(self) -> None:
+        """Wait until it is done, and raise its error, once."""
+        if self._thread is not None:
+            self._thread.join()
+        self._thread, error, self._error = None, self._error, None
+        if error is not None:
+            raise error
 
 
 class Checkpoint(NamedTuple):
@@ -176,10 +253,11 @@ class Checkpoint(NamedTuple):
             raise InputError(f"checkpoint {self.step}: belongs to another run: {difference}")
 
     def restore(self, name: str, like: PyTree) -> PyTree:
-        """Give the arrays below ``name`` in the structure of ``like``, keys as keys.
+        """Return the arrays below ``name`` in the structure of ``like``, keys as keys.
 
         Raises:
-            InputError: where they differ from ``like`` in structure, shape or dtype; the first is named.
+            InputError: where they differ from ``like`` in structure, shape or dtype; the first is
+                named.
         """
         wanted = _flat({name: like})
         for path, leaf in wanted.items():
@@ -203,11 +281,11 @@ class Checkpoint(NamedTuple):
         return jax.tree.unflatten(structure, restored)
 
     def has(self, name: str) -> bool:
-        """Whether anything was saved below ``name``."""
+        """Return whether any array was saved below ``name``."""
         return any(path.startswith(f"['{name}']") for path in self.arrays)
 
     def group(self, name: str) -> dict[str, np.ndarray]:
-        """Give the arrays of a plain dict that was saved below ``name``."""
+        """Return the arrays of a plain dict that was saved below ``name``."""
         start = f"['{name}']['"
         return {
             path[len(start) : -2]: array
@@ -234,14 +312,6 @@ def _like(stored: np.ndarray, leaf: Any) -> Any:
     return jnp.asarray(stored)
 
 
-def _text_digest(document: Any) -> str:
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
-
-
-def _digest(array: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
-
-
 def _first_difference(found: Any, wanted: Any, path: str = "") -> str:
     """Name the first place where two JSON documents differ; "" if there is none."""
     if isinstance(found, dict) and isinstance(wanted, dict):
@@ -256,13 +326,3 @@ def _first_difference(found: Any, wanted: Any, path: str = "") -> str:
     else:
         return "" if found == wanted else f"expected {path} to be {wanted!r}, got {found!r}."
     return next((text for name, a, b in pairs if (text := _first_difference(a, b, name))), "")
-
-
-def _orbax() -> Any:
-    try:
-        import orbax.checkpoint as ocp
-    except ImportError as error:
-        raise InputError(
-            "Checkpoints: expected Orbax; install the extra: pip install '.[checkpoint]'."
-        ) from error
-    return ocp

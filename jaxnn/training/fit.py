@@ -37,7 +37,7 @@ from jaxnn.training.evaluation import (
 )
 from jaxnn.training.feeds import Epochs, Feed, RowsFeed, StreamFeed
 from jaxnn.training.hooks import Callback, Callbacks, Hook, Validation
-from jaxnn.training.loop import Run, train
+from jaxnn.training.loop import Run, TrainingInterrupted, train
 from jaxnn.training.optimizers import as_transformation
 from jaxnn.training.placement import with_automatic_axes
 from jaxnn.training.saving import Saving, as_checkpoints, describe_run
@@ -293,6 +293,10 @@ class _Stream:
         source = iter(data)
         try:
             first = next(source)
+        except KeyboardInterrupt as error:
+            raise TrainingInterrupted(
+                "fit was interrupted before the first batch.", None
+            ) from error
         except StopIteration:
             raise InputError(
                 "fit: expected an iterable of batches, got one that is exhausted."

@@ -25,14 +25,22 @@ class History:
         self._waiting = np.zeros(0), np.zeros(0, int)  # losses and rows since the last record
 
     @classmethod
-    def restored(cls, step: int, columns: dict[str, np.ndarray]) -> "History":
-        """Restore the history that :meth:`arrays` gave when the run stood at ``step``."""
-        history = cls(step)
-        columns = dict(columns)
-        history._losses = [columns.pop("step_loss")]
+    def restored(
+        cls, step: int, columns: dict[str, np.ndarray], waiting_rows: np.ndarray
+    ) -> "History":
+        """Restore a history at ``step`` from its :meth:`arrays` and its :attr:`waiting_rows`."""
+        history, columns = cls(step), dict(columns)
+        losses = columns.pop("step_loss")
+        history._losses = [losses]
+        history._waiting = losses[len(losses) - len(waiting_rows) :], waiting_rows
         names, values = list(columns), [list(column) for column in columns.values()]
         history.records = [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
         return history
+
+    @property
+    def waiting_rows(self) -> np.ndarray:
+        """How many rows each step since the last record saw."""
+        return self._waiting[1]
 
     def add(self, losses: np.ndarray, rows: np.ndarray) -> None:
         """Take up the losses of the next steps, and how many rows each of these steps saw."""

@@ -23,7 +23,7 @@ class Hook:
         """Look at a new record, add to it, or stop the run."""
 
     def at_end(self, run: "Run") -> None:
-        """Finish, after a run that ended without an error."""
+        """Finish, after a run that came to its end or was interrupted."""
 
     def close(self) -> None:
         """Let go of everything, after an error too."""
@@ -31,14 +31,19 @@ class Hook:
 
 @contextmanager
 def closing_hooks(hooks: Sequence[Hook], run: "Run") -> Iterator[None]:
-    """Finish and close all hooks; after an error close them, and let that error be the one to tell."""
+    """Finish and close all hooks, after an interrupt too; after another error only close them.
+
+    If finishing fails as well, the first error is the one that is raised.
+    """
     try:
         yield
         for hook in hooks:
             hook.at_end(run)
-    except BaseException:
+    except BaseException as error:
         for hook in hooks:
             with suppress(Exception):
+                if isinstance(error, KeyboardInterrupt):
+                    hook.at_end(run)
                 hook.close()
         raise
     for hook in hooks:

@@ -21,6 +21,7 @@ from jaxnn.progress import bar
 from jaxnn.training.feeds import Feed, Work
 from jaxnn.training.history import History, Record
 from jaxnn.training.hooks import Hook, closing_hooks
+from jaxnn.training.interrupts import Terminated, terminating
 from jaxnn.training.train_step import TrainState, TrainStep
 from jaxnn.types import Params, split_running
 
@@ -112,6 +113,7 @@ def train(
     position = run.history.step
     with (
         handing_out(who, result),
+        terminating(),
         closing(feed),
         closing_hooks(hooks, run),
         bar(progress, total=total, initial=position, unit="step", desc=who) as shown,
@@ -229,7 +231,8 @@ def handing_out(who: str, result: Callable[[], Any]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        raise TrainingInterrupted(f"{who} was interrupted. {kept}", result()) from error
+        by = " by SIGTERM" if isinstance(error, Terminated) else ""
+        raise TrainingInterrupted(f"{who} was interrupted{by}. {kept}", result()) from error
     except NotFiniteError as error:
         raise TrainingError(f"{who}: {error}. {kept}", result()) from None
     except InputError as error:  # which names its caller itself

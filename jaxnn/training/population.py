@@ -168,7 +168,9 @@ def fit_population(
         shuffle: see there; each member has orders of its own.
         drop_last: see there.
         strategy: "vmap" for all members side by side, "map" for one after another, a number for so many at
-            a time; "auto" measures, and takes the fastest.
+            a time; "auto" measures, and takes the fastest. How many are side by side decides the order of
+            summation, and so the last bits: name it for the same bits in another process. A resumed run
+            goes on as it began.
         progress: see there.
 
     Returns:
@@ -204,9 +206,14 @@ def fit_population(
     seeds = shuffle_seeds(states.key) if shuffle else None
     cut = Epochs(rows_of(data), batch_size, seeds, drop_last=drop_last)
     feed_by = functools.partial(MembersFeed, data, weights, batch_size, cut, members=members)
-    group = _choose(strategy, run.step, feed_by, states)
     if saving:
         saving.resume(run)
+    if strategy == "auto" and saving and "group" in saving.choices:
+        group = saving.choices["group"]
+    else:
+        group = _choose(strategy, run.step, feed_by, states)
+    if saving:
+        saving.choices["group"] = group
 
     def result() -> Population:
         history = run.history.arrays()

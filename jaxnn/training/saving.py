@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxnn.checks import InputError
 from jaxnn.training.batching import shuffle_seeds
-from jaxnn.training.checkpoint import Checkpoints
+from jaxnn.training.checkpoint import Checkpoint, Checkpoints
 from jaxnn.training.history import History, Record
 from jaxnn.training.hooks import Hook
 from jaxnn.training.loop import Run
@@ -47,11 +47,16 @@ class Saving(Hook):
     Args:
         checkpoints: where to.
         about: what they belong to, see :func:`describe_run`.
+
+    Attributes:
+        choices: numbers that were found by trial and that the bits of the run depend on; they are saved,
+            and a resumed run goes on with them.
     """
 
     def __init__(self, checkpoints: Checkpoints, about: dict[str, Any]) -> None:
         self._checkpoints, self._about = checkpoints, about
         self._saved: int | None = None
+        self.choices: dict[str, int] = {}
 
     @classmethod
     def of(cls, checkpoints: Checkpoints | None, about: dict[str, Any]) -> "Saving | None":
@@ -64,9 +69,14 @@ class Saving(Hook):
         Raises:
             InputError: if it belongs to another run.
         """
-        found = self._checkpoints.load()
-        if found is None:
-            return
+        try:
+            if (found := self._checkpoints.load()) is not None:
+                self._put(run, found)
+        except BaseException:
+            self._checkpoints.wait()  # which lets go of the folder
+            raise
+
+    def _put(self, run: Run, found: Checkpoint) -> None:
         own = {name: v for name, v in self._about.items() if name not in ("optimizer", "jax")}
         found.check(own)
         state = found.restore("state", run.state)
@@ -80,11 +90,14 @@ class Saving(Hook):
         ):  # another version may write a formula otherwise
             found.check(self._about)
         run.state = state
-        run.history = History.restored(found.step, found.group("history"))
+        kept = found.group("run")
+        waiting = kept.pop("waiting_rows")
+        run.history = History.restored(found.step, found.group("history"), waiting)
         if found.has("best"):
             run.best = found.restore("best", run.state.params)
-        if found.group("run")["stopped_by_callback"]:
+        if kept.pop("stopped_by_callback"):
             run.stop("callback")
+        self.choices |= {name: int(value) for name, value in kept.items()}
         self._saved = found.step
 
     def after_record(self, run: Run, record: Record) -> None:
@@ -103,7 +116,11 @@ class Saving(Hook):
 
     def _save(self, run: Run) -> None:
         tree = {"state": run.state, "history": run.history.arrays(), "best": run.best}
-        tree["run"] = {"stopped_by_callback": np.array(run.stopped == "callback")}
+        tree["run"] = {
+            "stopped_by_callback": np.array(run.stopped == "callback"),
+            "waiting_rows": run.history.waiting_rows,
+            **{name: np.array(value) for name, value in self.choices.items()},
+        }
         score = run.history.records[-1].get("validation_loss") if run.history.records else None
         score = None if score is None else float(np.mean(score))
         self._checkpoints.save(run.history.step, tree, self._about, score)
