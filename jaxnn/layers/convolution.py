@@ -178,13 +178,14 @@ def _slide_over(x: Array, dy: Array, at: Geometry, kernel: tuple[int, ...]) -> A
         return jnp.moveaxis(dw, 0, -2)
 
     def pointwise(x: Array, dy: Array) -> Array:
-        met = x[:, *(slice(0, (r - 1) * s + 1, s) for r, s in zip(dy.shape[1:-1], at.dilation, strict=True))]
+        met = x[:, *(slice(None, None, s) for s in at.dilation)]
         return (flatten_batch(met).T @ flatten_batch(dy)).reshape(*kernel, x.shape[-1], dy.shape[-1])
 
     def on_cpu(x: Array, dy: Array) -> Array:
         if at.groups > 1:
             return _in_groups(turned, x, dy, at.groups)
-        return pointwise(x, dy) if math.prod(kernel) == 1 and not any(low for low, _ in at.padding) else turned(x, dy)
+        unpadded = all(low == 0 >= high for low, high in at.padding)
+        return pointwise(x, dy) if math.prod(kernel) == 1 and unpadded else turned(x, dy)
 
     return lax.platform_dependent(x, dy, cpu=on_cpu, default=convolve)
 
