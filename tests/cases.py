@@ -98,6 +98,8 @@ LAYERS = [
     LayerCase(nn.Conv2D(2, (3, 2), stride=(2, 1), padding="VALID"), normal(2, 6, 4, 2)),
     LayerCase(nn.Conv2D(4, 3, padding=((1, 0), (2, 1)), dilation=2, groups=2), normal(2, 6, 5, 2)),
     LayerCase(nn.Conv2D(6, 3, groups=3, stride=2), normal(2, 5, 4, 3)),  # depthwise
+    LayerCase(nn.Conv2D(3, 1, stride=(2, 1)), normal(2, 5, 3, 2)),  # pointwise
+    LayerCase(nn.ConvTranspose2D(3, 1, stride=2, padding=1, bias=False), normal(2, 3, 4, 2)),
     LayerCase(nn.ConvTranspose1D(4, 3, stride=2), normal(2, 4, 2)),
     LayerCase(nn.ConvTranspose1D(4, 3, padding=1, dilation=2, groups=2), normal(2, 4, 2)),
     LayerCase(nn.ConvTranspose2D(2, 3, stride=2, padding="VALID", bias=False), normal(2, 2, 3, 2)),

@@ -2,22 +2,26 @@
 
 B batch, H and W height and width (or T time), C input channels, O output channels, g groups.
 
-The three functions of ``convolve`` carry all four layers. A transposed convolution is ``conv_input`` used
-forward, so its backward is made of the other two.
+The three functions ``conv``, ``conv_input`` and ``conv_kernel`` carry all four layers. A transposed
+convolution is ``conv_input`` used forward, so its backward is made of the other two.
 """
 
 import dataclasses
+import functools
+import itertools
+import math
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxnn.checks import InputError, check_floating, check_params, check_positive_int, check_shape
 from jaxnn.formulas import Formulas
 from jaxnn.layers.initializers import Initializer, check_initializer, initialize
-from jaxnn.numerics import broadcast_last
+from jaxnn.numerics import broadcast_last, flatten_batch, upcast
 from jaxnn.values import layer
 
 Sizes = int | tuple[int, ...]
@@ -49,16 +53,7 @@ def conv(
     x: Float[Array, "B *S C"], w: Float[Array, "*k C_g O"], at: Geometry
 ) -> Float[Array, "B *R O"]:
     """Return y[b, r, o] = Σ_{k, c} x[b, r · stride + k · dilation - padding, c] w[k, c, o]."""
-    space = "HW"[: len(at.stride)]
-    return lax.conv_general_dilated(
-        x,
-        w,
-        window_strides=at.stride,
-        padding=at.padding,
-        rhs_dilation=at.dilation,
-        dimension_numbers=(f"N{space}C", f"{space}IO", f"N{space}C"),
-        feature_group_count=at.groups,
-    )
+    return _slide(x, w, at, (1,) * len(at.stride))
 
 
 def conv_input(
@@ -69,7 +64,6 @@ def conv_input(
     Where x[s] met w[k] to give y[r], that is s = r · stride + k · dilation - padding, dy[r] now meets
     w[k] to give dx[s]: dy is spread out by the stride, and w is flipped, with its channels exchanged.
     """
-    space = "HW"[: len(at.stride)]
     kernel = w.shape[:-2]
     padding = []
     for n, k, r, s, d, (low, _) in zip(
@@ -82,16 +76,8 @@ def conv_input(
     outputs = w.shape[-1] // at.groups
     grouped = w.reshape(*w.shape[:-1], at.groups, outputs)
     exchanged = jnp.swapaxes(grouped, -3, -1).reshape(*kernel, outputs, at.groups * w.shape[-2])
-    return lax.conv_general_dilated(
-        dy,
-        jnp.flip(exchanged, range(len(kernel))),
-        window_strides=(1,) * len(kernel),
-        padding=padding,
-        lhs_dilation=at.stride,
-        rhs_dilation=at.dilation,
-        dimension_numbers=(f"N{space}C", f"{space}IO", f"N{space}C"),
-        feature_group_count=at.groups,
-    )
+    back = Geometry((1,) * len(kernel), tuple(padding), at.dilation, at.groups)
+    return _slide(dy, jnp.flip(exchanged, range(len(kernel))), back, at.stride)
 
 
 def conv_kernel(
@@ -102,13 +88,13 @@ def conv_kernel(
     Stride and dilation change places: dy is spread out by the stride, and the steps from one entry of
     the kernel to the next are those of the dilation.
     """
-    space = "HW"[: len(at.stride)]
     padding = []
     for n, k, r, s, d, (low, _) in zip(
         x.shape[1:-1], kernel, dy.shape[1:-1], at.stride, at.dilation, at.padding, strict=True
     ):
         reach, spread = d * (k - 1) + 1, (r - 1) * s + 1
         padding.append((low, spread - n + reach - 1 - low))
+<<<<<<< HEAD
     return lax.conv_general_dilated(
         x,
         dy,
@@ -120,8 +106,106 @@ def conv_kernel(
             f"I{space}O",
             f"{space}NC",
         ),  # the batch takes the place of the channels
+=======
+    return _slide_over(x, dy, Geometry(at.dilation, tuple(padding), at.stride, at.groups), kernel)
+
+
+# ── Each in the form in which a device runs it fast ─────────────────────────────────────────────────
+#
+# GPUs and TPUs have a fast form of every convolution and get it as one operation. On a CPU, XLA hands a
+# convolution to Eigen if its axes are in the usual order and it has no groups; all others run in plain loops,
+# up to a hundred times slower. Outside of a loop XLA turns the axes round by itself; in the body of one, such
+# as that of ``fit``, it does not (https://github.com/jax-ml/jax/issues/12868). Both functions are jitted so
+# that a call outside of ``jit`` does not compile its branches anew each time.
+
+FEW = 64  # multiplications for one output, up to which products of whole images are faster than Eigen
+
+
+def _in_groups(function: Any, a: Array, b: Array, groups: int) -> Array:
+    """Apply a function of two arrays to the channels of one group after another."""
+    parts = (jnp.moveaxis(z.reshape(*z.shape[:-1], groups, z.shape[-1] // groups), -2, 0) for z in (a, b))
+    y = jnp.moveaxis(lax.map(lambda pair: function(*pair), tuple(parts)), 0, -2)
+    return y.reshape(*y.shape[:-2], y.shape[-2] * y.shape[-1])
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3), inline=True)
+def _slide(x: Array, w: Array, at: Geometry, spread: tuple[int, ...]) -> Array:
+    """Slide w over x, whose points are spread out: ``conv`` and ``conv_input``, their axes in the usual order."""
+    space = "HW"[: len(spread)]
+    convolve = functools.partial(
+        lax.conv_general_dilated,
+        window_strides=at.stride,
+        padding=at.padding,
+        lhs_dilation=spread,
+        rhs_dilation=at.dilation,
+        dimension_numbers=(f"N{space}C", f"{space}IO", f"N{space}C"),
+        feature_group_count=at.groups,
+    )
+
+    def widen(x: Array) -> Array:
+        space = ((*pair, s - 1) for pair, s in zip(at.padding, spread, strict=True))
+        return lax.pad(x, np.zeros((), x.dtype), ((0, 0, 0), *space, (0, 0, 0)))
+
+    def by_products(x: Array, w: Array) -> Array:
+        """Multiply what meets an entry of the kernel by that entry, for all outputs at once, and add up."""
+        dtype, x, w = x.dtype, upcast(widen(x)), upcast(w)
+        x = x.reshape(*x.shape[:-1], at.groups, w.shape[-2])
+        w = w.reshape(*w.shape[:-1], at.groups, w.shape[-1] // at.groups)
+        y: Any = 0
+        for place in itertools.product(*map(range, w.shape[:-3])):
+            ends = zip(x.shape[1:-2], w.shape[:-3], place, at.stride, at.dilation, strict=True)
+            met = x[:, *(slice(p * d, n - (k - 1 - p) * d, s) for n, k, p, s, d in ends)]
+            for c in range(w.shape[-3]):
+                y = y + met[..., c : c + 1] * jnp.expand_dims(w[*place, c], range(x.ndim - 2))
+        return y.reshape(*y.shape[:-2], y.shape[-2] * y.shape[-1]).astype(dtype)
+
+    def pointwise(x: Array, w: Array) -> Array:
+        """Multiply by the only entry, before the zeros between and around the points come in."""
+        return widen(x[:, *(slice(None, None, s) for s in at.stride)] @ w.reshape(w.shape[-2:]))
+
+    def on_cpu(x: Array, w: Array) -> Array:
+        alone = set(at.stride) == {1} or not (np.any(at.padding) or set(spread) != {1})  # stride, or zeros, not both
+        if math.prod(w.shape[:-2]) == at.groups == 1 and alone:
+            return pointwise(x, w)
+        if math.prod(w.shape[:-1]) <= FEW * min(at.groups, 2):
+            return by_products(x, w)
+        one = functools.partial(convolve, feature_group_count=1)
+        return one(x, w) if at.groups == 1 else _in_groups(one, x, w, at.groups)
+
+    return lax.platform_dependent(x, w, cpu=on_cpu, default=convolve)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3), inline=True)
+def _slide_over(x: Array, dy: Array, at: Geometry, kernel: tuple[int, ...]) -> Array:
+    """Slide dy over x: ``conv_kernel``, in which the batch takes the place of the channels."""
+    space = "HW"[: len(kernel)]
+    convolve = functools.partial(
+        lax.conv_general_dilated,
+        window_strides=at.stride,
+        padding=at.padding,
+        rhs_dilation=at.dilation,
+        dimension_numbers=(f"C{space}N", f"I{space}O", f"{space}NC"),
+>>>>>>> speed
         batch_group_count=at.groups,
     )
+
+    def turned(x: Array, dy: Array) -> Array:
+        """Turn the axes into the usual order; the barrier keeps the compiler from turning them back."""
+        x, dy = lax.optimization_barrier((jnp.swapaxes(x, 0, -1), jnp.moveaxis(dy, 0, -2)))
+        dw = _slide(x, dy, at._replace(groups=1), (1,) * len(kernel))  # (C, *S, B) and (*R, B, O) give (C, *k, O)
+        return jnp.moveaxis(dw, 0, -2)
+
+    def pointwise(x: Array, dy: Array) -> Array:
+        met = x[:, *(slice(None, None, s) for s in at.dilation)]
+        return (flatten_batch(met).T @ flatten_batch(dy)).reshape(*kernel, x.shape[-1], dy.shape[-1])
+
+    def on_cpu(x: Array, dy: Array) -> Array:
+        if at.groups > 1:
+            return _in_groups(turned, x, dy, at.groups)
+        unpadded = all(low == 0 >= high for low, high in at.padding)
+        return pointwise(x, dy) if math.prod(kernel) == 1 and unpadded else turned(x, dy)
+
+    return lax.platform_dependent(x, dy, cpu=on_cpu, default=convolve)
 
 
 # ── What they share ─────────────────────────────────────────────────────────────────────────────────

@@ -1,10 +1,11 @@
-"""The hand-derived gradient against jax.grad of the same forward, by time and temporary memory."""
+"""The hand-derived gradient against jax.grad of the same forward, by time and temporary memory; and inside a loop."""
 
 import statistics
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 import jaxnn as nn
 from suites.measure import in_turn
@@ -83,13 +84,36 @@ def by_jax(net, params, x, key, dy):
     return jax.vjp(lambda params: net.forward(params, x, key)[0], params)[1](dy)
 
 
+LOOPS = 4  # gradients in one compiled loop
+
+
+def in_loop(net, params, x, key, dy):
+    """Run the hand-derived gradient in the body of a loop, each time on inputs that the last result has touched."""
+
+    def touched(tree, result):
+        nothing = sum(leaf.reshape(-1)[0] for leaf in jax.tree.leaves(result)) * 1e-30
+        return jax.tree.map(lambda leaf: leaf.at[(0,) * leaf.ndim].add(nothing.astype(leaf.dtype)), tree)
+
+    def body(_, carry):
+        inputs, result = carry
+        inputs = touched(inputs, result)
+        return inputs, by_hand(net, *inputs[:2], key, inputs[2])
+
+    inputs = (params, x, dy)
+    nothing = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+        jax.eval_shape(lambda inputs: by_hand(net, *inputs[:2], key, inputs[2]), inputs),
+    )
+    return lax.fori_loop(0, LOOPS, body, (inputs, nothing))[1]
+
+
 def measure_backward(net, x, key):
-    """Run both compiled gradients of one layer in turn."""
+    """Run both compiled gradients of one layer in turn, and the one by hand inside a loop."""
     params = net.init(jax.random.key(0), x)
     dy = normal(*nn.output_shape(net, params, x).shape)
     programs = {
         route.__name__: jax.jit(route, static_argnums=0).lower(net, params, x, key, dy).compile()
-        for route in (by_hand, by_jax)
+        for route in (by_hand, by_jax, in_loop)
     }
 
     def runner(program, times):
@@ -103,15 +127,21 @@ def measure_backward(net, x, key):
     times = max(1, int(2e-3 / once))  # calls a sample, so that each lasts some milliseconds
     runs = {name: runner(program, times) for name, program in programs.items()}
     seconds = in_turn(runs, rounds=max(20, min(150, int(0.6 / (once * times)))))
+    seconds["in_loop"] = [value / LOOPS for value in seconds["in_loop"]]
     median = {name: statistics.median(values) / times for name, values in seconds.items()}
     memory = {
         name: program.memory_analysis().temp_size_in_bytes for name, program in programs.items()
     }
     return {
         "time_ratio": median["by_hand"] / median["by_jax"],
+<<<<<<< HEAD
         "memory_ratio": memory["by_hand"] / memory["by_jax"]
         if memory["by_jax"]
         else 1.0 + memory["by_hand"],
+=======
+        "memory_ratio": memory["by_hand"] / memory["by_jax"] if memory["by_jax"] else 1.0 + memory["by_hand"],
+        "loop_ratio": statistics.median(a / b for a, b in zip(seconds["in_loop"], seconds["by_hand"], strict=True)),
+>>>>>>> speed
         "microseconds": {name: value * 1e6 for name, value in median.items()},
         "temporary_bytes": memory,
     }
@@ -121,14 +151,24 @@ def run(only=""):
     """Run time in turn, and temporary memory, of the hand-derived gradients against jax.grad."""
     figures = {}
     print(
+<<<<<<< HEAD
         f"{'layer':<34}  {'by hand, µs':>12}  {'jax.grad, µs':>12}  {'time ratio':>10}  {'memory ratio':>12}"
+=======
+        f"{'layer':<34}  {'by hand, µs':>12}  {'jax.grad, µs':>12}  {'in a loop, µs':>13}  {'time ratio':>10}  "
+        f"{'memory ratio':>12}  {'loop ratio':>10}"
+>>>>>>> speed
     )
     for name, case in BACKWARD.items():
         if only in name:
             row = figures[name] = measure_backward(*case)
             times = "  ".join(f"{value:12.0f}" for value in row["microseconds"].values())
+<<<<<<< HEAD
             print(
                 f"{name:<34}  {times}  {row['time_ratio']:10.2f}  {row['memory_ratio']:12.2f}",
                 flush=True,
             )
+=======
+            ratios = f"{row['time_ratio']:10.2f}  {row['memory_ratio']:12.2f}  {row['loop_ratio']:10.2f}"
+            print(f"{name:<34}  {times}   {ratios}", flush=True)
+>>>>>>> speed
     return figures
