@@ -94,19 +94,6 @@ def conv_kernel(
     ):
         reach, spread = d * (k - 1) + 1, (r - 1) * s + 1
         padding.append((low, spread - n + reach - 1 - low))
-<<<<<<< HEAD
-    return lax.conv_general_dilated(
-        x,
-        dy,
-        window_strides=at.dilation,
-        padding=padding,
-        rhs_dilation=at.stride,
-        dimension_numbers=(
-            f"C{space}N",
-            f"I{space}O",
-            f"{space}NC",
-        ),  # the batch takes the place of the channels
-=======
     return _slide_over(x, dy, Geometry(at.dilation, tuple(padding), at.stride, at.groups), kernel)
 
 
@@ -118,12 +105,16 @@ def conv_kernel(
 # as that of ``fit``, it does not (https://github.com/jax-ml/jax/issues/12868). Both functions are jitted so
 # that a call outside of ``jit`` does not compile its branches anew each time.
 
-FEW = 64  # multiplications for one output, up to which products of whole images are faster than Eigen
+FEW = (
+    64  # multiplications for one output, up to which products of whole images are faster than Eigen
+)
 
 
 def _in_groups(function: Any, a: Array, b: Array, groups: int) -> Array:
     """Apply a function of two arrays to the channels of one group after another."""
-    parts = (jnp.moveaxis(z.reshape(*z.shape[:-1], groups, z.shape[-1] // groups), -2, 0) for z in (a, b))
+    parts = (
+        jnp.moveaxis(z.reshape(*z.shape[:-1], groups, z.shape[-1] // groups), -2, 0) for z in (a, b)
+    )
     y = jnp.moveaxis(lax.map(lambda pair: function(*pair), tuple(parts)), 0, -2)
     return y.reshape(*y.shape[:-2], y.shape[-2] * y.shape[-1])
 
@@ -164,7 +155,9 @@ def _slide(x: Array, w: Array, at: Geometry, spread: tuple[int, ...]) -> Array:
         return widen(x[:, *(slice(None, None, s) for s in at.stride)] @ w.reshape(w.shape[-2:]))
 
     def on_cpu(x: Array, w: Array) -> Array:
-        alone = set(at.stride) == {1} or not (np.any(at.padding) or set(spread) != {1})  # stride, or zeros, not both
+        alone = set(at.stride) == {1} or not (
+            np.any(at.padding) or set(spread) != {1}
+        )  # stride, or zeros, not both
         if math.prod(w.shape[:-2]) == at.groups == 1 and alone:
             return pointwise(x, w)
         if math.prod(w.shape[:-1]) <= FEW * min(at.groups, 2):
@@ -185,19 +178,22 @@ def _slide_over(x: Array, dy: Array, at: Geometry, kernel: tuple[int, ...]) -> A
         padding=at.padding,
         rhs_dilation=at.dilation,
         dimension_numbers=(f"C{space}N", f"I{space}O", f"{space}NC"),
->>>>>>> speed
         batch_group_count=at.groups,
     )
 
     def turned(x: Array, dy: Array) -> Array:
         """Turn the axes into the usual order; the barrier keeps the compiler from turning them back."""
         x, dy = lax.optimization_barrier((jnp.swapaxes(x, 0, -1), jnp.moveaxis(dy, 0, -2)))
-        dw = _slide(x, dy, at._replace(groups=1), (1,) * len(kernel))  # (C, *S, B) and (*R, B, O) give (C, *k, O)
+        dw = _slide(
+            x, dy, at._replace(groups=1), (1,) * len(kernel)
+        )  # (C, *S, B) and (*R, B, O) give (C, *k, O)
         return jnp.moveaxis(dw, 0, -2)
 
     def pointwise(x: Array, dy: Array) -> Array:
         met = x[:, *(slice(None, None, s) for s in at.dilation)]
-        return (flatten_batch(met).T @ flatten_batch(dy)).reshape(*kernel, x.shape[-1], dy.shape[-1])
+        return (flatten_batch(met).T @ flatten_batch(dy)).reshape(
+            *kernel, x.shape[-1], dy.shape[-1]
+        )
 
     def on_cpu(x: Array, dy: Array) -> Array:
         if at.groups > 1:

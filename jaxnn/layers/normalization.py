@@ -382,26 +382,15 @@ class BatchNorm:
         check_shape(self, "dy", dy, x.shape)
         g, rstd, over = upcast(dy), lax.rsqrt(variance + self.epsilon), range(x.ndim - 1)
         xhat = (upcast(x) - mean) * rstd
-<<<<<<< HEAD
-        dxhat = g * broadcast_last(upcast(params.scale), x.ndim)
-        dx = (
-            normalized_backward(dxhat, xhat, rstd, range(x.ndim - 1))
-            if training.value
-            else dxhat * rstd
-        )
-        dscale, dbias = _sum_to_channels(g * xhat, x.dtype), _sum_to_channels(g, x.dtype)
-        return BatchNormParams(
-            dscale, dbias, jax.tree.map(jnp.zeros_like, params.moments)
-        ), dx.astype(x.dtype)
-=======
         dscale, dbias = (g * xhat).sum(axis=over, keepdims=True), g.sum(axis=over, keepdims=True)
         if training.value:
             # A channel has one γ, so γ comes out of both means in dx: what is left of them is dβ and dγ over n.
             g = g - (dbias + xhat * dscale) / (x.size // x.shape[-1])
         dx = g * rstd * broadcast_last(upcast(params.scale), x.ndim)
         dscale, dbias = (d.reshape(params.scale.shape).astype(x.dtype) for d in (dscale, dbias))
-        return BatchNormParams(dscale, dbias, jax.tree.map(jnp.zeros_like, params.moments)), dx.astype(x.dtype)
->>>>>>> speed
+        return BatchNormParams(
+            dscale, dbias, jax.tree.map(jnp.zeros_like, params.moments)
+        ), dx.astype(x.dtype)
 
     def formulas(self, x: Any, cache: Any) -> Formulas:
         """State mean μ and variance v of a channel, with both paths through them, or the running ones."""

@@ -57,9 +57,9 @@ class Fit:
         loss: its objective.
         params: the trained parameters: the last, or the best if early stopping restores them.
         state: the state after the last step, to go on from with ``fit(..., state=...)``.
-        history: arrays by name, one entry a record (by default: an epoch): "step", "loss" (the mean since the
-            record before), "validation_loss" and "validation_…" of each metric; and "step_loss", one entry a
-            step.
+        history: arrays by name, one entry a record (by default: an epoch): "step", "loss" (the mean
+            since the record before), "validation_loss" and "validation_…" of each metric; and
+            "step_loss", one entry a step.
         stopped: why training ended: "completed", "early stopping", "callback", or "" for an error.
     """
 
@@ -133,16 +133,17 @@ def fit(
                          epochs=30, batch_size=32, key=jax.random.key(0))
         trained.predict(x)
 
-    The loop is compiled once for a network, a loss, an optimizer's formula and the shapes of the data:
-    another learning rate, seed or number of epochs compiles nothing. The same call gives the same
-    result, bit for bit; so does a run that was stopped and resumed from its checkpoints.
+    The loop is compiled once for a network, a loss, an optimizer's formula and the shapes of the
+    data: another learning rate, seed or number of epochs compiles nothing. The same call gives the
+    same result, bit for bit; so does a run that was stopped and resumed from its checkpoints.
 
     Args:
         net: a layer or network, run in training mode.
         loss: its objective.
         optimizer: any of optax, with its schedules, clipping, decay and accumulation.
-        data: (x, target) or (x, target, weights), each an array or a pytree of arrays with n rows, or a dict
-            with these names; or an iterable of such batches, read ahead in a thread of its own.
+        data: (x, target) or (x, target, weights), each an array or a pytree of arrays with n rows,
+            or a dict with these names; or an iterable of such batches, read ahead in a thread of
+            its own.
         epochs: how often to go through the data in all, or
         steps: how many batches to train on in all: one of the two.
         batch_size: rows a batch; for arrays only. The last rows of an epoch make a smaller batch.
@@ -151,17 +152,19 @@ def fit(
         state: the state to go on from; its steps count among ``epochs`` and ``steps``.
         validation: data to score after each record, as for :func:`jaxnn.evaluate`.
         metrics: names or functions, for validation; see :func:`jaxnn.evaluate`.
-        every: steps between two records of the history. By default an epoch; 100 for a stream without
-            epochs.
+        every: steps between two records of the history. By default an epoch; 100 for a stream
+            without epochs.
         callbacks: functions of an :class:`jaxnn.Event`, called after each record; True stops.
         early_stopping: when to stop before the end.
         checkpoint: where to save and to resume from: a folder, or :class:`jaxnn.Checkpoints`.
         method: "hand" for the derived backward passes, "auto" for ``jax.grad``.
-        precision: "bfloat16" to compute the passes in it, while parameters and optimizer keep theirs.
+        precision: "bfloat16" to compute the passes in it, while parameters and optimizer keep
+            theirs.
         shuffle: whether to draw a new order of the rows each epoch.
         drop_last: whether to leave out the rows that do not fill a batch.
-        keep_last_good: whether to keep the state before each compiled call, to go back to if a loss is not
-            finite. False saves the memory of one state: it is then donated from call to call.
+        keep_last_good: whether to keep the state before each compiled call, to go back to if a loss
+            is not finite. False saves the memory of one state: it is then donated from call to
+            call.
         progress: whether to show a bar; by default on a terminal and in a notebook.
 
     Returns:
@@ -169,7 +172,8 @@ def fit(
 
     Raises:
         InputError: for arguments that do not fit, before any work is done.
-        TrainingError: for a loss that is not finite, or an error on the way; with the result so far.
+        TrainingError: for a loss that is not finite, or an error on the way; with the result so
+            far.
         TrainingInterrupted: when interrupted from the keyboard; with the result so far.
     """
     step = make_step("fit", net, loss, optimizer, method, precision)

@@ -67,7 +67,8 @@ class Event(NamedTuple):
 
     Attributes:
         step: how many steps were made.
-        record: the newest entry of the history, to be read: "step", "loss", and what validation gave.
+        record: the newest entry of the history, to be read: "step", "loss", and what validation
+            gave.
         history: all entries so far, to be read.
         state: the state, to be read: the next step may reuse its memory.
     """

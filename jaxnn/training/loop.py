@@ -1,7 +1,8 @@
 """The loop of training: compiled calls in, records of the history out.
 
-:func:`records` makes the calls and yields a record every so often; :func:`train` hands each record to the
-hooks, one after another. Validation, early stopping, callbacks and checkpoints are such hooks.
+:func:`records` makes the calls and yields a record every so often; :func:`train` hands each record
+to the hooks, one after another. Validation, early stopping, callbacks and checkpoints are such
+hooks.
 """
 
 import dataclasses
@@ -40,7 +41,8 @@ class Run:
         state: the present state.
         history: the losses and the records so far.
         best: the parameters of the best record, where early stopping restores them.
-        stopped: why the run ended: "completed", "early stopping" or "callback"; "" while it has not.
+        stopped: why the run ended: "completed", "early stopping" or "callback"; "" while it has
+            not.
     """
 
     step: TrainStep
@@ -103,7 +105,8 @@ def train(
         total: the step to end at, or None for the end of the data.
         every: steps between two records, or None for the ends of the data's epochs.
         require_finite: whether a loss that is not finite ends the run with an error.
-        donated: whether the calls reuse the memory of the state, so that there is none to go back to.
+        donated: whether the calls reuse the memory of the state, so that there is none to go back
+            to.
         progress: whether to show a bar; None to show it where somebody watches.
 
     Raises:
@@ -158,7 +161,8 @@ def records(run: Run, feed: Feed, ends: Ends, shown: Any) -> Iterator[Record]:
     """Make one compiled call after another, and yield each record of the history that becomes due.
 
     Raises:
-        NotFiniteError: if a loss or a parameter was not finite; the run is then at its last good state.
+        NotFiniteError: if a loss or a parameter was not finite; the run is then at its last good
+            state.
     """
     history, steps = run.history, FIRST_STEPS
     while not run.stopped and history.step != ends.total:

@@ -92,7 +92,9 @@ def in_loop(net, params, x, key, dy):
 
     def touched(tree, result):
         nothing = sum(leaf.reshape(-1)[0] for leaf in jax.tree.leaves(result)) * 1e-30
-        return jax.tree.map(lambda leaf: leaf.at[(0,) * leaf.ndim].add(nothing.astype(leaf.dtype)), tree)
+        return jax.tree.map(
+            lambda leaf: leaf.at[(0,) * leaf.ndim].add(nothing.astype(leaf.dtype)), tree
+        )
 
     def body(_, carry):
         inputs, result = carry
@@ -134,14 +136,12 @@ def measure_backward(net, x, key):
     }
     return {
         "time_ratio": median["by_hand"] / median["by_jax"],
-<<<<<<< HEAD
         "memory_ratio": memory["by_hand"] / memory["by_jax"]
         if memory["by_jax"]
         else 1.0 + memory["by_hand"],
-=======
-        "memory_ratio": memory["by_hand"] / memory["by_jax"] if memory["by_jax"] else 1.0 + memory["by_hand"],
-        "loop_ratio": statistics.median(a / b for a, b in zip(seconds["in_loop"], seconds["by_hand"], strict=True)),
->>>>>>> speed
+        "loop_ratio": statistics.median(
+            a / b for a, b in zip(seconds["in_loop"], seconds["by_hand"], strict=True)
+        ),
         "microseconds": {name: value * 1e6 for name, value in median.items()},
         "temporary_bytes": memory,
     }
@@ -151,24 +151,15 @@ def run(only=""):
     """Run time in turn, and temporary memory, of the hand-derived gradients against jax.grad."""
     figures = {}
     print(
-<<<<<<< HEAD
-        f"{'layer':<34}  {'by hand, µs':>12}  {'jax.grad, µs':>12}  {'time ratio':>10}  {'memory ratio':>12}"
-=======
         f"{'layer':<34}  {'by hand, µs':>12}  {'jax.grad, µs':>12}  {'in a loop, µs':>13}  {'time ratio':>10}  "
         f"{'memory ratio':>12}  {'loop ratio':>10}"
->>>>>>> speed
     )
     for name, case in BACKWARD.items():
         if only in name:
             row = figures[name] = measure_backward(*case)
             times = "  ".join(f"{value:12.0f}" for value in row["microseconds"].values())
-<<<<<<< HEAD
-            print(
-                f"{name:<34}  {times}  {row['time_ratio']:10.2f}  {row['memory_ratio']:12.2f}",
-                flush=True,
+            ratios = (
+                f"{row['time_ratio']:10.2f}  {row['memory_ratio']:12.2f}  {row['loop_ratio']:10.2f}"
             )
-=======
-            ratios = f"{row['time_ratio']:10.2f}  {row['memory_ratio']:12.2f}  {row['loop_ratio']:10.2f}"
             print(f"{name:<34}  {times}   {ratios}", flush=True)
->>>>>>> speed
     return figures

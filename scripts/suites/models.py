@@ -25,7 +25,9 @@ SECONDS, ROUNDS = 1.0, 7  # about so long a run, so often
 def prepare(name, contestant):
     """Build one contestant's network and make its first step, which compiles."""
     module, settings, _ = CONTESTANTS[contestant]
-    train = importlib.import_module(f"suites.networks.{module}").contestant(name, *cases.data(name), **settings)
+    train = importlib.import_module(f"suites.networks.{module}").contestant(
+        name, *cases.data(name), **settings
+    )
     train(8)
     return train
 
@@ -74,7 +76,10 @@ def run(only=""):
         print(f"{name}, batch {batch_size}; a step:")
         prepared, first = prepare_all(name)
         steps = {contestant: steps_for(train) for contestant, train in prepared.items()}
-        runs = {contestant: functools.partial(train, steps[contestant]) for contestant, train in prepared.items()}
+        runs = {
+            contestant: functools.partial(train, steps[contestant])
+            for contestant, train in prepared.items()
+        }
         for train in runs.values():
             train()
         seconds = in_turn(runs, ROUNDS)
@@ -82,8 +87,19 @@ def run(only=""):
         table(each, unit="ms")
         ratios = against(each)
         memory = {contestant: peak_memory(name, contestant) for contestant in prepared}
-        print("  ".join(f"{peer.removeprefix('ratio_to_')} {ratio:.2f}" for peer, ratio in ratios.items()))
+        print(
+            "  ".join(
+                f"{peer.removeprefix('ratio_to_')} {ratio:.2f}" for peer, ratio in ratios.items()
+            )
+        )
         print("peak memory, MiB: ", "  ".join(f"{c} {value:.0f}" for c, value in memory.items()))
-        print("first steps, s: ", "  ".join(f"{c} {value:.1f}" for c, value in first.items()), "\n", flush=True)
-        figures[name] = medians(each) | ratios | {"peak_memory_mib": memory, "first_steps_seconds": first}
+        print(
+            "first steps, s: ",
+            "  ".join(f"{c} {value:.1f}" for c, value in first.items()),
+            "\n",
+            flush=True,
+        )
+        figures[name] = (
+            medians(each) | ratios | {"peak_memory_mib": memory, "first_steps_seconds": first}
+        )
     return figures

@@ -3,7 +3,12 @@
 import numpy as np
 
 RATE = 1e-3
-VOCABULARY, FEATURES, HEADS, DEPTH = 100, 128, 4, 3  # of the decoder; the vocabulary also of the GRU
+VOCABULARY, FEATURES, HEADS, DEPTH = (
+    100,
+    128,
+    4,
+    3,
+)  # of the decoder; the vocabulary also of the GRU
 EMBEDDED, HIDDEN = 64, 256  # of the GRU
 STAGES, BLOCKS = (16, 32, 64), 2  # of the ResNet
 BATCH_SIZE = {"lenet": 64, "resnet": 32, "gru": 32, "decoder": 16, "unet": 16}
@@ -13,7 +18,9 @@ def data(name):
     """Draw eight batches: the time does not depend on what is in them."""
     rng, rows = np.random.default_rng(0), 8 * BATCH_SIZE[name]
     if name in ("gru", "decoder"):
-        tokens = rng.integers(0, VOCABULARY, (rows, {"gru": 65, "decoder": 129}[name])).astype(np.int32)
+        tokens = rng.integers(0, VOCABULARY, (rows, {"gru": 65, "decoder": 129}[name])).astype(
+            np.int32
+        )
         return tokens[:, :-1], tokens[:, 1:]
     shape = {"lenet": (28, 28, 1), "resnet": (32, 32, 3), "unet": (64, 64, 3)}[name]
     x = rng.random((rows, *shape), dtype=np.float32)

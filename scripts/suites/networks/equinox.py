@@ -78,8 +78,13 @@ class ResNet(eqx.Module):
         for stage, channels in enumerate(STAGES):
             for block in range(BLOCKS):
                 stride = 2 if stage > 0 and block == 0 else 1
-                body = ConvNorm(3, before, channels, stride, key), ConvNorm(3, channels, channels, 1, key)
-                self.blocks.append((*body, None if stride == 1 else ConvNorm(1, before, channels, stride, key)))
+                body = (
+                    ConvNorm(3, before, channels, stride, key),
+                    ConvNorm(3, channels, channels, 1, key),
+                )
+                self.blocks.append(
+                    (*body, None if stride == 1 else ConvNorm(1, before, channels, stride, key))
+                )
                 before = channels
         self.last = eqx.nn.Linear(before, 10, key=next(key))
 
@@ -173,12 +178,18 @@ class UNet(eqx.Module):
     def __init__(self, key):
         sizes = ((3, 16), (16, 32), (32, 64), (32, 32), (16, 16))
         self.convs = [eqx.nn.Conv2d(i, o, 3, padding=1, key=next(key)) for i, o in sizes]
-        self.ups = [eqx.nn.ConvTranspose2d(i, o, 2, 2, key=next(key)) for i, o in ((64, 32), (32, 16))]
+        self.ups = [
+            eqx.nn.ConvTranspose2d(i, o, 2, 2, key=next(key)) for i, o in ((64, 32), (32, 16))
+        ]
         self.last = eqx.nn.Conv2d(16, 1, 1, key=next(key))
 
     def __call__(self, x, state):
         """Add what was before to what comes back."""
-        relu, pool, (first, second, third, fourth, fifth) = jax.nn.relu, eqx.nn.MaxPool2d(2, 2), self.convs
+        relu, pool, (first, second, third, fourth, fifth) = (
+            jax.nn.relu,
+            eqx.nn.MaxPool2d(2, 2),
+            self.convs,
+        )
         a = relu(first(x))
         b = relu(second(pool(a)))
         b = relu(fourth(relu(b + self.ups[0](relu(third(pool(b)))))))
@@ -197,13 +208,17 @@ def contestant(name, x, y):
 
     @eqx.filter_value_and_grad(has_aux=True)
     def objective(model, running, x, y):
-        prediction, running = jax.vmap(model, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(x, running)
+        prediction, running = jax.vmap(
+            model, axis_name="batch", in_axes=(0, None), out_axes=(0, None)
+        )(x, running)
         return loss_of(prediction, y), running
 
     @eqx.filter_jit(donate="all-except-first")
     def step(batch, model, running, opt_state):
         (value, running), gradient = objective(model, running, *batch)
-        updates, opt_state = optimizer.update(gradient, opt_state, eqx.filter(model, eqx.is_inexact_array))
+        updates, opt_state = optimizer.update(
+            gradient, opt_state, eqx.filter(model, eqx.is_inexact_array)
+        )
         return eqx.apply_updates(model, updates), running, opt_state, value
 
     def run(steps):

@@ -29,7 +29,9 @@ class LeNet(nnx.Module):
 
     def __init__(self, rngs):
         self.convs = nnx.List([nnx.Conv(i, o, (5, 5), rngs=rngs) for i, o in ((1, 6), (6, 16))])
-        self.layers = nnx.List([nnx.Linear(i, o, rngs=rngs) for i, o in ((784, 120), (120, 84), (84, 10))])
+        self.layers = nnx.List(
+            [nnx.Linear(i, o, rngs=rngs) for i, o in ((784, 120), (120, 84), (84, 10))]
+        )
 
     def __call__(self, x):
         """Two convolutions, three dense layers."""
@@ -62,7 +64,9 @@ class Block(nnx.Module):
 
     def __call__(self, x):
         """Add both."""
-        return nnx.relu(self.b(nnx.relu(self.a(x))) + (x if self.shortcut is None else self.shortcut(x)))
+        return nnx.relu(
+            self.b(nnx.relu(self.a(x))) + (x if self.shortcut is None else self.shortcut(x))
+        )
 
 
 class ResNet(nnx.Module):
@@ -108,8 +112,12 @@ class DecoderBlock(nnx.Module):
 
     def __init__(self, rngs):
         self.norm1, self.norm2 = (nnx.LayerNorm(FEATURES, rngs=rngs) for _ in range(2))
-        self.attention = nnx.MultiHeadAttention(HEADS, FEATURES, attention_fn=attend, decode=False, rngs=rngs)
-        self.up, self.down = (nnx.Linear(i * FEATURES, o * FEATURES, rngs=rngs) for i, o in ((1, 4), (4, 1)))
+        self.attention = nnx.MultiHeadAttention(
+            HEADS, FEATURES, attention_fn=attend, decode=False, rngs=rngs
+        )
+        self.up, self.down = (
+            nnx.Linear(i * FEATURES, o * FEATURES, rngs=rngs) for i, o in ((1, 4), (4, 1))
+        )
 
     def __call__(self, x, mask):
         """Add each to what it came from."""
@@ -121,7 +129,10 @@ class Decoder(nnx.Module):
     """A causal language model, embedding and output tied."""
 
     def __init__(self, rngs):
-        self.table, self.norm = nnx.Embed(VOCABULARY, FEATURES, rngs=rngs), nnx.LayerNorm(FEATURES, rngs=rngs)
+        self.table, self.norm = (
+            nnx.Embed(VOCABULARY, FEATURES, rngs=rngs),
+            nnx.LayerNorm(FEATURES, rngs=rngs),
+        )
         self.blocks = nnx.List([DecoderBlock(rngs) for _ in range(DEPTH)])
 
     def __call__(self, tokens):
@@ -139,7 +150,9 @@ class UNet(nnx.Module):
         sizes = ((3, 16), (16, 32), (32, 64), (32, 32), (16, 16))
         self.convs = nnx.List([nnx.Conv(i, o, (3, 3), rngs=rngs) for i, o in sizes])
         ups = ((64, 32), (32, 16))
-        self.ups = nnx.List([nnx.ConvTranspose(i, o, (2, 2), strides=(2, 2), rngs=rngs) for i, o in ups])
+        self.ups = nnx.List(
+            [nnx.ConvTranspose(i, o, (2, 2), strides=(2, 2), rngs=rngs) for i, o in ups]
+        )
         self.last = nnx.Conv(16, 1, (1, 1), rngs=rngs)
 
     def __call__(self, x):

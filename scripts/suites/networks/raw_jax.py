@@ -27,7 +27,9 @@ DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 def draw(*shape):
     """Draw a weight; all axes but the last feed a unit."""
-    return np.random.default_rng(0).normal(0, math.prod(shape[:-1]) ** -0.5, shape).astype(np.float32)
+    return (
+        np.random.default_rng(0).normal(0, math.prod(shape[:-1]) ** -0.5, shape).astype(np.float32)
+    )
 
 
 def affine(*shape):
@@ -62,7 +64,9 @@ def pool(x):
 
 def double(params, x):
     """Transpose a convolution of stride 2."""
-    return lax.conv_transpose(x, params[0], (2, 2), "SAME", dimension_numbers=DIMENSIONS) + params[1]
+    return (
+        lax.conv_transpose(x, params[0], (2, 2), "SAME", dimension_numbers=DIMENSIONS) + params[1]
+    )
 
 
 def normalize(params, x, axes=-1):
@@ -73,7 +77,13 @@ def normalize(params, x, axes=-1):
 
 def lenet_params():
     """LeNet-5."""
-    return [affine(5, 5, 1, 6), affine(5, 5, 6, 16), affine(784, 120), affine(120, 84), affine(84, 10)]
+    return [
+        affine(5, 5, 1, 6),
+        affine(5, 5, 6, 16),
+        affine(784, 120),
+        affine(120, 84),
+        affine(84, 10),
+    ]
 
 
 def lenet(params, x):
@@ -224,7 +234,11 @@ def contestant(name, x, y):
 
     params = jax.tree.map(jnp.asarray, make())
     moments = jax.eval_shape(objective, params, x[:1], y[:1])[1]
-    state = (params, optimizer.init(params), jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), moments))
+    state = (
+        params,
+        optimizer.init(params),
+        jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), moments),
+    )
 
     def run(steps):
         nonlocal state

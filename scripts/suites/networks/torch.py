@@ -7,7 +7,18 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from suites.networks.cases import BLOCKS, DEPTH, EMBEDDED, FEATURES, HEADS, HIDDEN, RATE, STAGES, VOCABULARY, batches
+from suites.networks.cases import (
+    BLOCKS,
+    DEPTH,
+    EMBEDDED,
+    FEATURES,
+    HEADS,
+    HIDDEN,
+    RATE,
+    STAGES,
+    VOCABULARY,
+    batches,
+)
 
 
 def lenet():
@@ -42,8 +53,14 @@ def resnet():
         for block in range(BLOCKS):
             blocks.append(Block(before, channels, 2 if stage > 0 and block == 0 else 1))
             before = channels
-    first = (nn.Conv2d(3, STAGES[0], 3, padding=1, bias=False), nn.BatchNorm2d(STAGES[0]), nn.ReLU())
-    return nn.Sequential(*first, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, 10))
+    first = (
+        nn.Conv2d(3, STAGES[0], 3, padding=1, bias=False),
+        nn.BatchNorm2d(STAGES[0]),
+        nn.ReLU(),
+    )
+    return nn.Sequential(
+        *first, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, 10)
+    )
 
 
 class GRU(nn.Module):
@@ -51,7 +68,10 @@ class GRU(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.table, self.gru = nn.Embedding(VOCABULARY, EMBEDDED), nn.GRU(EMBEDDED, HIDDEN, batch_first=True)
+        self.table, self.gru = (
+            nn.Embedding(VOCABULARY, EMBEDDED),
+            nn.GRU(EMBEDDED, HIDDEN, batch_first=True),
+        )
         self.last = nn.Linear(HIDDEN, VOCABULARY)
 
     def forward(self, tokens):
@@ -77,8 +97,12 @@ class Attention(nn.Module):
 
     def forward(self, x):
         """Gather values."""
-        q, k, v = (part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
-        o = functional.scaled_dot_product_attention(self.rotate(q), self.rotate(k), v, is_causal=True)
+        q, k, v = (
+            part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1)
+        )
+        o = functional.scaled_dot_product_attention(
+            self.rotate(q), self.rotate(k), v, is_causal=True
+        )
         return self.out(o.transpose(1, 2).flatten(2))
 
 
@@ -89,7 +113,9 @@ class DecoderBlock(nn.Module):
         super().__init__()
         self.attention = nn.Sequential(nn.LayerNorm(FEATURES), Attention())
         up, down = nn.Linear(FEATURES, 4 * FEATURES), nn.Linear(4 * FEATURES, FEATURES)
-        self.perceptron = nn.Sequential(nn.LayerNorm(FEATURES), up, nn.GELU(approximate="tanh"), down)
+        self.perceptron = nn.Sequential(
+            nn.LayerNorm(FEATURES), up, nn.GELU(approximate="tanh"), down
+        )
 
     def forward(self, x):
         """Add each to what it came from."""
@@ -122,7 +148,11 @@ class UNet(nn.Module):
 
     def forward(self, x):
         """Add what was before to what comes back."""
-        relu, pool, (first, second, third, fourth, fifth) = functional.relu, functional.max_pool2d, self.convs
+        relu, pool, (first, second, third, fourth, fifth) = (
+            functional.relu,
+            functional.max_pool2d,
+            self.convs,
+        )
         a = relu(first(x))
         b = relu(second(pool(a, 2)))
         b = relu(fourth(relu(b + self.up1(relu(third(pool(b, 2)))))))
@@ -136,7 +166,10 @@ def contestant(name, x, y, compiled=False):
     """A step in a Python loop."""
     torch.set_num_threads(os.cpu_count())
     place = "cuda" if torch.cuda.is_available() else "cpu"
-    x, y = (torch.as_tensor(a if a.dtype == np.float32 else a.astype(np.int64), device=place) for a in (x, y))
+    x, y = (
+        torch.as_tensor(a if a.dtype == np.float32 else a.astype(np.int64), device=place)
+        for a in (x, y)
+    )
     x, y = (a.permute(0, 3, 1, 2).contiguous() if a.ndim == 4 else a for a in (x, y))
     model = NETWORKS[name]().to(place)
     adam = torch.optim.Adam(model.parameters(), lr=RATE)
