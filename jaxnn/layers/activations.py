@@ -5,10 +5,10 @@ Applied entry by entry, they have no parameters, and their backward pass is one 
     y  = f(x)
     dx = f'(x) dy
 
-:class:`Entrywise` is the frame that they share. What remains in each is these two equations: ``_value``
-computes f(x), and ``_derivative`` computes f'(x) dy from whichever of x and y gives the cheaper f'.
-``kinks`` names the inputs at which f has no derivative; the value used there is a convention, stated in
-the docstring.
+:class:`Entrywise` is the frame that they share. What remains in each is these two equations:
+``_value`` computes f(x), and ``_derivative`` computes f'(x) dy from whichever of x and y gives the
+cheaper f'. ``kinks`` names the inputs at which f has no derivative; the value used there is a
+convention, stated in the docstring.
 """
 
 import dataclasses
@@ -74,9 +74,9 @@ class Entrywise(Activation):
 class Heaviside(Activation):
     """The Heaviside step, the Perceptron's activation (Rosenblatt, 1958): 1 where x > 0, else 0.
 
-    Its derivative is 0 everywhere that it exists, so **no gradient passes**: a network with a step in it
-    cannot be trained by gradient descent, and the Perceptron learns by a rule of its own. At the jump,
-    x = 0, the derivative is given as 0 too.
+    Its derivative is 0 everywhere that it exists, so **no gradient passes**: a network with a step
+    in it cannot be trained by gradient descent, and the Perceptron learns by a rule of its own. At
+    the jump, x = 0, the derivative is given as 0 too.
     """
 
     kinks: ClassVar[str] = "x = 0"
@@ -135,9 +135,9 @@ class Tanh(Entrywise):
 class ReLU(Entrywise):
     """The rectified linear unit, max(0, x) (Nair and Hinton, 2010).
 
-    At the kink, x = 0, the derivative is taken as 0: the convention of ``jax.nn.relu`` and of PyTorch,
-    and the choice that trains best in the study of Bertoin et al., "Numerical influence of ReLU'(0) on
-    backpropagation" (2021). ``jax.grad`` of ``jnp.maximum`` would give 1/2.
+    At the kink, x = 0, the derivative is taken as 0: the convention of ``jax.nn.relu`` and of
+    PyTorch, and the choice that trains best in the study of Bertoin et al., "Numerical influence of
+    ReLU'(0) on backpropagation" (2021). ``jax.grad`` of ``jnp.maximum`` would give 1/2.
     """
 
     kinks: ClassVar[str] = "x = 0"
@@ -155,8 +155,8 @@ class ReLU(Entrywise):
 class HardSigmoid(Entrywise):
     """The piecewise linear sigmoid: 0 below -3, 1 above 3, x/6 + 1/2 between (Howard et al., 2019).
 
-    At both kinks the derivative is taken as 0, as ``jax.nn.hard_sigmoid`` and PyTorch do. Computed from
-    x, since y rounds to 0 and 1 too early near the kinks.
+    At both kinks the derivative is taken as 0, as ``jax.nn.hard_sigmoid`` and PyTorch do. Computed
+    from x, since y rounds to 0 and 1 too early near the kinks.
     """
 
     kinks: ClassVar[str] = "x = ±3"
@@ -192,7 +192,7 @@ class LeakyReLU(Entrywise):
 
 @layer
 class ELU(Entrywise):
-    """The exponential linear unit (Clevert et al., 2016): x where it is positive, α (exp(x) - 1) elsewhere.
+    """The exponential linear unit: x where x > 0, α (exp(x) - 1) elsewhere (Clevert et al., 2016).
 
     Computed from x, since exp(x) keeps digits that y + α loses.
 
@@ -223,7 +223,7 @@ def _not_positive(x: Array) -> Array:
 
 @layer
 class SELU(Entrywise):
-    """The self-normalising ELU: λ ELU(x), with λ and α that keep mean 0 and variance 1 (Klambauer et al., 2017)."""
+    """λ ELU(x), with λ and α that keep mean 0 and variance 1 (Klambauer et al., 2017)."""
 
     kinks: ClassVar[str] = "x = 0"
     ALPHA: ClassVar[float] = 1.6732632423543772
@@ -274,7 +274,8 @@ class SiLU(Entrywise):
 class Mish(Entrywise):
     """x tanh(softplus(x)) (Misra, 2019).
 
-    With t = tanh(softplus(x)), its derivative is t + x (1 - t²) σ(x), by the product and the chain rule.
+    With t = tanh(softplus(x)), its derivative is t + x (1 - t²) σ(x), by the product and the chain
+    rule.
     """
 
     formulas = Formulas(
@@ -292,14 +293,15 @@ class Mish(Entrywise):
 
 @layer
 class GELU(Entrywise):
-    """The Gaussian error linear unit, x Φ(x), with Φ the normal distribution (Hendrycks and Gimpel, 2016).
+    """x Φ(x), with Φ the standard normal distribution function (Hendrycks and Gimpel, 2016).
 
-    Its derivative is Φ(x) + x φ(x), with φ = Φ' the normal density or, for "tanh", its approximation.
+    Its derivative is Φ(x) + x φ(x), with φ = Φ' the normal density or, for "tanh", its
+    approximation.
 
     Args:
-        form: "exact", or "tanh" for the paper's approximation
-            Φ(x) ≈ (1 + tanh(u)) / 2 = σ(2u), with u = √(2/π) (x + 0.044715 x³). It is computed as σ(2u),
-            which keeps its digits where tanh(u) is near -1.
+        form: "exact", or "tanh" for the paper's approximation Φ(x) ≈ (1 + tanh(u)) / 2 = σ(2u),
+            with u = √(2/π) (x + 0.044715 x³). It is computed as σ(2u), which keeps its digits where
+            tanh(u) is near -1.
     """
 
     _: dataclasses.KW_ONLY

@@ -2,7 +2,8 @@
 
 B batch, T queries, S keys, C channels, N heads, D = C/N channels of a head.
 
-    q, k, v = x wq, c wk, c wv        s = q kᵀ / √D        p = softmax(s)        o = p v        y = o wo
+    q, k, v = x wq, c wk, c wv        s = q kᵀ / √D        p = softmax(s)
+    o = p v                           y = o wo
 
 and backwards, with δ = Σ_d do · o, which equals Σ_s p · dp and so needs no row of p::
 
@@ -37,7 +38,7 @@ from jaxnn.values import layer
 
 
 class AttentionParams(NamedTuple):
-    """Projections ``wq``, ``wk``, ``wv`` (C, C) and ``wo`` (C, C), and their biases (C,), or None without."""
+    """Projections ``wq``, ``wk``, ``wv``, ``wo``, each (C, C), and biases (C,) or None."""
 
     wq: Float[Array, "C C"]
     wk: Float[Array, "S C"]
@@ -55,7 +56,8 @@ class AttentionInput(NamedTuple):
     Attributes:
         x: where the queries come from, (B, T, C).
         context: where keys and values come from, (B, S, C'), or None for x itself.
-        mask: which query may look at which key, boolean (T, S) or (B, T, S) or (B, N, T, S), or None.
+        mask: which query may look at which key, boolean (T, S) or (B, T, S) or (B, N, T, S), or
+            None.
         lengths: how many keys of each sample are real, integers (B,), or None for all S.
     """
 
@@ -66,7 +68,7 @@ class AttentionInput(NamedTuple):
 
 
 class LogSum(NamedTuple):
-    """log Σ exp(s) of each row in two parts, each (B, N, T, 1), which keeps its digits however large s is.
+    """log Σ exp(s) of each row in two parts, (B, N, T, 1), exact however large s is.
 
     Attributes:
         highest: max s.
@@ -87,7 +89,8 @@ class AttentionCache(NamedTuple):
         k: the keys (B, N, S, D): dq is a product with them.
         v: the values (B, N, S, D): dp is a product with them.
         o: what each head gathered (B, N, T, D): dwo is a product with it, and δ a sum over it.
-        softmax: p (B, N, T, S) itself, or in blocks the logarithm of each row's sum, which makes p again.
+        softmax: p (B, N, T, S) itself, or in blocks the logarithm of each row's sum, which makes p
+            again.
         allowed: who saw whom, to make p again; None where p is kept, or where all is allowed.
         in_parts: whether the input was an AttentionInput, as its gradient then is.
     """
@@ -113,9 +116,10 @@ class MultiHeadAttention:
         heads: N; they share the C channels of x among them.
         causal: whether query t may look only at keys s ≤ t.
         rotary: whether queries and keys are turned by their position (RoFormer, Su et al., 2021).
-        block: None to keep the (T, S) matrix p for the backward pass; or how many queries to take at a
-            time, keeping only the logarithm of each row's sum, from which p is made again, a block at a
-            time (FlashAttention, Dao et al., 2022): memory linear in T, for one more product.
+        block: None to keep the (T, S) matrix p for the backward pass; or how many queries to take
+            at a time, keeping only the logarithm of each row's sum, from which p is made again, a
+            block at a time (FlashAttention, Dao et al., 2022): memory linear in T, for one more
+            product.
         bias: whether the projections have biases.
         w_init: how the projections are drawn, by a name from ``jax.nn.initializers``.
     """
@@ -197,7 +201,7 @@ class MultiHeadAttention:
     def backward(
         self, params: AttentionParams, cache: AttentionCache, dy: Float[Array, "B T C"]
     ) -> tuple[AttentionParams, Any]:
-        """Return the projections' derivatives, summed over batch and time, and dx (and the context's)."""
+        """Return dparams, summed over batch and time, and dx (and dcontext)."""
         x, context, q, k, v, o, softmax, allowed, in_parts = cache
         check_shape(self, "dy", dy, x.shape)
         do = self._split(dy @ params.wo.T)
@@ -277,7 +281,7 @@ class MultiHeadAttention:
         return jnp.swapaxes(x.reshape(*x.shape[:2], self.heads, x.shape[2] // self.heads), 1, 2)
 
     def _allowed(self, given: AttentionInput, queries: int, keys: int) -> Any:
-        """Join the masks into one (b, n, T, S), of size 1 where all agree; None if all is allowed."""
+        """Join the masks into one (b, n, T, S), with size 1 where all agree; None without any."""
         masks = []
         if self.causal:
             t, s = jnp.arange(queries), jnp.arange(keys)
@@ -291,7 +295,7 @@ class MultiHeadAttention:
         return functools.reduce(jnp.logical_and, masks) if masks else None
 
     def formulas(self, x: Any, cache: Any) -> Formulas:
-        """State the projections of each head h, the scores of each query t and key s, and the way back."""
+        """State head h's projections, the scores of query t and key s, and the way back."""
         given = x if isinstance(x, AttentionInput) else AttentionInput(x)
         context = given.x if given.context is None else given.context
         size = given.x.shape[-1] // self.heads
@@ -321,7 +325,7 @@ def _scores(q: Array, k: Array, allowed: Array | None) -> Float[Array, "B N T S"
 
 
 def _softmax(s: Array) -> tuple[Array, LogSum]:
-    """Return the softmax of each row, and the logarithm of its sum; a row of nothing but -∞ gives 0."""
+    """Return the softmax of each row and the logarithm of its sum; a row of only -∞ becomes 0."""
     highest = lax.stop_gradient(s.max(axis=-1, keepdims=True))
     highest = jnp.where(jnp.isfinite(highest), highest, 0)
     e = jnp.exp(s - highest)
@@ -350,7 +354,7 @@ def attend_backward(
 def attend_in_blocks(
     q: Array, k: Array, v: Array, allowed: Array | None, block: int
 ) -> tuple[Array, LogSum]:
-    """Return o as :func:`attend` does, and the logarithm of each row's sum, ``block`` queries at a time."""
+    """Return o and the logarithm of each row's sum, ``block`` queries at a time."""
 
     def one_block(at: Any) -> tuple[Array, LogSum]:
         q, allowed = at
@@ -387,7 +391,7 @@ def attend_in_blocks_backward(
 
 
 def _blocks(arrays: Any, block: int) -> Any:
-    """Cut axis 2, the queries, into blocks along a new first axis, the last one filled up with zeros."""
+    """Cut axis 2, the queries, into blocks along a new first axis; zeros fill the last block."""
 
     def cut(x: Array) -> Array:
         count = -(-x.shape[2] // block)
@@ -403,7 +407,7 @@ def _unblocked(x: Array, queries: int) -> Array:
 
 
 def _by_sample_and_head(mask: Bool[AnyArray, "..."]) -> Bool[Array, "b n T S"]:
-    """Give a mask the axes that it lacks: (T, S) is that of all samples, (B, T, S) that of all heads."""
+    """Add the axes that a mask lacks: (T, S) serves all samples, (B, T, S) all heads."""
     mask = jnp.asarray(mask)
     if mask.ndim == 2:
         return mask[None, None]
@@ -431,11 +435,15 @@ def _formulas(
         raw = f"{name}raw" if rotary and name != "v" else name
         b = f" + b{name}[{place}]" if bias else ""
         forward.append(
-            f"{raw}[n, h:{heads}, t, d:{size}] = sum({of}[n, t, c] * w{name}[c, {place}] for c in C){b}"
+            f"{raw}[n, h:{heads}, t, d:{size}] = "
+            f"sum({of}[n, t, c] * w{name}[c, {place}] for c in C){b}"
         )
         if raw != name:
-            turn = f"{raw}[n, h, t, d] * cos[t, d] - {raw}[n, h, t, d + {half}] * sin[t, d] if d < {half} else "
-            turn += f"{raw}[n, h, t, d - {half}] * sin[t, d - {half}] + {raw}[n, h, t, d] * cos[t, d - {half}]"
+            turn = (
+                f"{raw}[n, h, t, d] * cos[t, d] - {raw}[n, h, t, d + {half}] * sin[t, d] "
+                f"if d < {half} else {raw}[n, h, t, d - {half}] * sin[t, d - {half}] "
+                f"+ {raw}[n, h, t, d] * cos[t, d - {half}]"
+            )
             forward.append(f"{name}[n, h, t, d] = {turn}")
     forward.append(
         f"score[n, h, t, s] = sum(q[n, h, t, d] * k[n, h, s, d] for d in D) / sqrt({size})"
@@ -459,7 +467,8 @@ def _formulas(
         f"do[n, h:{heads}, t, d:{size}] = sum(dy[n, t, c] * wo[{place}, c] for c in C)",
         "dv[n, h, s, d] = sum(p[n, h, t, s] * do[n, h, t, d] for t in T)",
         "dp[n, h, t, s] = sum(do[n, h, t, d] * v[n, h, s, d] for d in D)",
-        "dscore[n, h, t, s] = p[n, h, t, s] * (dp[n, h, t, s] - sum(p[n, h, t, j] * dp[n, h, t, j] for j in S))",
+        "dscore[n, h, t, s] = "
+        "p[n, h, t, s] * (dp[n, h, t, s] - sum(p[n, h, t, j] * dp[n, h, t, j] for j in S))",
         f"dq[n, h, t, d] = sum(dscore[n, h, t, s] * k[n, h, s, d] for s in S) / sqrt({size})",
         f"dk[n, h, s, d] = sum(dscore[n, h, t, s] * q[n, h, t, d] for t in T) / sqrt({size})",
         f"dwo[j, c] = sum(o[n, {back}] * dy[n, t, c] for n in B for t in T)",
@@ -468,8 +477,11 @@ def _formulas(
         raw = f"d{name}"
         if rotary and name != "v":
             raw = f"d{name}raw"
-            turn = f"d{name}[n, h, t, d] * cos[t, d] + d{name}[n, h, t, d + {half}] * sin[t, d] if d < {half} else "
-            turn += f"d{name}[n, h, t, d] * cos[t, d - {half}] - d{name}[n, h, t, d - {half}] * sin[t, d - {half}]"
+            turn = (
+                f"d{name}[n, h, t, d] * cos[t, d] + d{name}[n, h, t, d + {half}] * sin[t, d] "
+                f"if d < {half} else d{name}[n, h, t, d] * cos[t, d - {half}] "
+                f"- d{name}[n, h, t, d - {half}] * sin[t, d - {half}]"
+            )
             backward.append(f"{raw}[n, h, t, d] = {turn}")
         backward.append(
             f"dw{name}[c, j] = sum({of}[n, t, c] * {raw}[n, {back}] for n in B for t in T)"

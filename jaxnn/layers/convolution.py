@@ -61,8 +61,9 @@ def conv_input(
 ) -> Float[Array, "B *S C"]:
     """Return dx of ``conv``, for x with ``size`` points along each axis of space.
 
-    Where x[s] met w[k] to give y[r], that is s = r · stride + k · dilation - padding, dy[r] now meets
-    w[k] to give dx[s]: dy is spread out by the stride, and w is flipped, with its channels exchanged.
+    Where x[s] met w[k] to give y[r], that is s = r · stride + k · dilation - padding, dy[r] now
+    meets w[k] to give dx[s]: dy is spread out by the stride, and w is flipped, with its channels
+    exchanged.
     """
     kernel = w.shape[:-2]
     padding = []
@@ -85,8 +86,8 @@ def conv_kernel(
 ) -> Float[Array, "*k C_g O"]:
     """Return dw of ``conv``: x and dy slid over one another, summed over the batch.
 
-    Stride and dilation change places: dy is spread out by the stride, and the steps from one entry of
-    the kernel to the next are those of the dilation.
+    Stride and dilation change places: dy is spread out by the stride, and the steps from one entry
+    of the kernel to the next are those of the dilation.
     """
     padding = []
     for n, k, r, s, d, (low, _) in zip(
@@ -97,13 +98,14 @@ def conv_kernel(
     return _slide_over(x, dy, Geometry(at.dilation, tuple(padding), at.stride, at.groups), kernel)
 
 
-# ── Each in the form in which a device runs it fast ─────────────────────────────────────────────────
+# ── Each in the form in which a device runs it fast ───────────────────────────────────────────────
 #
-# GPUs and TPUs have a fast form of every convolution and get it as one operation. On a CPU, XLA hands a
-# convolution to Eigen if its axes are in the usual order and it has no groups; all others run in plain loops,
-# up to a hundred times slower. Outside of a loop XLA turns the axes round by itself; in the body of one, such
-# as that of ``fit``, it does not (https://github.com/jax-ml/jax/issues/12868). Both functions are jitted so
-# that a call outside of ``jit`` does not compile its branches anew each time.
+# GPUs and TPUs have a fast form of every convolution and get it as one operation. On a CPU, XLA
+# hands a convolution to Eigen if its axes are in the usual order and it has no groups; all others
+# run in plain loops, up to a hundred times slower. Outside of a loop XLA turns the axes round by
+# itself; in the body of one, such as that of ``fit``, it does not
+# (https://github.com/jax-ml/jax/issues/12868). Both functions are jitted so that a call outside of
+# ``jit`` does not compile its branches anew each time.
 
 FEW = (
     64  # multiplications for one output, up to which products of whole images are faster than Eigen
@@ -121,7 +123,7 @@ def _in_groups(function: Any, a: Array, b: Array, groups: int) -> Array:
 
 @functools.partial(jax.jit, static_argnums=(2, 3), inline=True)
 def _slide(x: Array, w: Array, at: Geometry, spread: tuple[int, ...]) -> Array:
-    """Slide w over x, whose points are spread out: ``conv`` and ``conv_input``, their axes in the usual order."""
+    """Slide w over x, whose points are spread out: ``conv`` and ``conv_input`` in one."""
     space = "HW"[: len(spread)]
     convolve = functools.partial(
         lax.conv_general_dilated,
@@ -138,7 +140,7 @@ def _slide(x: Array, w: Array, at: Geometry, spread: tuple[int, ...]) -> Array:
         return lax.pad(x, np.zeros((), x.dtype), ((0, 0, 0), *space, (0, 0, 0)))
 
     def by_products(x: Array, w: Array) -> Array:
-        """Multiply what meets an entry of the kernel by that entry, for all outputs at once, and add up."""
+        """Multiply each entry of the kernel by all inputs that meet it, and add up."""
         dtype, x, w = x.dtype, upcast(widen(x)), upcast(w)
         x = x.reshape(*x.shape[:-1], at.groups, w.shape[-2])
         w = w.reshape(*w.shape[:-1], at.groups, w.shape[-1] // at.groups)
@@ -182,7 +184,7 @@ def _slide_over(x: Array, dy: Array, at: Geometry, kernel: tuple[int, ...]) -> A
     )
 
     def turned(x: Array, dy: Array) -> Array:
-        """Turn the axes into the usual order; the barrier keeps the compiler from turning them back."""
+        """Put the axes into the usual order; the barrier keeps the compiler from undoing it."""
         x, dy = lax.optimization_barrier((jnp.swapaxes(x, 0, -1), jnp.moveaxis(dy, 0, -2)))
         dw = _slide(
             x, dy, at._replace(groups=1), (1,) * len(kernel)
@@ -204,7 +206,7 @@ def _slide_over(x: Array, dy: Array, at: Geometry, kernel: tuple[int, ...]) -> A
     return lax.platform_dependent(x, dy, cpu=on_cpu, default=convolve)
 
 
-# ── What they share ─────────────────────────────────────────────────────────────────────────────────
+# ── What they share ───────────────────────────────────────────────────────────────────────────────
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -232,7 +234,8 @@ class _Convolution:
         if isinstance(self.padding, str):
             if self.padding not in ("SAME", "VALID"):
                 raise InputError(
-                    f"{name}: expected padding 'SAME', 'VALID', an int or pairs, got {self.padding!r}."
+                    f"{name}: expected padding 'SAME', 'VALID', an int or pairs, "
+                    f"got {self.padding!r}."
                 )
         else:
             pairs = self._padding_pairs()
@@ -253,7 +256,8 @@ class _Convolution:
         sizes = value if isinstance(value, tuple) else (value,) * self.rank
         if len(sizes) != self.rank:
             raise InputError(
-                f"{type(self).__name__}: expected {setting} with {self.rank} entries, got {value!r}."
+                f"{type(self).__name__}: expected {setting} with {self.rank} entries, "
+                f"got {value!r}."
             )
         return sizes
 
@@ -265,7 +269,8 @@ class _Convolution:
             isinstance(pair, tuple) and len(pair) == 2 for pair in pairs
         ):
             raise InputError(
-                f"{type(self).__name__}: expected padding as {self.rank} pairs (before, after), got {pairs!r}."
+                f"{type(self).__name__}: expected padding as {self.rank} pairs (before, after), "
+                f"got {pairs!r}."
             )
         return pairs  # type: ignore[return-value]
 
@@ -304,7 +309,8 @@ class _Convolution:
         ):
             if d * (k - 1) + 1 > n + low + high:
                 raise InputError(
-                    f"{self}: expected an input of at least {d * (k - 1) + 1} points along each axis under the kernel, "
+                    f"{self}: expected an input of at least {d * (k - 1) + 1} points "
+                    "along each axis under the kernel, "
                     f"padding included, got {n + low + high}."
                 )
 
@@ -367,10 +373,10 @@ class _Forward(_Convolution):
 
 
 class _Transposed(_Convolution):
-    """A convolution's derivative by its input, used as a layer: it enlarges where that one shrinks."""
+    """A convolution's derivative by its input, used as a layer: it enlarges."""
 
     def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> ConvParams:
-        """Draw the kernel (*kernel_size, O/g, C) for inputs (B, *space, C), in the dtype of ``x``."""
+        """Draw the kernel (*kernel_size, O/g, C) for inputs (B, *space, C), in x's dtype."""
         self._check_x(x)
         shape = (*self._sizes("kernel_size"), self.features // self.groups, x.shape[-1])
         w = initialize(self.w_init, key, shape, x.dtype)
@@ -379,7 +385,7 @@ class _Transposed(_Convolution):
     def forward(
         self, params: ConvParams, x: Float[Array, "B *R C"], key: PRNGKeyArray | None = None
     ) -> tuple[Float[Array, "B *S O"], Array]:
-        """Return the image whose convolution would have x's size, each x spread by the kernel, plus the bias."""
+        """Return the sum of copies of the kernel, one for each point of x, plus the bias."""
         self._check_x(x)
         self._check_params(
             params, x, (*self._sizes("kernel_size"), self.features // self.groups, x.shape[-1])
@@ -393,7 +399,7 @@ class _Transposed(_Convolution):
     def backward(
         self, params: ConvParams, cache: Float[Array, "B *R C"], dy: Float[Array, "B *S O"]
     ) -> tuple[ConvParams, Float[Array, "B *R C"]]:
-        """Return dw and db, summed over batch and space, and dx: forward was conv's dx, so dx is conv."""
+        """Return dw and db, summed over batch and space, and dx, which is a convolution."""
         x, (w, b) = cache, params
         size = self._output_size(x.shape[1:-1])
         at = self._geometry(size)
@@ -445,7 +451,7 @@ class _Transposed(_Convolution):
 
 
 def _slides(at: Geometry, kernel: tuple[int, ...]) -> tuple[str, str]:
-    """Write where output r (s) meets kernel entry k (l) in the image, and which k takes r to p (q)."""
+    """Write where output r meets kernel entry k in the image, and which k takes r to p."""
     slides, backs = [], []
     for r, k, p, stride, dilation, (low, _) in zip(
         "rs", "kl", "pq", at.stride, at.dilation, at.padding, strict=False
@@ -463,7 +469,7 @@ def _slides(at: Geometry, kernel: tuple[int, ...]) -> tuple[str, str]:
 
 
 def _channel(c: str, o: str, channels: int, features: int, groups: int, back: bool = False) -> str:
-    """Write which input channel of all is c of the group that output o belongs to, or the reverse."""
+    """Write which input channel is c of the group of output o, or the reverse."""
     if groups == 1:
         return c
     return f"{c} {'-' if back else '+'} {o} // {features // groups} * {channels // groups}"
@@ -490,7 +496,7 @@ def _with_bias(bias: bool, forward: str, backward: str, db: str) -> Formulas:
 
 @layer
 class Conv1D(_Forward):
-    """A one-dimensional convolution over (B, T, C): y[t] = Σ_k x[t · stride + k · dilation - padding] w[k] + b.
+    """y[t] = Σ_k x[t · stride + k · dilation - padding] w[k] + b, over sequences (B, T, C).
 
     Args:
         features: O, the output channels.
@@ -508,13 +514,14 @@ class Conv1D(_Forward):
 
 @layer
 class Conv2D(_Forward):
-    """A two-dimensional convolution over (B, H, W, C), as :class:`Conv1D` along both axes (LeCun et al., 1989).
+    """A convolution over images (B, H, W, C), along both H and W (LeCun et al., 1989).
 
     Args:
         features: O, the output channels.
         kernel_size: points of the kernel, an int or a tuple of two, as all sizes here.
         stride: points from one output to the next.
-        padding: "SAME" (size / stride outputs), "VALID" (none), an int, or two pairs (before, after).
+        padding: "SAME" (size / stride outputs), "VALID" (none), an int, or two pairs (before,
+            after).
         dilation: points of the input from one entry of the kernel to the next.
         groups: g; output channels see only the input channels of their group (g = C: depthwise).
         bias: whether to add b.
@@ -526,10 +533,10 @@ class Conv2D(_Forward):
 
 @layer
 class ConvTranspose1D(_Transposed):
-    """The transpose of a :class:`Conv1D` from O to C channels: (B, T, C) to (B, T · stride, O) for "SAME".
+    """The transpose of a :class:`Conv1D`: (B, T, C) to (B, T · stride, O) for "SAME".
 
-    Settings as in :class:`Conv1D`; ``padding`` is that of the convolution it transposes, so it is cut
-    off here: "VALID" gives (T - 1) · stride + dilation · (kernel_size - 1) + 1 points.
+    Settings as in :class:`Conv1D`; ``padding`` is that of the convolution it transposes, so it is
+    cut off here: "VALID" gives (T - 1) · stride + dilation · (kernel_size - 1) + 1 points.
     """
 
     rank: ClassVar[int] = 1
@@ -539,7 +546,8 @@ class ConvTranspose1D(_Transposed):
 class ConvTranspose2D(_Transposed):
     """The transpose of a :class:`Conv2D` from O to C channels (Zeiler et al., 2010).
 
-    Settings as in :class:`Conv2D`; ``padding`` is that of the convolution it transposes, so it is cut off here.
+    Settings as in :class:`Conv2D`; ``padding`` is that of the convolution it transposes, so it is
+    cut off here.
     """
 
     rank: ClassVar[int] = 2

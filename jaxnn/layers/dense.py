@@ -15,7 +15,7 @@ from jaxnn.values import layer
 
 
 class DenseParams(NamedTuple):
-    """Weights ``w`` (I, O), column k those of neuron k, and bias ``b`` (O,), or None without one."""
+    """Weights ``w`` (I, O), column k those of neuron k, and bias ``b`` (O,) or None."""
 
     w: Float[Array, "I O"]
     b: Float[Array, "O"] | None
@@ -28,8 +28,8 @@ class Dense:
     Args:
         features: O, the number of neurons.
         bias: whether to add b, which starts at 0.
-        w_init: how the weights are drawn, a name from ``jax.nn.initializers`` or a tuple of the name
-            and its arguments. The default is that of Glorot and Bengio (2010).
+        w_init: how the weights are drawn, a name from ``jax.nn.initializers`` or a tuple of the
+            name and its arguments. The default is that of Glorot and Bengio (2010).
 
     Raises:
         InputError: for a number of features below 1, or an unknown initialiser.

@@ -81,7 +81,10 @@ class Embedding:
     def backward(
         self, params: EmbeddingParams, cache: Int[Array, "B *T"], dy: Float[Array, "B *T F"]
     ) -> tuple[EmbeddingParams, None]:
-        """Return dw, in which each row sums dy over the places where its token stood. Ids have no derivative."""
+        """Return dw, in which each row sums dy over the places where its token stood.
+
+        Ids have no derivative.
+        """
         x = cache
         check_shape(self, "dy", dy, (*x.shape, self.features))
         return EmbeddingParams(_sum_by_token(params.w, x, dy)), None
@@ -113,7 +116,8 @@ class LanguageModel:
     """A language model whose output layer is its embedding, transposed (Press and Wolf, 2017).
 
     Tokens (B, T) become rows of w, go through ``body`` (B, T, F) to (B, T, F), and are scored
-    against every row of w again, giving logits (B, T, V). The gradient of w has a part from each end.
+    against every row of w again, giving logits (B, T, V). The gradient of w has a part from each
+    end.
 
     Args:
         vocabulary: V, the number of rows.
@@ -132,7 +136,8 @@ class LanguageModel:
     formulas = Formulas(
         "x1[n, t, f] = w[x[n, t], f]\ny[n, t, v] = sum(f1[n, t, f] * w[v, f] for f in F)",
         "dy1[n, t, f] = sum(dy[n, t, v] * w[v, f] for v in V)\n"
-        "dw[v, f] = sum(dy[n, t, v] * f1[n, t, f] + (df1[n, t, f] if x[n, t] == v else 0) for n in B for t in T)",
+        "dw[v, f] = sum(dy[n, t, v] * f1[n, t, f] + (df1[n, t, f] if x[n, t] == v else 0) "
+        "for n in B for t in T)",
     )
 
     def __post_init__(self) -> None:
@@ -176,7 +181,7 @@ class LanguageModel:
     def backward(
         self, params: LanguageModelParams, cache: Cache, dy: Float[Array, "B T V"]
     ) -> tuple[LanguageModelParams, PyTree]:
-        """Return dw = dyᵀ h + the sum by token of what comes back through the body, and the body's dθ."""
+        """Return dw = dyᵀ h + the sum by token of the body's dx, and the body's dθ."""
         (x, h, body_cache), form = opened(cache)
         check_shape(self, "dy", dy, (*x.shape, self.vocabulary))
         dw_output = flatten_batch(dy).T @ flatten_batch(h)
@@ -196,7 +201,7 @@ TiedEmbedding, TiedParams = LanguageModel, LanguageModelParams  # their earlier 
 
 
 def check_tokens(who: Any, x: Any, vocabulary: int) -> None:
-    """Check that ids are integers, and where their values are known, that each is in [0, vocabulary)."""
+    """Check that ids are integers in [0, vocabulary), the range where values are known."""
     if not jnp.issubdtype(x.dtype, jnp.integer):
         raise InputError(f"{who}: expected token ids of an integer dtype, got {x.dtype}.")
     if is_concrete(x):
@@ -207,7 +212,7 @@ def check_tokens(who: Any, x: Any, vocabulary: int) -> None:
 
 
 def valid_tokens(who: Any, x: Array, vocabulary: int) -> Array:
-    """Check ids where their values are known, and clip them, which matters only where they are not."""
+    """Check ids where their values are known, and clip them where they are not."""
     check_tokens(who, x, vocabulary)
     return jnp.clip(x, 0, vocabulary - 1)
 

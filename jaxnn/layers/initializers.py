@@ -15,9 +15,9 @@ from jaxnn.checks import InputError, check_choice
 Initializer = str | tuple[str | float, ...]
 
 SCALED = (  # factories that take a few numbers and return an initialiser
-    "constant", "delta_orthogonal", "glorot_normal", "glorot_uniform", "he_normal", "he_uniform", "kaiming_normal",
-    "kaiming_uniform", "lecun_normal", "lecun_uniform", "normal", "orthogonal", "truncated_normal", "uniform",
-    "variance_scaling", "xavier_normal", "xavier_uniform",
+    "constant", "delta_orthogonal", "glorot_normal", "glorot_uniform", "he_normal", "he_uniform",
+    "kaiming_normal", "kaiming_uniform", "lecun_normal", "lecun_uniform", "normal", "orthogonal",
+    "truncated_normal", "uniform", "variance_scaling", "xavier_normal", "xavier_uniform",
 )  # fmt: skip
 FIXED = ("ones", "zeros")  # initialisers themselves
 
@@ -32,7 +32,8 @@ def check_initializer(who: str, name: str, setting: Initializer) -> None:
         _factory(setting)
     except TypeError as error:
         raise InputError(
-            f"{who}: expected arguments that fit jax.nn.initializers.{word}, got {setting!r} ({error})."
+            f"{who}: expected arguments that fit jax.nn.initializers.{word}, "
+            f"got {setting!r} ({error})."
         ) from None
 
 

@@ -4,13 +4,14 @@ B batch, C channels or features (the last axis), n the entries that share one me
 
     x̂ = (x - μ) / √(σ² + ε)        y = γ x̂ + β
 
-Layers differ in which entries share their statistics: one sample's features (LayerNorm), its groups of
-channels (GroupNorm), or a channel over the whole batch (BatchNorm). The derivative of x̂ is the same::
+Layers differ in which entries share their statistics: one sample's features (LayerNorm), its groups
+of channels (GroupNorm), or a channel over the whole batch (BatchNorm). The derivative of x̂ is the
+same::
 
     dx = (dx̂ - mean(dx̂) - x̂ · mean(dx̂ · x̂)) / √(σ² + ε)
 
-The two means are the paths through μ and through σ²: what x̂ cannot change, its own mean and variance,
-is taken out of dx̂. Statistics are computed in at least float32.
+The two means are the paths through μ and through σ²: what x̂ cannot change, its own mean and
+variance, is taken out of dx̂. Statistics are computed in at least float32.
 """
 
 import dataclasses
@@ -36,7 +37,7 @@ from jaxnn.values import layer
 
 
 class NormParams(NamedTuple):
-    """The gain γ, ``scale`` (C,), which starts at 1, and the shift β, ``bias`` (C,), which starts at 0."""
+    """The gain γ, ``scale`` (C,), at first 1, and the shift β, ``bias`` (C,), at first 0."""
 
     scale: Float[Array, "C"]
     bias: Float[Array, "C"]
@@ -152,7 +153,7 @@ class RMSNormParams(NamedTuple):
 
 @layer
 class RMSNorm:
-    """Divide each sample by its root mean square: y = γ x / √(mean(x²) + ε) (Zhang and Sennrich, 2019).
+    """Divide by the root mean square: y = γ x / √(mean(x²) + ε) (Zhang and Sennrich, 2019).
 
     Args:
         epsilon: ε, added to the mean square.
@@ -183,7 +184,7 @@ class RMSNorm:
     def backward(
         self, params: RMSNormParams, cache: Any, dy: Float[Array, "*B C"]
     ) -> tuple[RMSNormParams, Float[Array, "*B C"]]:
-        """Return dγ = Σ dy x̂, and dx = (dx̂ - x̂ mean(dx̂ x̂)) / √(mean(x²) + ε): no mean taken, none comes back."""
+        """Return dγ = Σ dy x̂ and dx = (dx̂ - x̂ mean(dx̂ x̂)) / √(mean(x²) + ε)."""
         x, rrms = cache
         check_shape(self, "dy", dy, x.shape)
         g, z = upcast(dy), upcast(x)
@@ -214,10 +215,11 @@ class RMSNorm:
 
 @layer
 class GroupNorm:
-    """Normalise each sample over space and groups of its channels: (B, *space, C) (Wu and He, 2018).
+    """Normalise each sample (*space, C) over space and groups of channels (Wu and He, 2018).
 
     Args:
-        groups: how many groups to part the channels into, neighbours together; 1 takes all of a sample.
+        groups: how many groups to part the channels into, neighbours together; 1 takes all of a
+            sample.
         epsilon: ε, added to the variance.
     """
 
@@ -279,7 +281,8 @@ class GroupNorm:
             f"m2[n, g:{groups}] = "
             f"sum(dxhat[n, {q}, g * {width} + j] * xhat[n, {q}, g * {width} + j] {over}) / {size}\n"
             f"dx[n, {p}, c] = "
-            f"(dxhat[n, {p}, c] - m1[n, {g}] - xhat[n, {p}, c] * m2[n, {g}]) / sqrt(v[n, {g}] + epsilon)\n"
+            f"(dxhat[n, {p}, c] - m1[n, {g}] - xhat[n, {p}, c] * m2[n, {g}]) "
+            f"/ sqrt(v[n, {g}] + epsilon)\n"
             f"{_AFFINE_BACKWARD}",
         )
 
@@ -306,7 +309,7 @@ class Moments(NamedTuple):
 
 
 class BatchNormParams(NamedTuple):
-    """The gain γ, the shift β, (C,), and the running moments, which are carried along and not trained."""
+    """The gain γ and the shift β, (C,), and the running moments, which are not trained."""
 
     scale: Float[Array, "C"]
     bias: Float[Array, "C"]
@@ -333,11 +336,13 @@ class BatchNormCache(NamedTuple):
 class BatchNorm:
     """Normalise each channel over the batch and space (Ioffe and Szegedy, 2015).
 
-    In training (with a key) by the batch's own mean and variance, through which the gradient flows; at
-    inference by their running estimates, which are constants. ``update_running`` updates the estimates.
+    In training (with a key) by the batch's own mean and variance, through which the gradient flows;
+    at inference by their running estimates, which are constants. ``update_running`` updates the
+    estimates.
 
     Args:
-        momentum: the weight of the old estimate in the new one. (PyTorch's ``momentum`` is 1 minus this.)
+        momentum: the weight of the old estimate in the new one. (PyTorch's ``momentum`` is 1 minus
+            this.)
         epsilon: ε, added to the variance.
     """
 
@@ -384,7 +389,8 @@ class BatchNorm:
         xhat = (upcast(x) - mean) * rstd
         dscale, dbias = (g * xhat).sum(axis=over, keepdims=True), g.sum(axis=over, keepdims=True)
         if training.value:
-            # A channel has one γ, so γ comes out of both means in dx: what is left of them is dβ and dγ over n.
+            # A channel has one γ, so γ comes out of both means in dx: what is left of them is dβ
+            # and dγ over n.
             g = g - (dbias + xhat * dscale) / (x.size // x.shape[-1])
         dx = g * rstd * broadcast_last(upcast(params.scale), x.ndim)
         dscale, dbias = (d.reshape(params.scale.shape).astype(x.dtype) for d in (dscale, dbias))
@@ -393,13 +399,20 @@ class BatchNorm:
         ), dx.astype(x.dtype)
 
     def formulas(self, x: Any, cache: Any) -> Formulas:
-        """State mean μ and variance v of a channel, with both paths through them, or the running ones."""
+        """State mean μ and variance v of a channel, with both paths back, or the running ones."""
         size = x.size // x.shape[-1]
-        moments = f"μ[c] = sum(x[n, c] for n in B) / {size}\nv[c] = sum((x[n, c] - μ[c])**2 for n in B) / {size}"
-        normalise = "xhat[n, c] = (x[n, c] - μ[c]) / sqrt(v[c] + epsilon)\ny[n, c] = scale[c] * xhat[n, c] + bias[c]"
+        moments = (
+            f"μ[c] = sum(x[n, c] for n in B) / {size}\n"
+            f"v[c] = sum((x[n, c] - μ[c])**2 for n in B) / {size}"
+        )
+        normalise = (
+            "xhat[n, c] = (x[n, c] - μ[c]) / sqrt(v[c] + epsilon)\n"
+            "y[n, c] = scale[c] * xhat[n, c] + bias[c]"
+        )
         back = (
             f"dxhat[n, c] = scale[c] * dy[n, c]\n{_AFFINE_BACKWARD}\n"
-            "dmoments_mean[c] = 0 * moments_mean[c]\ndmoments_variance[c] = 0 * moments_variance[c]\n"
+            "dmoments_mean[c] = 0 * moments_mean[c]\n"
+            "dmoments_variance[c] = 0 * moments_variance[c]\n"
         )
         if not cache.training.value:
             running = "μ[c] = moments_mean[c]\nv[c] = moments_variance[c]"

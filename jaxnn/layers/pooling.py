@@ -1,8 +1,8 @@
 """Pooling over windows, in one or two dimensions, channels last.   B batch, H, W space, C channels.
 
-MaxPool's backward walks over the places in a window, not over the windows: for each place, the inputs
-that stand there are a strided slice of x, and the derivatives that belong to them are put back by the
-transpose of that slice.
+MaxPool's backward walks over the places in a window, not over the windows: for each place, the
+inputs that stand there are a strided slice of x, and the derivatives that belong to them are put
+back by the transpose of that slice.
 """
 
 import dataclasses
@@ -117,7 +117,7 @@ def crop(padded: Array, padding: list[tuple[int, int]], size: tuple[int, ...]) -
 
 
 class _Windows:
-    """How formulas speak of windows: output r sees entry k of its window at p, letter by letter along the axes."""
+    """How formulas speak of windows: output r sees entry k of its window at p, axis by axis."""
 
     def __init__(self, window: Any, stride: Any, padding: Any, size: Any) -> None:
         rank = len(window)
@@ -143,13 +143,17 @@ class _Windows:
 
 @layer
 class MaxPool(_Windowed):
-    """The largest entry of each window. Where several are equal, the first in row-major order gets the derivative.
+    """The largest entry of each window.
 
-    That convention is XLA's and PyTorch's. The rank comes with the input: (B, T, C) or (B, H, W, C).
+    Where several are equal, the first in row-major order gets the derivative.
+
+    That convention is XLA's and PyTorch's. The rank comes with the input: (B, T, C) or (B, H, W,
+    C).
 
     Args:
         window: points along each axis of space, an int or a tuple.
-        stride: points from one window to the next; by default the window, so that they do not overlap.
+        stride: points from one window to the next; by default the window, so that they do not
+            overlap.
         padding: "VALID", or "SAME", which pads with minus infinity.
     """
 
@@ -185,7 +189,7 @@ class MaxPool(_Windowed):
         return (), crop(dx, padding, x.shape[1:-1])
 
     def formulas(self, x: Any, cache: Any) -> Formulas:
-        """State the maximum, the place of the first entry that is it, and which entry so gets dy."""
+        """State the maximum, the place of its first occurrence, and that this entry receives dy."""
         window, stride, padding = self._window(x)
         at = _Windows(window, stride, padding, x.shape[1:-1])
         number = " + ".join(f"{k} * {math.prod(window[i + 1 :])}" for i, k in enumerate(at.k))
@@ -194,8 +198,10 @@ class MaxPool(_Windowed):
         )
         r, p, k = ", ".join(at.r), ", ".join(at.p), at.over_k
         backward = (
-            f"first[n, {r}, c] = min({number} if {at.real} and x[n, {at.slide}, c] == y[n, {r}, c] else 1e9 {k})\n"
-            f"dx[n, {p}, c] = sum(dy[n, {r}, c] if {at.within} and first[n, {r}, c] == {reached} else 0 {at.over_r})"
+            f"first[n, {r}, c] = "
+            f"min({number} if {at.real} and x[n, {at.slide}, c] == y[n, {r}, c] else 1e9 {k})\n"
+            f"dx[n, {p}, c] = sum("
+            f"dy[n, {r}, c] if {at.within} and first[n, {r}, c] == {reached} else 0 {at.over_r})"
         )
         return Formulas(
             f"y[n, {r}, c] = max(x[n, {at.slide}, c] if {at.real} else -1e300 {k})", backward
@@ -208,7 +214,8 @@ class AveragePool(_Windowed):
 
     Args:
         window: points along each axis of space, an int or a tuple.
-        stride: points from one window to the next; by default the window, so that they do not overlap.
+        stride: points from one window to the next; by default the window, so that they do not
+            overlap.
         padding: "VALID", or "SAME"; padding is not counted.
     """
 
@@ -236,7 +243,8 @@ class AveragePool(_Windowed):
         expected = jax.eval_shape(lambda x: self._reduce(x, 0.0, lax.add), x)
         check_shape(self, "dy", dy, expected.shape)
         share = upcast(dy) / self._count(x)
-        # what slid over x to add up slides back over the spread-out dy, as in a convolution by a constant
+        # what slid over x to add up slides back over the spread-out dy, as in a convolution by a
+        # constant
         back = []
         for n, k, r, s, (low, _) in zip(
             x.shape[1:-1], window, dy.shape[1:-1], stride, padding, strict=True
@@ -289,8 +297,8 @@ class GlobalAverageCache(NamedTuple):
 class GlobalAveragePool:
     """The mean of each channel over all of space: (B, …, C) to (B, C) (Lin et al., 2014).
 
-    Of padded sequences, given as :class:`~jaxnn.Sequences` with lengths, only the steps that count are
-    averaged; a sequence of length 0 has the mean 0.
+    Of padded sequences, given as :class:`~jaxnn.Sequences` with lengths, only the steps that count
+    are averaged; a sequence of length 0 has the mean 0.
     """
 
     takes: ClassVar[type] = Sequences

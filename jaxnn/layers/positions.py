@@ -1,4 +1,7 @@
-"""Positions, which attention would not know of by itself.   B batch, T time, C channels, N heads, D = C/N."""
+"""Positions, which attention would not know of by itself.
+
+B batch, T time, C channels, N heads, D = C/N.
+"""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -15,7 +18,7 @@ from jaxnn.values import layer
 
 
 def angles(time: int, channels: int, period: float = 10000.0) -> np.ndarray:
-    """Give the angle of each position and pair of channels, t / period^(2i/channels), (T, channels/2)."""
+    """Return the angles t / period^(2i/channels) of position t and pair i, (T, channels/2)."""
     return np.arange(time)[:, None] / period ** (np.arange(0, channels, 2) / channels)
 
 
@@ -30,7 +33,7 @@ def rotate(x: Float[Array, "B N T D"], back: bool = False) -> Float[Array, "B N 
 
 @layer
 class SinusoidalPositions:
-    """Add sines and cosines of the position to (B, T, C), so that order can be seen (Vaswani et al., 2017).
+    """Add sines and cosines of the position to (B, T, C) (Vaswani et al., 2017).
 
     Channel 2i holds sin(t / period^(2i/C)), channel 2i + 1 the cosine.
 

@@ -1,18 +1,18 @@
-"""Recurrent layers: the walk through time, backpropagation through it by hand, and one step of each layer.
+"""Recurrent layers: the walk through time, the way back through it, and each layer's step.
 
 B batch, T time, I input features, H hidden features (``features``), G gates.
 
 All walk the same way. Forward, the inputs' share of every pre-activation is one product for all
-times, ``x wx + b``, and a scan adds ``h wh`` step by step. Backward, a scan in the opposite direction
-carries dJ/dh (and dJ/dc) from each step to the one before and gives dz, the derivative at the
-pre-activations, for every time; the derivatives of the weights are then one product each::
+times, ``x wx + b``, and a scan adds ``h wh`` step by step. Backward, a scan in the opposite
+direction carries dJ/dh (and dJ/dc) from each step to the one before and gives dz, the derivative at
+the pre-activations, for every time; the derivatives of the weights are then one product each::
 
     dwx = xᵀ dz        dwh = h_previousᵀ dz        db = Σ dz        dx = dz wxᵀ
 
 Autodiff of the scan would add up dwh step by step.
 
-Padded sequences: where t is not below the sample's length, the state is carried over unchanged and the
-output is 0. A reversed layer so starts at each sample's own last step.
+Padded sequences: where t is not below the sample's length, the state is carried over unchanged and
+the output is 0. A reversed layer so starts at each sample's own last step.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ from jaxnn.values import layer
 
 
 class RecurrentParams(NamedTuple):
-    """Weights of the input ``wx`` (I, G·H) and of the state ``wh`` (H, G·H), and bias ``b`` (G·H,)."""
+    """Weights of the input ``wx`` (I, G·H) and the state ``wh`` (H, G·H), and bias ``b`` (G·H,)."""
 
     wx: Float[Array, "I GH"]
     wh: Float[Array, "H GH"]
@@ -49,7 +49,7 @@ class RecurrentParams(NamedTuple):
 
 
 class GRUParams(NamedTuple):
-    """As :class:`RecurrentParams`, and ``bh`` (H,), the bias of the candidate inside the reset gate."""
+    """As :class:`RecurrentParams`, with ``bh`` (H,), the candidate's bias inside the reset gate."""
 
     wx: Float[Array, "I GH"]
     wh: Float[Array, "H GH"]
@@ -142,8 +142,8 @@ class Recurrent:
             key: not used.
 
         Returns:
-            The outputs (B, T, H) or the last one (B, H), with ``return_state`` a pair of that and the
-            final state; and the cache.
+            The outputs (B, T, H) or the last one (B, H), with ``return_state`` a pair of that and
+            the final state; and the cache.
         """
         sequences = x if isinstance(x, Sequences) else Sequences(x)
         self._check(params, sequences)
@@ -250,7 +250,7 @@ class Recurrent:
             flatten_batch(dz).sum(axis=0),
         )
 
-    # ── Formulas: one set of equations a step, named by its time: h0, h1, …; n sample, j unit, k gate and unit ──
+    # ── Formulas: one set of equations a step, named by its time: h0, h1, …; n sample, j unit, k ga
 
     states: ClassVar[tuple[str, ...]] = ("h",)
 
@@ -426,7 +426,10 @@ class RNN(Recurrent):
         return dz, dz @ params.wh.T
 
     def _forward_formulas(self, t: int, before: dict[str, str], masked: bool) -> list[str]:
-        z = f"sum(x[n, {t}, i] * wx[i, j] for i in I) + sum({before['h']}[n, m] * wh[m, j] for m in H) + b[j]"
+        z = (
+            f"sum(x[n, {t}, i] * wx[i, j] for i in I) "
+            f"+ sum({before['h']}[n, m] * wh[m, j] for m in H) + b[j]"
+        )
         return [
             f"z{t}[n, j] = {z}",
             self._keep(f"h{t}", f"tanh(z{t}[n, j])", before["h"], t, masked),
@@ -450,7 +453,7 @@ class LSTMGates(NamedTuple):
 
 @layer
 class LSTM(Recurrent):
-    """Long short-term memory (Hochreiter and Schmidhuber, 1997), with the forget gate of Gers et al. (2000).
+    """Long short-term memory (Hochreiter and Schmidhuber, 1997; forget gate: Gers et al., 2000).
 
     With z = x wx + h_previous wh + b parted into four::
 
@@ -466,7 +469,8 @@ class LSTM(Recurrent):
         return_state: whether the output is a pair with the final state.
         w_init: how wx is drawn, by a name from ``jax.nn.initializers``.
         wh_init: how each gate's block of wh is drawn.
-        forget_bias: where the forget gate's bias starts; 1 lets gradients through early (Jozefowicz et al., 2015).
+        forget_bias: where the forget gate's bias starts; 1 lets gradients through early (Jozefowicz
+            et al., 2015).
     """
 
     forget_bias: float = 1.0
@@ -514,7 +518,10 @@ class LSTM(Recurrent):
 
     def _forward_formulas(self, t: int, before: dict[str, str], masked: bool) -> list[str]:
         size = self.features
-        z = f"sum(x[n, {t}, i] * wx[i, k] for i in I) + sum({before['h']}[n, m] * wh[m, k] for m in H) + b[k]"
+        z = (
+            f"sum(x[n, {t}, i] * wx[i, k] for i in I) "
+            f"+ sum({before['h']}[n, m] * wh[m, k] for m in H) + b[k]"
+        )
         c = f"f{t}[n, j] * {before['c']}[n, j] + i{t}[n, j] * g{t}[n, j]"
         return [
             f"z{t}[n, k] = {z}",
@@ -567,7 +574,7 @@ class GRUGates(NamedTuple):
 
 @layer
 class GRU(Recurrent):
-    """The gated recurrent unit (Cho et al., 2014), in the form of cuDNN and PyTorch, the reset after the product.
+    """The gated recurrent unit (Cho et al., 2014), with the reset after the product, as in PyTorch.
 
     With zx = x wx + b and zh = h_previous wh, each parted into three::
 
@@ -614,7 +621,7 @@ class GRU(Recurrent):
         return dz, dh * u + self._state_share(dz, r) @ params.wh.T
 
     def _state_share(self, dz: Array, r: Array) -> Array:
-        """Take the derivative at zx to that at zh: the candidate's passes through the reset gate."""
+        """Return dzh of dzx: the candidate's part passes through the reset gate."""
         return dz.at[..., 2 * self.features :].multiply(r)
 
     def _weights_backward(
@@ -652,13 +659,17 @@ class GRU(Recurrent):
     ) -> tuple[list[str], dict[str, str]]:
         size, h = self.features, f"dh{t}[n, j]"
         r, u = f"r{t}[n, k]", f"u{t}[n, k - {size}]"
-        by_gate = f"dr{t}[n, k] * {r} * (1 - {r}) if k < {size} else du{t}[n, k - {size}] * {u} * (1 - {u})"
+        by_gate = (
+            f"dr{t}[n, k] * {r} * (1 - {r}) "
+            f"if k < {size} else du{t}[n, k - {size}] * {u} * (1 - {u})"
+        )
         lines = [
             f"dg{t}[n, j:{size}] = {h} * (1 - u{t}[n, j]) * (1 - g{t}[n, j]**2)",
             f"du{t}[n, j:{size}] = {h} * ({before['h']}[n, j] - g{t}[n, j])",
             f"dr{t}[n, j:{size}] = dg{t}[n, j] * m{t}[n, j]",
             f"dz{t}[n, k:{3 * size}] = ({by_gate} if k < {2 * size} else dg{t}[n, k - {2 * size}])",
-            f"dzh{t}[n, k:{3 * size}] = dz{t}[n, k] if k < {2 * size} else dz{t}[n, k] * r{t}[n, k - {2 * size}]",
+            f"dzh{t}[n, k:{3 * size}] = "
+            f"dz{t}[n, k] if k < {2 * size} else dz{t}[n, k] * r{t}[n, k - {2 * size}]",
         ]
         return lines, {"h": f"{h} * u{t}[n, j] + sum(dzh{t}[n, k] * wh[j, k] for k in K)"}
 

@@ -28,7 +28,8 @@ class Exponentials(NamedTuple):
 class Softmax(Activation):
     """Probabilities from logits along the last axis: y_i = exp(x_i) / Σ_j exp(x_j) (Bridle, 1990).
 
-    Not entry by entry: ∂y_i/∂x_j = y_i (δ_ij - y_j). In front of a cross-entropy use the loss on logits.
+    Not entry by entry: ∂y_i/∂x_j = y_i (δ_ij - y_j). In front of a cross-entropy use the loss on
+    logits.
     """
 
     formulas = Formulas(
@@ -47,7 +48,7 @@ class Softmax(Activation):
     def backward(
         self, params: tuple[()], cache: Exponentials, dy: Float[Array, "*n"]
     ) -> tuple[tuple[()], Float[Array, "*n"]]:
-        """Return y (dy - Σ_j y_j dy_j), the product of dy with diag(y) - y yᵀ, which is never formed."""
+        """Return y (dy - Σ_j y_j dy_j): dy times diag(y) - y yᵀ, which is never formed."""
         e, total = cache
         self._check_backward(dy, e)
         g = upcast(dy)
