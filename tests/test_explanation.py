@@ -386,7 +386,7 @@ def test_a_notebook_prints_text_line_by_line():
             lambda t: nn.explain(t, "pdf"),
             "expected format to be one of 'text', 'latex'.* got 'pdf'",
         ),
-        (lambda t: nn.explain("trace"), "expected a Trace, as jaxnn.trace gives it, got str"),
+        (lambda t: nn.explain("trace"), "expected a Trace, as jaxnn.trace returns it, got str"),
         (lambda t: nn.explain(t - t), "expected the trace of one pass, got the difference of two"),
         (lambda t: nn.explain(t, "html", of="[0].w[0, 0]"), 'expected format "text" with of'),
         (lambda t: nn.explain(t, blanks=True), 'expected format "latex" or "markdown" with blanks'),

@@ -145,7 +145,7 @@ def test_a_formula_that_lies_is_found():
         (
             nn.Tanh(),
             Scaled(lie=" + 1"),
-            "to give dy[0, 0] = -2.28478, as it does itself, got -1.28478.",
+            "to give dy[0, 0] = -2.28478, as its code does, got -1.28478.",
         ),
     ],
 )
