@@ -40,7 +40,7 @@ def test_digits_with_nothing_else(tmp_path):
     assert results["seconds"] > 0
     assert len(results["history"]["validation_accuracy"]) == 15
     assert "[0]  Dense(features=256" in shown.replace("    ", "  ")
-    assert "is, told as" in shown
+    assert "is, predicted" in shown
     assert (tmp_path / "digits-mlp.png").stat().st_size > 10_000
     assert errors == ""  # no bar where nobody watches
 
