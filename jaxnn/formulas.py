@@ -29,9 +29,12 @@ the layer. Formulas from outside this library are evaluated and compared when th
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-NOTHING: Mapping[str, Any] = MappingProxyType({})
+import numpy as np
+from jaxtyping import Array, PyTree
+
+NOTHING: Mapping[str, Array | np.ndarray] = MappingProxyType({})
 
 
 class Formulas(NamedTuple):
@@ -47,10 +50,10 @@ class Formulas(NamedTuple):
 
     forward: str
     backward: str
-    given: Mapping[str, Any] = NOTHING
+    given: Mapping[str, Array | np.ndarray] = NOTHING
 
 
-def formulas_of(op: Any, x: Any, context: Any) -> Formulas | None:
+def formulas_of(op: object, x: PyTree, context: PyTree) -> Formulas | None:
     """Return the formulas of a layer or loss, or None if it states none.
 
     They may depend on sizes and on the training mode; ``formulas`` is then a method.

@@ -98,7 +98,7 @@ def explain(
         digits: significant digits of the numbers in text, LaTeX and Markdown.
 
     Returns:
-        A string, unless the list of formats above says otherwise. A notebook displays text,
+        A string, unless the list of formats above states another type. A notebook displays text,
         Markdown, SVG, animations and pages accordingly. Of an array with more than 16 entries only
         the first 16 are written out; of a sum with more than 10 terms, the first ones and the last.
         ``trace`` contains all of them.

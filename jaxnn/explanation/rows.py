@@ -34,7 +34,7 @@ class WorkedLine(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """Whether the expression is a single number or entry: in numbers, it is then the result."""
+        """Whether the expression is a single number or entry, which in numbers is the result."""
         return isinstance(self.right, (Num, Spot))
 
 
