@@ -1,4 +1,4 @@
-"""Data sets that ship with the dependencies: nothing is downloaded."""
+"""Data sets. Except for MNIST, they are part of the dependencies, and nothing is downloaded."""
 
 import os
 from typing import NamedTuple
@@ -15,7 +15,7 @@ class Dataset(NamedTuple):
         x: inputs (B, I).
         y: integer labels, or numbers, (B,).
         feature_names: I names, with units.
-        class_names: one name a label.
+        class_names: one name for each label.
     """
 
     x: np.ndarray
@@ -25,10 +25,10 @@ class Dataset(NamedTuple):
 
 
 def iris_setosa() -> Dataset:
-    """The lecture's data: is an Iris flower Setosa (0) or not (1), by the size of its sepals in cm?
+    """Load the data of the lecture: is an Iris flower Setosa (0) or not (1)?
 
-    150 flowers, measured by Anderson (1935), published by Fisher (1936): x is (150, 2), the length
-    and width of the sepal.
+    There are 150 flowers, measured by Anderson (1935) and published by Fisher (1936).
+    x is (150, 2), the length and width of the sepals in cm.
     """
     from sklearn.datasets import load_iris
 
@@ -42,7 +42,7 @@ def iris_setosa() -> Dataset:
 
 
 def iris() -> Dataset:
-    """All 150 Iris flowers: x (150, 4) in cm, and three species (Anderson, 1935; Fisher, 1936)."""
+    """Load all 150 Iris flowers: x (150, 4) in cm, three species (Anderson, 1935; Fisher, 1936)."""
     from sklearn.datasets import load_iris
 
     found = load_iris()
@@ -55,7 +55,13 @@ def iris() -> Dataset:
 
 
 def moons(n: int = 1000, noise: float = 0.2, seed: int = 0) -> Dataset:
-    """Two interleaving half circles, of a standard deviation of ``noise``: x (n, 2), two classes."""
+    """Draw two interleaving half circles: x (n, 2), two classes.
+
+    Args:
+        n: the number of points.
+        noise: the standard deviation of the Gaussian noise that is added to x.
+        seed: the seed of the random numbers.
+    """
     from sklearn.datasets import make_moons
 
     x, y = make_moons(n, noise=noise, random_state=seed)
@@ -63,7 +69,10 @@ def moons(n: int = 1000, noise: float = 0.2, seed: int = 0) -> Dataset:
 
 
 def digits() -> Dataset:
-    """Handwritten digits, 1797 of 8 x 8 pixels: x (1797, 64) in [0, 1], ten classes (Alpaydin and Kaynak, 1998)."""
+    """Load 1797 handwritten digits of 8 x 8 pixels (Alpaydin and Kaynak, 1998).
+
+    x is (1797, 64), in [0, 1], and there are ten classes.
+    """
     from sklearn.datasets import load_digits
 
     found = load_digits()
@@ -76,7 +85,10 @@ def digits() -> Dataset:
 
 
 def diabetes() -> Dataset:
-    """The progression of diabetes in 442 patients after a year: x (442, 10), y (442,) (Efron et al., 2004)."""
+    """Load the progression of diabetes in 442 patients after one year (Efron et al., 2004).
+
+    x is (442, 10) and y is (442,).
+    """
     from sklearn.datasets import load_diabetes
 
     found = load_diabetes(scaled=False)
@@ -89,13 +101,17 @@ def diabetes() -> Dataset:
 
 
 def mnist(path: str | os.PathLike | None = None) -> tuple[Dataset, Dataset]:
-    """The MNIST digits, x (n, 784) in [0, 1]: 60,000 to train on and 10,000 to test (LeCun et al., 1998).
+    """Load the MNIST digits (LeCun et al., 1998): 60,000 for training and 10,000 for testing.
+
+    x is (n, 784), in [0, 1].
 
     Args:
-        path: an .npz file with x_train, y_train, x_test and y_test; by default they are fetched from OpenML.
+        path: an .npz file with x_train, y_train, x_test and y_test; by default the data are
+            downloaded from OpenML.
 
     Raises:
-        InputError: if the file is not such a one, or OpenML cannot be reached.
+        InputError: if the file cannot be read or has other contents, or if OpenML cannot be
+            reached.
     """
     if path is None:
         from sklearn.datasets import fetch_openml
@@ -106,8 +122,8 @@ def mnist(path: str | os.PathLike | None = None) -> tuple[Dataset, Dataset]:
             )
         except (OSError, ValueError) as error:
             raise InputError(
-                f"mnist: expected OpenML to answer, got: {error}. Without a network, give an .npz file with x_train, "
-                "y_train, x_test and y_test."
+                f"mnist: expected OpenML to answer, got: {error}. Without a network, "
+                "give an .npz file with x_train, y_train, x_test and y_test."
             ) from error
         parts = ((x[:60000], y[:60000]), (x[60000:], y[60000:]))
     else:
@@ -116,7 +132,8 @@ def mnist(path: str | os.PathLike | None = None) -> tuple[Dataset, Dataset]:
                 parts = ((file["x_train"], file["y_train"]), (file["x_test"], file["y_test"]))
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
-                f"mnist: expected an .npz file with x_train, y_train, x_test and y_test, got {path} ({error})."
+                "mnist: expected an .npz file with x_train, y_train, x_test and y_test, "
+                f"got {path} ({error})."
             ) from error
     names = tuple(map(str, range(10)))
     pixels = tuple(f"pixel_{row}_{column}" for row in range(28) for column in range(28))
@@ -133,7 +150,7 @@ def mnist(path: str | os.PathLike | None = None) -> tuple[Dataset, Dataset]:
 
 
 def python_topics() -> str:
-    """English text that ships with Python: its own help topics, about half a million characters."""
+    """Load the help topics of Python, an English text of about half a million characters."""
     from pydoc_data.topics import topics
 
     return "".join(topics[name] for name in sorted(topics))
@@ -143,8 +160,8 @@ class Text(NamedTuple):
     """A text as windows of characters, and the characters that follow each.
 
     Attributes:
-        x: ids (n, T).
-        y: the ids one place further on (n, T).
+        x: the ids of the characters (n, T).
+        y: the ids of the characters one place later (n, T).
         vocabulary: the character of each id.
     """
 
@@ -154,10 +171,13 @@ class Text(NamedTuple):
 
 
 def characters(text: str, length: int, vocabulary: str) -> Text:
-    """Cut a text into windows of ``length`` characters, end to end; each is to be told from those before it.
+    """Cut a text into consecutive windows of ``length`` characters.
+
+    The task is to predict each character from those before it.
 
     Raises:
-        InputError: for a text shorter than a window, or with characters that are not in the vocabulary.
+        InputError: for a text that is shorter than a window, or that contains characters that are
+            not in the vocabulary.
     """
     check_positive_int("characters", "length", length)
     known = {character: i for i, character in enumerate(vocabulary)}
@@ -175,7 +195,18 @@ def characters(text: str, length: int, vocabulary: str) -> Text:
 
 
 def split(dataset: Dataset, test: float = 0.2, seed: int = 0) -> tuple[Dataset, Dataset]:
-    """Hold out a part of the rows, drawn at random; of each class the same part, where y are classes."""
+    """Hold out a random part of the rows for testing.
+
+    If y are classes, the same part of each class is held out.
+
+    Args:
+        dataset: the data.
+        test: the fraction of the rows to hold out.
+        seed: the seed of the random numbers.
+
+    Returns:
+        The rows for training, and those for testing.
+    """
     from sklearn.model_selection import train_test_split
 
     x, y = dataset.x, dataset.y

@@ -1,9 +1,9 @@
-"""Full-batch gradient descent to a threshold: the lecture's loop, compiled as one ``while_loop``."""
+"""Full-batch gradient descent to a threshold: the loop of the lecture, as one ``while_loop``."""
 
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,39 +19,43 @@ from jaxnn.checks import (
     is_concrete,
 )
 from jaxnn.progress import bar
+from jaxnn.types import AnyArray
 
 CHUNK = 10_000  # iterations between two reports of progress
 
 
 class Descent(NamedTuple):
-    """How a descent ended.
+    """The result of a descent.
+
+    If it neither converged nor diverged, it reached the maximal number of iterations. Under
+    ``vmap`` or ``jit`` all fields are arrays.
 
     Attributes:
         params: the last parameters; after divergence, the last finite ones.
-        iterations: the number of updates made; after divergence, the one that was not finite.
+        iterations: the number of updates; after divergence, that of the update that was not finite.
         change: the Euclidean norm of the last update.
         converged: whether ``change`` fell to the threshold.
-        diverged: whether the norm of an update was no longer finite. (Neither: the iterations ran out.)
+        diverged: whether the norm of an update was not finite.
     """
 
     params: PyTree
-    iterations: Any
-    change: Any
-    converged: Any
-    diverged: Any
+    iterations: int | AnyArray
+    change: float | AnyArray
+    converged: bool | AnyArray
+    diverged: bool | AnyArray
 
 
 class _State(NamedTuple):
     params: PyTree
-    previous: PyTree  # to fall back on when the last update was not finite
-    iterations: Any
-    change: Any
+    previous: PyTree  # the parameters to return if the last update was not finite
+    iterations: AnyArray
+    change: AnyArray
 
 
 def gradient_descent(
     objective: Callable[..., Array] | None,
     initial: PyTree,
-    *args: Any,
+    *args: PyTree,
     step_size: float,
     threshold: float,
     max_iterations: int = 1_000_000,
@@ -60,25 +64,27 @@ def gradient_descent(
 ) -> Descent:
     r"""Repeat θ := θ - step_size · ∇J(θ) until ‖θ - θ_previous‖ ≤ threshold.
 
-    The loop is compiled once for an objective (a function defined once, not a lambda made anew)
-    and the shapes of its arguments: other data, steps, thresholds and limits compile nothing.
+    The loop is compiled once for an objective and the shapes of its arguments; other data, step
+    sizes, thresholds and limits need no new compilation. The objective has to be the same function
+    object in each call, not a new lambda.
 
     Args:
-        objective: J(params, \*args), a differentiable scalar function; None if ``gradient`` is given.
+        objective: J(params, \*args), a differentiable scalar function; None if ``gradient`` is
+            given.
         initial: the initial guess, a pytree of floating arrays.
         *args: further arguments of the objective, such as the data.
         step_size: α, above 0.
         threshold: the norm of the change at which the descent has converged, above 0.
-        max_iterations: the most updates to make.
-        gradient: ∇J(params, \*args), by hand; by default ``jax.grad(objective)``.
+        max_iterations: the maximal number of updates.
+        gradient: ∇J(params, \*args), derived by hand; by default ``jax.grad(objective)``.
         progress: whether to show the iterations on the terminal.
 
     Returns:
-        The final parameters and how the descent ended, see :class:`Descent`.
+        The final parameters and the way in which the descent ended, see :class:`Descent`.
 
     Raises:
-        InputError: for a step, threshold or limit that is not positive, or an initial guess that is
-            not floating and finite.
+        InputError: for a step size, threshold or limit that is not positive, or an initial guess
+            that is empty, not floating point or not finite.
     """
     check_positive("gradient_descent", "step_size", step_size)
     check_positive("gradient_descent", "threshold", threshold)
@@ -95,8 +101,8 @@ def gradient_descent(
         check_floating("gradient_descent", "the initial guess", leaf)
     check_finite("gradient_descent", "the initial guess", initial)
     dtype = jnp.result_type(*jax.tree.leaves(initial))
-    none_made_yet = np.asarray(jnp.finfo(dtype).max, dtype)  # above any threshold
-    state = _State(initial, initial, np.int32(0), none_made_yet)
+    first_change = np.asarray(jnp.finfo(dtype).max, dtype)  # above any threshold
+    state = _State(initial, initial, np.asarray(0, np.int32), first_change)
     program = functools.partial(_descend, objective, gradient, args, step_size, threshold)
     run = _with_progress if progress else _at_once
     return _report(run(program, state, threshold, max_iterations), threshold)
@@ -104,21 +110,21 @@ def gradient_descent(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _descend(
-    objective: Any,
-    gradient: Any,
-    args: Any,
+    objective: Callable[..., Array] | None,
+    gradient: Callable[..., PyTree] | None,
+    args: tuple[PyTree, ...],
     step_size: Array,
     threshold: Array,
     state: _State,
     limit: Array,
 ) -> _State:
-    gradient = gradient or jax.grad(objective)
+    slope_at = gradient or jax.grad(objective)  # type: ignore[arg-type]  # one of them is given
 
-    def unfinished(state: _State) -> Array:
+    def unfinished(state: _State) -> AnyArray:
         return (state.change > threshold) & jnp.isfinite(state.change) & (state.iterations < limit)
 
     def update(state: _State) -> _State:
-        slope = gradient(state.params, *args)
+        slope = slope_at(state.params, *args)
         params = jax.tree.map(
             lambda p, d: p - jnp.asarray(step_size, p.dtype) * d, state.params, slope
         )
@@ -141,7 +147,7 @@ def _at_once(
 def _with_progress(
     program: Callable[[_State, int], _State], state: _State, threshold: float, limit: int
 ) -> _State:
-    """Run the same compiled loop a chunk at a time, and say between chunks how far it has come."""
+    """Run the same compiled loop in chunks, and report the progress after each chunk."""
     with bar(None, desc="gradient descent", unit=" iterations", unit_scale=True) as shown:
         while math.isfinite(state.change) and state.change > threshold and state.iterations < limit:
             before = int(state.iterations)
@@ -152,11 +158,14 @@ def _with_progress(
 
 
 def _report(state: _State, threshold: float) -> Descent:
+    iterations: int | AnyArray
+    change: float | AnyArray
+    diverged: bool | AnyArray
     if is_concrete(state):
         change, iterations = float(state.change), int(state.iterations)
-        diverged: Any = not math.isfinite(change)
+        diverged = not math.isfinite(change)
         params = state.previous if diverged else state.params
-    else:  # under vmap or jit the answers stay arrays
+    else:  # under vmap or jit the results stay arrays
         change, iterations = state.change, state.iterations
         diverged = ~jnp.isfinite(change)
         params = jax.tree.map(functools.partial(jnp.where, diverged), state.previous, state.params)

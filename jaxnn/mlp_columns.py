@@ -1,4 +1,4 @@
-"""A multilayer perceptron as the textbook draws it: columns of neurons."""
+"""A multilayer perceptron as textbooks draw it: columns of neurons."""
 
 from typing import NamedTuple
 
@@ -11,17 +11,18 @@ from jaxnn.layers.activations import Activation
 from jaxnn.tracing import Trace
 from jaxnn.types import Layer
 
-MOST = 8  # neurons a layer; a trace through more is shown as blocks
+MOST = 8  # neurons in a layer; with more, a trace is drawn as blocks
 
 
 class Column(NamedTuple):
     """One layer of neurons.
 
     Attributes:
-        size: how many there are.
-        activation: the name of the function they apply, "" for inputs and linear neurons.
-        dense: the index of the Dense layer that feeds them, None for the inputs.
-        last: the index of the last layer that acts on them, whose output they show, None for inputs.
+        size: the number of neurons.
+        activation: the name of the function that they apply, "" for inputs and linear neurons.
+        dense: the index of the Dense layer that computes them, None for the inputs.
+        last: the index of the last layer that acts on them; its outputs are their values. None for
+            the inputs.
     """
 
     size: int
@@ -45,25 +46,22 @@ def columns_of(net: Layer, inputs: int) -> list[Column]:
             columns[-1] = columns[-1]._replace(activation=type(child).__name__, last=i)
         else:
             raise InputError(
-                f"A diagram expects a network of Dense layers and activations, got {child!r} at [{i}]."
+                "A diagram expects a network of Dense layers and activations, "
+                f"got {child!r} at [{i}]."
             )
     return columns
 
 
 def columns_or_reason(trace: Trace) -> tuple[list[Column] | None, str]:
-    """Read a network as columns of neurons, or say why it cannot be drawn as such."""
+    """Read a network as columns of neurons, or return the reason why it cannot be drawn as such."""
     try:
         columns = columns_of(chain(*(stage.layer for stage in trace.stages)), np.shape(trace.x)[-1])
     except (InputError, IndexError):
         return None, "layers as blocks: not all are Dense layers and activations"
     if np.ndim(trace.x) != 2 or (widest := max(column.size for column in columns)) > MOST:
-        return (
-            None,
-            f"layers as blocks: one has {widest} neurons, and a graph is drawn for up to {MOST}",
-        )
+        reason = f"one has {widest} neurons, and a graph is drawn for up to {MOST}"
+        return None, f"layers as blocks: {reason}"
     if (batch := len(trace.x)) != 1:
-        return (
-            None,
-            f"layers as blocks: a graph is drawn for one sample, such as trace.sample(0), not for {batch}",
-        )
+        reason = f"a graph is drawn for one sample, such as trace.sample(0), not for {batch}"
+        return None, f"layers as blocks: {reason}"
     return columns, ""

@@ -5,7 +5,7 @@ A neuron is a model f: ℝᴵ → [0, 1], f(x) = σ(θᵀx). With a step for σ 
 input that is always 1: see ``jaxnn.data.with_ones``.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ from jaxnn.checks import (
 from jaxnn.descent import Descent, gradient_descent
 from jaxnn.formulas import Formulas
 from jaxnn.layers import Sigmoid
-from jaxnn.types import AnyArray, Layer
+from jaxnn.types import AnyArray, Cache, Layer
 from jaxnn.values import layer
 
 
@@ -59,17 +59,17 @@ class Neuron:
 
     def forward(
         self, params: NeuronParams, x: Float[Array, "B I"], key: PRNGKeyArray | None = None
-    ) -> tuple[Float[Array, "B"], Any]:
+    ) -> tuple[Float[Array, "B"], Cache]:
         """Return the activation of the weighted sum of the inputs."""
         check_params(self, params, NeuronParams)
         check_shape(self, "x", x, ("B", params.theta.shape[0]))
         check_floating(self, "x", x, like=params.theta)
         z = x @ params.theta
         y, cache = self.activation.forward((), z)
-        return y, (x, cache)  # x: dθ is a product with it
+        return y, (x, cache)  # dθ is a product with x
 
     def backward(
-        self, params: NeuronParams, cache: Any, dy: Float[Array, "B"]
+        self, params: NeuronParams, cache: Cache, dy: Float[Array, "B"]
     ) -> tuple[NeuronParams, Float[Array, "B I"]]:
         """Return dθ = xᵀ dz and dx = dz θᵀ, with dz = σ'(z) dy."""
         x, activation_cache = cache
@@ -89,23 +89,23 @@ def logistic_descent(
 ) -> Descent:
     """Train a logistic neuron by gradient descent on the mean binary cross-entropy, from θ = 0.
 
-    The lecture's loop. The data are laid out features-major once, so that each iteration is two
-    small matrix-vector products over contiguous rows.
+    This is the loop of the lecture. The data are transposed once to (I, B), so that each iteration
+    is two small matrix-vector products over contiguous rows.
 
     Args:
         x: inputs (B, I), floating; append a column of ones for a bias.
         y: labels (B,), 0 or 1.
         step_size: α, above 0.
         threshold: the norm of the change of θ at which to stop, above 0.
-        max_iterations: the most updates to make.
+        max_iterations: the maximal number of updates.
         progress: whether to show the iterations on the terminal.
 
     Returns:
-        The :class:`~jaxnn.descent.Descent`, its ``params`` those of a :class:`Neuron`.
+        The :class:`~jaxnn.descent.Descent`; its ``params`` are those of a :class:`Neuron`.
 
     Raises:
-        InputError: for data that are empty, not floating, not finite or of two lengths, labels other
-            than 0 and 1, or a step or threshold that is not positive.
+        InputError: for data that are empty, not floating point, not finite or of different lengths,
+            labels other than 0 and 1, or a step size, threshold or limit that is not positive.
     """
     data, labels = _checked("logistic_descent", x, y)
     return gradient_descent(
@@ -124,19 +124,23 @@ def logistic_descent(
 def _logistic_gradient(
     params: NeuronParams, xt: Float[Array, "I B"], y: Float[Array, "B"]
 ) -> NeuronParams:
-    """∇J = 1/B Σ (σ(θᵀx) - y) x: the derivatives of logarithm and sigmoid cancel to a difference."""
+    """Compute ∇J = 1/B Σ (σ(θᵀx) - y) x.
+
+    The derivatives of the logarithm and of the sigmoid cancel to a difference.
+    """
     residual = jax.nn.sigmoid(params.theta @ xt) - y
     return NeuronParams(xt @ residual / y.size)
 
 
 class PerceptronRun(NamedTuple):
-    """How the perceptron rule ended.
+    """The result of the perceptron rule.
 
     Attributes:
         params: the weights.
-        epochs: passes over the data made, the last one without a mistake if converged.
-        mistakes: updates made in all.
-        converged: whether a whole pass made no mistake, which happens if a line separates the classes.
+        epochs: the number of passes over the data; if converged, the last one is without a mistake.
+        mistakes: the number of all updates.
+        converged: whether a whole pass made no mistake, which happens if a hyperplane separates the
+            classes.
     """
 
     params: NeuronParams
@@ -148,20 +152,21 @@ class PerceptronRun(NamedTuple):
 def perceptron_rule(
     x: Float[AnyArray, "B I"], y: Num[AnyArray, "B"], *, max_epochs: int = 1000
 ) -> PerceptronRun:
-    """Train a Perceptron by its own rule (Rosenblatt, 1958): θ := θ + (y - f(x)) x, sample by sample.
+    """Train a Perceptron by its own rule (Rosenblatt, 1958): θ := θ + (y - f(x)) x, by sample.
 
-    Nothing is differentiated: a sample on the right side changes nothing, one on the wrong side pulls
-    the weights towards it or pushes them away. If the classes are separable by a margin γ and the
-    inputs are no longer than R, it makes at most (R/γ)² mistakes (Novikoff, 1962).
+    Nothing is differentiated: a sample on the right side of the boundary changes nothing; one on
+    the wrong side is added to the weights or subtracted from them. If the classes are separable by
+    a margin γ and the norms of the inputs are at most R, the rule makes at most (R/γ)² mistakes
+    (Novikoff, 1962).
 
     Args:
         x: inputs (B, I), floating; append a column of ones for a bias.
         y: labels (B,), 0 or 1.
-        max_epochs: the most passes over the data to make.
+        max_epochs: the maximal number of passes over the data.
 
     Raises:
-        InputError: for data that are empty, not floating, not finite or of two lengths, or labels
-            other than 0 and 1.
+        InputError: for data that are empty, not floating point, not finite or of different lengths,
+            labels other than 0 and 1, or a limit that is not a positive integer.
     """
     data, labels = _checked("perceptron_rule", x, y)
     check_positive_int("perceptron_rule", "max_epochs", max_epochs)
@@ -190,8 +195,8 @@ def _perceptron(x: Array, y: Array, max_epochs: Array) -> tuple[Array, Array, Ar
     )
 
 
-def _checked(who: str, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Check the data on the host, where every value can be looked at, and give them one dtype."""
+def _checked(who: str, x: AnyArray, y: AnyArray) -> tuple[np.ndarray, np.ndarray]:
+    """Check the data on the host, where every value is known, and cast them to one dtype."""
     check_concrete(who, x=x, y=y)
     x, y = np.asarray(x), np.asarray(y)
     check_shape(who, "x", x, ("B", "I"))

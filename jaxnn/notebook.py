@@ -1,6 +1,7 @@
-"""What a notebook shows of a value, as HTML: networks unfold, tables line up, curves are drawn.
+"""HTML for notebooks: networks that can be folded, tables, and curves.
 
-Plain data in, HTML out; nothing here knows of layers, so that everything may use it.
+These functions take plain data and return HTML. They know nothing about layers, so that every
+module may use them.
 """
 
 import html
@@ -9,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 STYLE = (
-    "<style>.jaxnn{font:14px/1.5 system-ui,sans-serif}.jaxnn table{border-collapse:collapse;margin:4px 0}"
+    "<style>.jaxnn{font:14px/1.5 system-ui,sans-serif}"
+    ".jaxnn table{border-collapse:collapse;margin:4px 0}"
     ".jaxnn th,.jaxnn td{border-bottom:1px solid #8884;padding:2px 10px;text-align:right}"
     ".jaxnn th:first-child,.jaxnn td:first-child{text-align:left;font-family:monospace}"
     ".jaxnn details{margin-left:1.1em}.jaxnn summary{cursor:pointer}.jaxnn .leaf{margin-left:1.1em}"
@@ -18,7 +20,7 @@ STYLE = (
 
 
 def fragment(*parts: str) -> str:
-    """Put parts together, with the style they need."""
+    """Join parts, and add the style that they need."""
     return f'<div class="jaxnn">{STYLE}{"".join(parts)}</div>'
 
 
@@ -28,7 +30,7 @@ def line(text: str) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], bad: Sequence[bool] = ()) -> str:
-    """Write a table; rows that are bad stand out."""
+    """Write a table, in which the bad rows are highlighted."""
     cells = lambda tag, row: "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row)  # noqa: E731
     body = []
     for i, row in enumerate(rows):
@@ -40,7 +42,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], bad: Sequence[bool
 
 
 class Tree(NamedTuple):
-    """Something with a path and a name, and what is inside it."""
+    """A node with a path and a name, and the nodes inside it."""
 
     path: str
     name: str
@@ -48,7 +50,7 @@ class Tree(NamedTuple):
 
 
 def tree(node: Tree) -> str:
-    """Write a tree, each of its parts to be folded."""
+    """Write a tree, each part of which can be folded."""
     place = f"<code>{html.escape(node.path)}</code> " if node.path else ""
     if not node.inner:
         return f'<div class="leaf">{place}<code>{html.escape(node.name)}</code></div>'
@@ -59,19 +61,19 @@ def tree(node: Tree) -> str:
 
 
 def curve(values: Sequence[float], name: str, width: int = 260, height: int = 70) -> str:
-    """Draw a curve over its index, the finite values of it."""
+    """Draw the finite values of a curve over their indices."""
     points = [(i, float(v)) for i, v in enumerate(values) if math.isfinite(v)]
     if len(points) < 2:
         return ""
     low, high = min(v for _, v in points), max(v for _, v in points)
     span = (high - low) or 1.0
-    at = [
-        f"{4 + (width - 8) * i / (len(values) - 1):.1f},{height - 4 - (height - 8) * (v - low) / span:.1f}"
-        for i, v in points
-    ]
+    x = [4 + (width - 8) * i / (len(values) - 1) for i, _ in points]
+    y = [height - 4 - (height - 8) * (v - low) / span for _, v in points]
+    path = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
     label = html.escape(f"{name}, from {points[0][1]:.4g} to {points[-1][1]:.4g}")
     return (
-        f'<figure style="margin:4px 0"><svg width="{width}" height="{height}" role="img" aria-label="{label}">'
-        f'<polyline points="{" ".join(at)}" fill="none" stroke="#2f6fb7" stroke-width="1.6"/></svg>'
+        f'<figure style="margin:4px 0">'
+        f'<svg width="{width}" height="{height}" role="img" aria-label="{label}">'
+        f'<polyline points="{path}" fill="none" stroke="#2f6fb7" stroke-width="1.6"/></svg>'
         f"<figcaption>{label}</figcaption></figure>"
     )

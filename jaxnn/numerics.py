@@ -1,4 +1,4 @@
-"""Small array helpers that layers and losses share: precision, and axes without silent broadcasting."""
+"""Array functions that layers and losses share, for precision and for explicit broadcasting."""
 
 import math
 
@@ -7,12 +7,15 @@ from jaxtyping import Array, Float
 
 
 def upcast(x: Array) -> Array:
-    """Raise half precision to float32, for sums and statistics."""
+    """Cast half precision to float32, for sums and statistics."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def broadcast_last(v: Float[Array, "n"], ndim: int) -> Float[Array, "*ones n"]:
-    """Give a vector leading axes of size 1, so that it lies along the last axis of an array."""
+    """Add leading axes of size 1 to a vector, so that it lies along the last axis of an array.
+
+    The shapes then broadcast explicitly.
+    """
     return jnp.expand_dims(v, range(ndim - 1))
 
 

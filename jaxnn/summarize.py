@@ -1,4 +1,7 @@
-"""A table of a network: what each layer gives, holds, costs and keeps, found without computing anything."""
+"""A table of a network: the output, parameters, operations and cache of each layer.
+
+The figures are found by tracing, without computing any numbers.
+"""
 
 import math
 from collections.abc import Iterator
@@ -13,20 +16,20 @@ from jaxnn.checks import InputError
 from jaxnn.compose import Repeat, Sequential
 from jaxnn.types import Layer, split_running
 from jaxnn.values import children
-from jaxnn.watching import taking_notes, watch
+from jaxnn.watching import Arrays, taking_notes, watch
 
 
 class LayerSummary(NamedTuple):
     """One layer.
 
     Attributes:
-        path: where it sits, such as "[2].body[0]".
+        path: its place in the network, such as "[2].body[0]".
         layer: the layer.
-        output: shape and dtype of what it gives, a pytree of ShapeDtypeStruct.
-        parameters: how many trained numbers it holds.
+        output: the shape and dtype of its output, a pytree of ShapeDtypeStruct.
+        parameters: the number of trained numbers in it.
         forward_flops: floating-point operations of the forward pass; a multiply-add counts as two.
         backward_flops: those of the backward pass.
-        cache_bytes: what the forward pass keeps for it.
+        cache_bytes: the size of the cache that the forward pass keeps for the backward pass.
     """
 
     path: str
@@ -39,11 +42,11 @@ class LayerSummary(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """The rows of all layers, a combinator before those that it is made of, and the whole network.
+    """The rows of all layers, each combinator before the layers inside it, and the whole network.
 
     Attributes:
-        rows: one a layer.
-        total: the whole network.
+        rows: one row for each layer.
+        total: the row of the whole network.
     """
 
     rows: tuple[LayerSummary, ...]
@@ -54,8 +57,10 @@ class Summary(NamedTuple):
         body = [self._cells(row) for row in self.rows]
         body.append(("total", "", *self._cells(self.total)[2:]))
         widths = [max(len(line[i]) for line in (head, *body)) for i in range(len(head))]
-        lines = ["  ".join(_align(cell, w, i) for i, (cell, w) in enumerate(zip(line, widths, strict=True)))
-                 for line in (head, *body)]  # fmt: skip
+        lines = []
+        for cells in (head, *body):
+            columns = zip(cells, widths, strict=True)
+            lines.append("  ".join(_align(cell, w, i) for i, (cell, w) in enumerate(columns)))
         return "\n".join(line.rstrip() for line in lines)
 
     @staticmethod
@@ -63,24 +68,16 @@ class Summary(NamedTuple):
         name = type(row.layer).__name__ if children(row.layer) else repr(row.layer)
         name += f" × {row.layer.times}" if isinstance(row.layer, Repeat) else ""
         shapes = " ".join(str(leaf.shape).replace(" ", "") for leaf in jax.tree.leaves(row.output))
-        flops = (
-            f"{_short(row.forward_flops, 1000)}FLOP",
-            f"{_short(row.backward_flops, 1000)}FLOP",
-        )
-        return (
-            row.path,
-            name,
-            shapes,
-            f"{row.parameters:,}",
-            *flops,
-            f"{_short(row.cache_bytes, 1024)}B",
-        )
+        flops = (f"{_short(n, 1000)}FLOP" for n in (row.forward_flops, row.backward_flops))
+        cache = f"{_short(row.cache_bytes, 1024)}B"
+        return row.path, name, shapes, f"{row.parameters:,}", *flops, cache
 
 
 def summary(net: Layer, x: PyTree) -> Summary:
-    """Tabulate the layers of a network: output shapes, parameters, FLOPs and cache bytes; ``print`` it.
+    """Tabulate the layers of a network: output shapes, parameters, FLOPs and cache bytes.
 
-    In training mode, for a batch like ``x``. Nothing is computed: the figures come from tracing.
+    The result prints as a table. Its figures hold for training mode and a batch like ``x``. They
+    are found by tracing, without computing any numbers.
 
     Args:
         net: a layer or network.
@@ -92,7 +89,7 @@ def summary(net: Layer, x: PyTree) -> Summary:
     if not isinstance(net, Layer):
         raise InputError(f"summary: expected net to be a layer, got {net!r}.")
     x, key = jax.tree.map(_spec, x), jax.eval_shape(lambda: jax.random.key(0))
-    params, seen = jax.eval_shape(net.init, key, x), dict[str, Any]()
+    params, seen = jax.eval_shape(net.init, key, x), dict[str, Arrays]()
     watched = watch(net, "", unrolled=False)
     with taking_notes(lambda path, arrays: seen.update({path: jax.tree.map(_spec, arrays)})):
         jax.eval_shape(watched.forward, params, x, key)
@@ -114,7 +111,7 @@ def _all_layers(net: Layer, path: str) -> Iterator[tuple[str, Layer]]:
         yield from _all_layers(child.layer, path + child.path)
 
 
-def _row(path: str, part: Layer, seen: dict[str, Any], key: Any) -> LayerSummary:
+def _row(path: str, part: Layer, seen: Arrays, key: jax.ShapeDtypeStruct) -> LayerSummary:
     params, x = seen["params"], seen["x"]
     forward, (y, cache) = jax.make_jaxpr(part.forward, return_shape=True)(params, x, key)
     backward = jax.make_jaxpr(part.backward)(params, cache, y)
@@ -133,16 +130,21 @@ def _row(path: str, part: Layer, seen: dict[str, Any], key: Any) -> LayerSummary
 # ── Counting operations ─────────────────────────────────────────────────────────────────────────
 
 _FREE = (
-    "reshape broadcast_in_dim transpose squeeze slice dynamic_slice dynamic_update_slice concatenate pad rev gather "
-    "scatter iota convert_element_type copy stop_gradient select_n expand_dims split random_bits random_wrap "
-    "random_unwrap random_split random_fold_in optimization_barrier and or not xor eq ne lt le gt ge is_finite "
+    "reshape broadcast_in_dim transpose squeeze slice dynamic_slice dynamic_update_slice "
+    "concatenate pad rev gather scatter iota convert_element_type copy stop_gradient select_n "
+    "expand_dims split random_bits random_wrap random_unwrap random_split random_fold_in "
+    "optimization_barrier and or not xor eq ne lt le gt ge is_finite "
     "shift_right_logical shift_left bitcast_convert_type"
 )
 FREE = frozenset(_FREE.split())  # moving numbers and comparing them is not arithmetic
 
 
 def count_flops(jaxpr: Jaxpr) -> int:
-    """Count floating-point operations: 2 a multiply-add of products, 1 an entry of all else, loops unrolled."""
+    """Count floating-point operations.
+
+    A multiply-add of a product of matrices or of a convolution counts as 2, every entry of another
+    operation as 1, and a loop as all of its iterations.
+    """
     return sum(map(_flops, jaxpr.eqns))
 
 
@@ -162,18 +164,14 @@ def _flops(equation: JaxprEqn) -> int:
         times = settings["length"] if name == "scan" else 1
         costs = [count_flops(part) for part in inner]
         return times * (max(costs) if name == "cond" else sum(costs))
-    if (
-        name in FREE
-        or output is None
-        or not jnp.issubdtype(getattr(output, "dtype", int), jnp.inexact)
-    ):
+    if name in FREE or not jnp.issubdtype(getattr(output, "dtype", int), jnp.inexact):
         return 0
     if name.startswith(("reduce_", "cum", "arg")):
         return math.prod(_shape(equation.invars[0]))
     return math.prod(output.shape)
 
 
-def _jaxprs(settings: dict[str, Any]) -> Iterator[Any]:
+def _jaxprs(settings: dict[str, Any]) -> Iterator[Jaxpr | ClosedJaxpr]:
     for value in settings.values():
         for part in value if isinstance(value, tuple | list) else (value,):
             if isinstance(part, Jaxpr | ClosedJaxpr):
@@ -196,7 +194,7 @@ def _align(cell: str, width: int, column: int) -> str:
 
 
 def _short(number: int, base: int) -> str:
-    """Write a number with three digits and a prefix: 1.23 k."""
+    """Write a number with three digits and a prefix, such as 1.23 k."""
     value, prefixes = float(number), ["", "k", "M", "G", "T", "P"]
     if base == 1024:
         prefixes = ["", "Ki", "Mi", "Gi", "Ti", "Pi"]

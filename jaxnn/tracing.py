@@ -1,6 +1,7 @@
-"""One forward and one backward pass, step by step, every number kept.
+"""One forward and one backward pass, step by step, with every number kept.
 
-The network that is traced is the one that trains, watched at work: see :mod:`jaxnn.watching`.
+A trace runs the same layers that train, and records their inputs and outputs: see
+:mod:`jaxnn.watching`.
 """
 
 import dataclasses
@@ -12,30 +13,31 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PRNGKeyArray, PyTree
+from jax.typing import ArrayLike
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from jaxnn import notebook
 from jaxnn.checks import InputError, check_key
 from jaxnn.compose import Frozen, Remat, Repeat, Sequential, chain, check_params_tuple
 from jaxnn.types import AnyArray, Cache, Layer, Loss, Params, check_input
-from jaxnn.watching import parts, taking_notes, watch
+from jaxnn.watching import Arrays, parts, taking_notes, watch
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stage:
-    """One layer's part in both passes. Arrays are NumPy's, batch first.
+    """One layer in both passes. All arrays are NumPy arrays; the batch comes first.
 
     Attributes:
-        path: where the layer sits in the network, such as ``[0]`` or ``[2].body[0]``.
+        path: the place of the layer in the network, such as ``[0]`` or ``[2].body[0]``.
         layer: the layer.
         params: its parameters.
         x: its input.
         y: its output.
-        cache: what it kept for the backward pass.
-        dy: dJ/dy, handed to it by what comes after it.
+        cache: the arrays that it keeps for the backward pass.
+        dy: dJ/dy, which it receives from the next layer.
         dparams: dJ/dθ.
-        dx: dJ/dx, handed on to what comes before it.
+        dx: dJ/dx, which it passes to the layer before it.
         inner: the stages of the layers inside it, for a combinator.
     """
 
@@ -51,61 +53,56 @@ class Stage:
     inner: "tuple[Stage, ...]" = ()
 
     def __iter__(self) -> "Iterator[Stage]":
-        """Go through this stage and all inside it."""
+        """Iterate over this stage and all stages inside it."""
         yield self
         for stage in self.inner:
             yield from stage
 
 
-CHAINS = (
-    Sequential,
-    Repeat,
-    Remat,
-    Frozen,
-)  # which only apply what is inside them, one after another
+CHAINS = (Sequential, Repeat, Remat, Frozen)  # these only apply the layers inside them in a row
 
 
 class Entry(NamedTuple):
-    """A number of a trace, and the derivative of J by it."""
+    """A number or an array of a trace, and the derivative of J by it, or None if it has none."""
 
-    value: Any
+    value: Any  # a scalar or an array of NumPy
     derivative: Any
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trace:
-    """Both passes through a network and its loss: a pytree of NumPy arrays, which pickles.
+    """Both passes through a network and its loss: a pytree of NumPy arrays, which can be pickled.
 
-    ``after - before`` subtracts every number of one trace from that of another of the same network: what
-    did one step of training change?
+    ``after - before`` is the difference, number by number, of two traces of the same network. It
+    shows what one step of training changed.
 
     Attributes:
         net: the network, a :class:`~jaxnn.compose.Sequential`.
         loss: the loss.
         params: the parameters of ``net``.
         x: the inputs.
-        target: what the prediction was compared with.
+        target: the target with which the loss compares the prediction.
         key: the data of the PRNG key, or None at inference.
-        stages: one a layer of ``net``, in forward order.
-        value: J, the loss.
-        dprediction: dJ/dy of the network's output.
-        is_difference: whether it is the difference of two traces, in which no formula holds.
+        stages: one stage for each layer of ``net``, in forward order.
+        value: J, the value of the loss.
+        dprediction: dJ/dy for the output y of the network.
+        is_difference: whether this is the difference of two traces, for which no formula holds.
     """
 
     net: Sequential = dataclasses.field(metadata={"static": True})
     loss: Loss = dataclasses.field(metadata={"static": True})
     params: Params
     x: PyTree
-    target: Any
+    target: Any  # an array, as key and value are; but JAX also builds traces with other leaves
     key: Any
     stages: tuple[Stage, ...]
     value: Any
-    dprediction: Any
+    dprediction: PyTree
     is_difference: bool = dataclasses.field(default=False, metadata={"static": True})
 
     def __sub__(self, other: "Trace") -> "Trace":
-        """Subtract number by number; what is no floating-point number is kept as it is."""
+        """Subtract number by number; arrays of another dtype than floating point are kept."""
         if not isinstance(other, Trace) or jax.tree.structure(self) != jax.tree.structure(other):  # type: ignore[operator]
             raise InputError(
                 "Trace: expected the trace of the same network, loss and input form to subtract."
@@ -145,7 +142,7 @@ class Trace:
         return notebook.fragment(notebook.table(head, rows), loss)
 
     def own_work(self) -> list[Stage]:
-        """Give the stages that compute something themselves, each after those inside it: all but mere chains."""
+        """Return all stages except those of ``CHAINS``, each after the stages inside it."""
         return [
             stage
             for top in self.stages
@@ -154,19 +151,24 @@ class Trace:
         ]
 
     def sample(self, i: int) -> "Trace":
-        """Trace sample ``i`` by itself: J and all derivatives are then its own, of which a batch has the mean.
+        """Trace sample ``i`` by itself.
+
+        J and all derivatives are then those of one sample; in a batch, J is the mean over the
+        samples.
 
         Raises:
-            InputError: in training mode, where samples may depend on one another; of a difference; or for a
-                sample that is not there.
+            InputError: in training mode, where samples may depend on one another; for the
+                difference of two traces; or for a sample that does not exist.
         """
         if self.is_difference:
             raise InputError(
-                "Trace: expected the trace of one pass to take a sample out, got the difference of two."
+                "Trace: expected the trace of one pass to take a sample out, "
+                "got the difference of two."
             )
         if self.key is not None:
             raise InputError(
-                "Trace: expected a trace at inference to take a sample out, got one in training mode."
+                "Trace: expected a trace at inference to take a sample out, "
+                "got one in training mode."
             )
         batch = len(jax.tree.leaves(self.x)[0])
         if not isinstance(i, numbers.Integral) or not -batch <= i < batch:
@@ -175,7 +177,9 @@ class Trace:
         return trace(self.net, self.loss, self.params, *one)
 
     def at(self, place: str) -> Entry:
-        """Give a number, or an array, and dJ/d(it), by its place, such as ``[0].w[0, 1]``, ``[1].y`` or ``[0].x[0]``.
+        """Return a number or an array at a place, and the derivative of J by it.
+
+        Examples of places are ``[0].w[0, 1]``, ``[1].y`` and ``[0].x[0]``.
 
         Raises:
             InputError: for a place that is not in the trace.
@@ -189,7 +193,7 @@ class Trace:
         )
 
     def find(self, place: str) -> tuple[Stage, tuple[str, str], tuple[int, ...]]:
-        """Take a place apart: the stage, (x, y or params, the name inside of it), and the index.
+        """Split a place into the stage, (x, y or params, the name inside it), and the index.
 
         Raises:
             InputError: for a place that is not in the trace.
@@ -212,11 +216,8 @@ class Trace:
         arrays = named("", getattr(stage, part))
         index = tuple(int(i) for i in match[3].split(",")) if match[3] else ()
         shape = np.shape(arrays[inner]) if inner in arrays else ()
-        if (
-            inner not in arrays
-            or len(index) > len(shape)
-            or any(not -n <= i < n for i, n in zip(index, shape, strict=False))
-        ):
+        is_inside = all(-n <= i < n for i, n in zip(index, shape, strict=False))
+        if inner not in arrays or len(index) > len(shape) or not is_inside:
             raise InputError(
                 f"Trace: expected an index into {name} of shape {shape}, got {place!r}."
             )
@@ -235,23 +236,24 @@ def shapes_of(tree: PyTree) -> str:
 
 
 def norm_of(tree: PyTree) -> str:
-    """Write the norm of all a pytree's arrays together, or nothing where there are none."""
+    """Write the norm of all arrays of a pytree together, or "" if there are none."""
     leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree)]
     return f"{np.sqrt(sum((leaf**2).sum() for leaf in leaves)):.3g}" if leaves else ""
 
 
 def same_arrays(a: PyTree, b: PyTree) -> bool:
-    """Whether two pytrees hold the same arrays, in whatever containers."""
+    """Return whether two pytrees contain the same arrays, whatever their containers."""
     leaves = jax.tree.leaves(a), jax.tree.leaves(b)
     return len(leaves[0]) == len(leaves[1]) and all(
         np.array_equal(*pair, equal_nan=True) for pair in zip(*leaves, strict=True)
     )
 
 
-def named(root: str, tree: PyTree) -> dict[str, Any]:
-    """Give the arrays of a pytree by the names of the fields that lead to them, or ``root`` for a bare one.
+def named(root: str, tree: PyTree) -> dict[str, AnyArray]:
+    """Return the arrays of a pytree by the names of the fields that lead to them.
 
-    A field of a tuple without names goes by its number: ``y_0``. That of a wrapper goes without one.
+    The name of an array that is not in a field is ``root``. A field of a tuple without names is
+    called by its number: ``y_0``. The field of a wrapper, ``value``, is left out of the names.
     """
     names = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
@@ -272,17 +274,18 @@ def trace(
     target: AnyArray,
     key: PRNGKeyArray | None = None,
 ) -> Trace:
-    """Run ``net`` forward and backward on one batch, and keep every number on the way.
+    """Run ``net`` forward and backward on one batch, and keep every number.
 
-    It computes in the precision of its arrays, as training does: in float32, about six digits of a value are right,
-    fewer of a small difference. To see what the blackboard says, set ``jax_enable_x64`` and pass float64.
+    The computation has the precision of its arrays, as in training: in float32, about six digits of
+    a value are right, and fewer digits of a small difference. To reproduce a computation by hand,
+    set ``jax_enable_x64`` and pass float64 arrays.
 
     Args:
         net: a layer or network.
-        loss: the loss that ends the forward pass.
+        loss: the loss at the end of the forward pass.
         params: the parameters of ``net``.
         x: inputs, batch first.
-        target: what the loss compares the prediction with.
+        target: the target with which the loss compares the prediction.
         key: a PRNG key for training mode, or None.
 
     Raises:
@@ -302,9 +305,8 @@ def trace(
     x, target = jax.tree.map(jnp.asarray, x), jnp.asarray(target)
     check_input(net, x)
     check_params_tuple(net, params, len(net.layers))
-    loss.check(
-        _prediction.eval_shape(net, params, x, key), target
-    )  # label values, before they are traced
+    # the values of labels can be checked only here: in _both_passes they are traced
+    loss.check(_prediction.eval_shape(net, params, x, key), target)
     notes, value, dprediction = _both_passes(net, loss, params, x, target, key)
     notes, params, x, target, key, value, dprediction = jax.tree.map(
         _plain, (notes, params, x, target, key, value, dprediction)
@@ -313,22 +315,27 @@ def trace(
     return Trace(net, loss, params, x, target, key, stages, value, dprediction)
 
 
-def _plain(leaf: Any) -> np.ndarray:
+def _plain(leaf: ArrayLike) -> np.ndarray:
     is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
 
 
 @jax.jit
-def _prediction(net: Layer, params: Params, x: PyTree, key: Any) -> PyTree:
+def _prediction(net: Layer, params: Params, x: PyTree, key: PRNGKeyArray | None) -> PyTree:
     return net.forward(params, x, key)[0]
 
 
 @jax.jit
 def _both_passes(
-    net: Sequential, loss: Loss, params: Params, x: PyTree, target: AnyArray, key: Any
-) -> tuple[dict[str, Any], Any, Any]:
+    net: Sequential,
+    loss: Loss,
+    params: Params,
+    x: PyTree,
+    target: AnyArray,
+    key: PRNGKeyArray | None,
+) -> tuple[dict[str, Arrays], Array, PyTree]:
     layers = tuple(watch(child, f"[{i}]", unrolled=True) for i, child in enumerate(net.layers))
-    watched, notes = dataclasses.replace(net, layers=layers), dict[str, dict[str, Any]]()
+    watched, notes = dataclasses.replace(net, layers=layers), dict[str, Arrays]()
     with taking_notes(lambda path, seen: notes.setdefault(path, {}).update(seen)):
         y, cache = watched.forward(params, x, key)
         value, loss_cache = loss.forward(y, target)
@@ -337,7 +344,7 @@ def _both_passes(
     return notes, value, dprediction
 
 
-def _stage(net: Layer, path: str, notes: dict[str, Any]) -> Stage:
+def _stage(net: Layer, path: str, notes: dict[str, Arrays]) -> Stage:
     inner = [child for child in parts(net, unrolled=True) if path + child.path in notes]
     stages = tuple(_stage(child.layer, path + child.path, notes) for child in inner)
     return Stage(path, net, **notes[path], inner=stages)

@@ -1,7 +1,7 @@
-"""Layers at work: each notes what goes in and what comes out, and is otherwise the layer that it is.
+"""Watch layers: record the inputs and outputs of each, and otherwise leave it as it is.
 
-The network that is watched is the one that trains. :func:`watch` wraps every layer in it; while
-:func:`taking_notes` is open, each tells what it sees.
+The network that is watched is the same that trains. :func:`watch` wraps every layer in it; inside a
+``with`` statement of :func:`taking_notes`, each layer reports its inputs and outputs.
 """
 
 import contextlib
@@ -20,13 +20,14 @@ from jaxnn.padding import ANY, add_beside, apart, in_form, keep, opened
 from jaxnn.types import Cache, Layer, Params
 from jaxnn.values import Child, children, layer
 
-Take = Callable[[str, dict[str, Any]], None]  # of a path, and arrays by name
+Arrays = dict[str, PyTree]  # by name: params, x, y, cache, dy, dparams, dx
+Take = Callable[[str, Arrays], None]  # receives the path of a layer and its arrays
 _open = threading.local()  # each thread has its own notes
 
 
 @contextlib.contextmanager
 def taking_notes(take: Take) -> Iterator[None]:
-    """Hand all that watched layers see to ``take``, until the end of the ``with`` statement."""
+    """Report the arrays of all watched layers to ``take``, to the end of the ``with`` statement."""
     outer = getattr(_open, "take", None)
     _open.take = take
     try:
@@ -36,15 +37,17 @@ def taking_notes(take: Take) -> Iterator[None]:
 
 
 def watch(net: Layer, path: str, *, unrolled: bool) -> Layer:
-    """Wrap a layer and all inside it.
+    """Wrap a layer and all layers inside it.
 
     Args:
         net: the layer.
-        path: where it sits.
-        unrolled: whether to take the blocks of a Repeat one by one, or in their loop.
+        path: its place in the network.
+        unrolled: whether to run the blocks of a Repeat one by one, or in their loop.
     """
-    watched = {child.path: watch(child.layer, path + child.path, unrolled=unrolled)
-               for child in parts(net, unrolled=unrolled)}  # fmt: skip
+    watched = {
+        child.path: watch(child.layer, path + child.path, unrolled=unrolled)
+        for child in parts(net, unrolled=unrolled)
+    }
     if isinstance(net, Repeat) and unrolled:
         return _Watched(_Unrolled(tuple(watched.values())), path)
     changes: dict[str, Any] = {}
@@ -57,7 +60,7 @@ def watch(net: Layer, path: str, *, unrolled: bool) -> Layer:
 
 
 def parts(net: Layer, *, unrolled: bool) -> list[Child]:
-    """List the layers inside a layer as they are watched."""
+    """Return the layers inside a layer that are watched."""
     if isinstance(net, Repeat) and unrolled:
         return [Child(f".block[{i}]", net.block, "block") for i in range(net.times)]
     return children(net)
@@ -65,7 +68,7 @@ def parts(net: Layer, *, unrolled: bool) -> list[Child]:
 
 @layer
 class _Watched:
-    """A layer that notes what goes in and what comes out, and is otherwise the layer inside it."""
+    """A layer that reports its inputs and outputs, and otherwise behaves as the layer inside it."""
 
     layer: Layer
     path: str
@@ -99,7 +102,7 @@ class _Watched:
 
 @layer
 class _Unrolled:
-    """What Repeat does, each block by itself."""
+    """The computation of a Repeat, with each block as a layer of its own."""
 
     blocks: tuple[Layer, ...]
     takes: ClassVar[str] = ANY

@@ -1,9 +1,10 @@
-"""Certify everything public: every hand-derived gradient, against jax.vjp and against finite differences.
+"""Certify all public layers and losses: compare every hand-derived gradient with independent ones.
 
     python scripts/certify.py [--json FILE] [--mutations] [--only NAME]
 
-The table of cases is the tests' own. With --mutations, mistakes are planted in every backward pass as
-well, and each has to be caught.
+The gradients are compared with jax.vjp and with finite differences. The table of cases is that of
+the tests. With --mutations, mistakes are also planted in every backward pass, and each has to be
+caught.
 """
 
 import argparse
@@ -20,18 +21,18 @@ from jaxnn.gradcheck import mutation, vjp_claim
 
 jax.config.update("jax_enable_x64", True)
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-import cases  # noqa: E402, the one table of cases
+import cases  # noqa: E402, the table of cases, which the tests use too
 
 
 def arguments_of(case):
-    """Give what ``certify`` takes for a case."""
+    """Return the positional and named arguments of ``certify`` for a case."""
     if isinstance(case, cases.LossCase):
         return (case.loss, case.prediction, case.target), {"weights": case.weights}
     return (case.layer, case.x), {"key": case.key}
 
 
 def certify(selected):
-    """Certify each case and print a line for it; those that fail print their whole table."""
+    """Certify each case and print a line for it; print the whole table of those that failed."""
     ops = []
     print(f"{'vs jax.vjp':>10}  {'vs differences':>14}  verdict  operation")
     for case in selected:
@@ -47,13 +48,15 @@ def certify(selected):
         name: max(op[name] for op in ops) for name in ("worst_vs_autodiff", "worst_vs_differences")
     }
     passed = all(op["passed"] for op in ops)
-    print(f"{len(ops)} certificates; worst {worst['worst_vs_autodiff']:.1e} against jax.vjp, "
-          f"{worst['worst_vs_differences']:.1e} against differences; all passed: {passed}\n")  # fmt: skip
+    print(
+        f"{len(ops)} certificates; worst {worst['worst_vs_autodiff']:.1e} against jax.vjp, "
+        f"{worst['worst_vs_differences']:.1e} against differences; all passed: {passed}\n"
+    )
     return {"ops": ops, **worst, "all_passed": passed}
 
 
 def mutate(selected):
-    """Plant mistakes in every backward, and count those that are caught."""
+    """Plant mistakes in every backward pass, and count those that are caught."""
     claims = [
         vjp_claim.state_claim("certify", *positional, **named)
         for positional, named in map(arguments_of, selected)
@@ -69,7 +72,8 @@ def mutate(selected):
         print(f"{number:>4} equivalent: {reason}")
     planted = count["caught"] + count["missed"]
     print(
-        f"{planted} mistakes planted, {count['caught']} caught, {count['equivalent']} more change nothing\n"
+        f"{planted} mistakes planted, {count['caught']} caught, "
+        f"{count['equivalent']} more change nothing\n"
     )
     return {
         "planted": planted,
@@ -80,14 +84,17 @@ def mutate(selected):
 
 
 def main():
-    """Certify, mutate if asked, write the figures, and fail if anything failed."""
+    """Certify, plant mistakes if requested, write the figures, and exit with 1 after a failure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument(
-        "--mutations", action="store_true", help="plant mistakes in every backward as well"
+        "--mutations", action="store_true", help="also plant mistakes in every backward pass"
     )
     parser.add_argument(
-        "--only", default="", metavar="NAME", help="only the operations whose description has NAME"
+        "--only",
+        default="",
+        metavar="NAME",
+        help="only the operations whose description contains NAME",
     )
     arguments = parser.parse_args()
 

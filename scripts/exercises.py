@@ -1,13 +1,14 @@
-"""Exercises: write a backward pass, run the script, be told what is right and what went wrong.
+"""Exercises: write a backward pass, run the script, and see which gradients are wrong, and why.
 
     python scripts/exercises.py [--only NAME] [--answers FILE.py] [--solutions]
 
-Each function below is given what the forward pass knew and dy, the derivative of the loss with respect to
-its output, and is to return the derivatives named in its docstring. Write them here, or write functions
-of the same names into a file of your own and name it with --answers. With --solutions the library's own
-backward passes are graded.
+Each function below receives arrays of the forward pass and dy, the derivative of the loss with
+respect to its output. It has to return the derivatives that its docstring names. Write the answers
+here, or write functions of the same names into a file of your own and name that file with
+--answers. With --solutions the library's own backward passes are graded.
 
-B batch, T time, I input features, O output features, H hidden features, C channels, D features of a head.
+B batch, T time, I input features, O output features, H hidden features, C channels,
+D features of a head.
 """
 
 import argparse
@@ -39,24 +40,31 @@ def softmax_cross_entropy(logits, labels):
 
 
 def batch_norm(x, mean, variance, scale, epsilon, dy):
-    """Y = scale (x - mean) / √(variance + ε) + bias over the batch axis, x (B, C). Return dx, dscale, dbias.
+    """Y = scale (x - mean) / √(variance + ε) + bias, over the batch axis of x (B, C).
 
-    mean and variance, (1, C), are those of x: the derivative flows through them too.
+    Return dx, dscale, dbias. The mean and the variance, (1, C), are those of x: the derivative
+    flows through them too.
     """
     raise NotImplementedError
 
 
 def rnn_step(x, h_before, h, wx, wh, dh):
-    """H = tanh(x wx + h_before wh + b), with x (B, I), h (B, H). Return dx, dh_before, dwx, dwh, db."""
+    """H = tanh(x wx + h_before wh + b), with x (B, I), h (B, H).
+
+    Return dx, dh_before, dwx, dwh, db.
+    """
     raise NotImplementedError
 
 
 def attend(q, k, v, p, do):
-    """P = softmax(q kᵀ / √D) along keys, o = p v, all (B, heads, T, D). Return dq, dk, dv."""
+    """P = softmax(q kᵀ / √D) along the keys, o = p v; q, k, v and o (B, heads, T, D).
+
+    Return dq, dk, dv.
+    """
     raise NotImplementedError
 
 
-# ── From the contract of a layer to the plain functions above, and the solutions ────────────────
+# ── Adapters between the contract of a layer and the functions above, and the solutions ─────────
 
 
 @nn.layer
@@ -64,11 +72,11 @@ class Attend:
     """Scaled dot-product attention without projections: x is the triple (q, k, v)."""
 
     def init(self, key, x):
-        """Give no parameters."""
+        """Return no parameters."""
         return ()
 
     def forward(self, params, x, key=None):
-        """Return o, and q, k, v, o and p."""
+        """Return the output o, and the cache (q, k, v, o, p)."""
         o, p = attention.attend(*x, None)
         return o, (*x, o, p)
 
@@ -78,7 +86,7 @@ class Attend:
 
 
 def normal(*shape):
-    """Draw inputs, the same each time."""
+    """Draw standard normal inputs, which are equal in each run."""
     return np.random.default_rng(len(shape) + sum(shape)).standard_normal(shape)
 
 
@@ -109,14 +117,13 @@ def as_rnn_step(answer):
     def backward(params, cache, dy):
         x, h_before, h, *_ = cache
         dx, dh_before, dwx, dwh, db = answer(x[:, 0], h_before, h[0], params.wx, params.wh, dy)
-        return nn.RecurrentParams(dwx, dwh, db), nn.Sequences(
-            jnp.expand_dims(dx, 1), None, dh_before
-        )
+        dsequences = nn.Sequences(jnp.expand_dims(dx, 1), None, dh_before)
+        return nn.RecurrentParams(dwx, dwh, db), dsequences
 
     return backward
 
 
-EXERCISES = {  # name: the operation, its inputs, and how an answer becomes a backward
+EXERCISES = {  # name: (operation, inputs, the adapter from an answer to a backward)
     "sigmoid": (
         nn.Sigmoid(),
         {"x": normal(4, 3)},
@@ -149,7 +156,7 @@ def grade(name, answer=None):
 
 
 def load(path):
-    """Take the answers from a file of the reader's own."""
+    """Load the answers from a file."""
     spec = importlib.util.spec_from_file_location("answers", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -157,9 +164,9 @@ def load(path):
 
 
 def main():
-    """Grade what there is to grade."""
+    """Grade the answers, and exit with 0 if all of them are right."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=EXERCISES, help="one exercise")
+    parser.add_argument("--only", choices=EXERCISES, help="grade only this exercise")
     parser.add_argument(
         "--answers",
         type=Path,

@@ -1,9 +1,10 @@
-"""The lecture on neural networks, end to end: a neuron, its activations, layers, and backpropagation.
+"""The whole lecture on neural networks: a neuron, its activations, layers, and backpropagation.
 
     python scripts/lecture.py [--out lecture-output]
 
-Runs every step of the lecture on real data, prints each number that it publishes beside the one
-computed here, and writes the figures and results.json into the output folder.
+The script runs every step of the lecture on real data, prints each number that the lecture
+publishes beside the one computed here, and writes the figures and results.json into the output
+folder.
 """
 
 import argparse
@@ -53,7 +54,10 @@ PUBLISHED = {
 
 
 def activation_functions(out):
-    """A neuron is a weighted sum and an activation: the Perceptron's step, or something smoother."""
+    """Draw activations: that of the Perceptron is a step, the others are smoother.
+
+    A neuron is a weighted sum of its inputs, followed by an activation.
+    """
     figure, axes = plt.subplots(1, 4, figsize=(14, 3.2), layout="constrained")
     for activation, ax in zip(
         [nn.Heaviside(), nn.Sigmoid(), nn.Tanh(), nn.ReLU()], axes, strict=True
@@ -63,7 +67,7 @@ def activation_functions(out):
 
 
 def neuron_on_iris(out):
-    """A logistic neuron learns to tell Setosa from the rest, by gradient descent to a threshold."""
+    """Train a logistic neuron to distinguish Setosa from the other species, by gradient descent."""
     iris = data.iris_setosa()
     scatter = plots.ScatterDisplay.from_data(
         *iris[:2], feature_names=iris.feature_names, class_names=iris.class_names
@@ -75,9 +79,8 @@ def neuron_on_iris(out):
     probability = np.asarray(nn.apply(nn.Neuron(), run.params, x))
     loss, _ = nn.value_and_grad(nn.Neuron(), nn.BinaryCrossEntropy())(run.params, x, iris.y)
 
-    rosenblatt = nn.perceptron_rule(
-        x, iris.y
-    )  # the Perceptron has no gradient, and learns by its own rule
+    # the derivative of the Perceptron's step is 0, so that it learns by its own rule
+    rosenblatt = nn.perceptron_rule(x, iris.y)
     print(f"The Perceptron's rule separates the classes after {rosenblatt.mistakes} corrections.")
     return {
         "iterations": run.iterations,
@@ -91,17 +94,20 @@ def neuron_on_iris(out):
 
 
 def linear_sigmoid(features):
-    """The lecture's LinearSigmoidLayer: neurons in parallel, no biases, standard normal weights."""
+    """Build the LinearSigmoidLayer of the lecture.
+
+    It consists of parallel neurons without biases, with standard normal weights.
+    """
     return nn.chain(nn.Dense(features, bias=False, w_init=("normal", 1.0)), nn.Sigmoid())
 
 
 def two_layer_net(hidden):
-    """The lecture's Net: f(x) = σ(σ(x W) V)."""
+    """Build the Net of the lecture: f(x) = σ(σ(x W) V)."""
     return nn.chain(*linear_sigmoid(hidden).layers, *linear_sigmoid(1).layers)
 
 
 def layer_is_neurons_in_parallel():
-    """A layer of p neurons gives what its p neurons give, one by one."""
+    """Compare the output of a layer of 3 neurons with the outputs of the single neurons."""
     layer, x = linear_sigmoid(3), data.iris_setosa().x
     params = layer.init(jax.random.key(0), x)
     together = nn.apply(layer, params, x)
@@ -111,7 +117,7 @@ def layer_is_neurons_in_parallel():
 
 
 def net_on_iris(out, neuron_theta):
-    """The two-layer net, trained by backprop from eight random starts at once."""
+    """Train the two-layer net by backpropagation, from eight random starts at once."""
     iris = data.iris_setosa()
     x, target = data.with_ones(iris.x), iris.y[:, None]
     net, loss = two_layer_net(3), nn.BinaryCrossEntropy()
@@ -162,7 +168,7 @@ PARAMS = (nn.DenseParams(W, None), (), nn.DenseParams(V, None), ())
 
 
 def worked_example(out, label):
-    """One sample forward and backward through the net, every number kept."""
+    """Run one sample forward and backward through the net, and keep every number."""
     trace = nn.trace(NET, LOSS, PARAMS, X, np.array([[label]]))
     _, hidden, output, last = trace.stages
     if label == 1:
@@ -180,7 +186,7 @@ def worked_example(out, label):
 
 
 def single_sample_descent(label):
-    """A hundred steps on that one sample: the loss goes to 0, the score to the label."""
+    """Make a hundred steps on one sample: the loss approaches 0, and the score the label."""
     target = np.array([[label]])
     value_and_grad = nn.value_and_grad(NET, LOSS)
 
@@ -202,7 +208,7 @@ def draw_descents(out, runs):
 
 
 def certificates():
-    """Every hand-derived gradient used above, against jax.grad and against finite differences."""
+    """Compare every gradient used above with jax.grad and with finite differences."""
     iris = data.iris_setosa()
     x, target = iris.x[:7], np.arange(7)[:, None] % 2
     ops = [nn.Heaviside(), nn.Sigmoid(), nn.Tanh(), nn.ReLU(), nn.Dense(3), nn.Neuron(), NET]
@@ -225,7 +231,7 @@ def certificates():
 
 
 def main():
-    """Run the three parts, compare with what was published, write everything down."""
+    """Run the three parts, write the results, and compare them with the published numbers."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--out",
@@ -272,7 +278,7 @@ def compare(results):
 
 
 def flatten(tree, path=""):
-    """Walk nested dictionaries and lists as (name, number) pairs."""
+    """Flatten nested dictionaries and lists to (name, number) pairs."""
     if isinstance(tree, dict):
         return [
             pair
@@ -285,12 +291,12 @@ def flatten(tree, path=""):
 
 
 def plain(tree):
-    """Turn arrays into lists and numbers, for JSON."""
+    """Convert arrays to lists and numbers, for JSON."""
     return jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), tree)
 
 
 def save(figure, out, name):
-    """Write a figure, and forget it."""
+    """Write a figure to a file, and close it."""
     figure.savefig(out / f"{name}.png", dpi=120)
     plt.close(figure)
 

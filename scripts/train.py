@@ -1,10 +1,12 @@
-"""Train a network on one of eight tasks, and show how it went.
+"""Train a network on one of eight tasks, and show the results.
 
-    python scripts/train.py TASK [--seed S] [--epochs N] [--batch-size B] [--lr R] [--method hand|auto]
-                                 [--checkpoint DIR] [--export FILE.safetensors] [--json FILE] [--out DIR]
+    python scripts/train.py TASK [--seed S] [--epochs N] [--batch-size B] [--lr R]
+                                 [--method hand|auto] [--checkpoint DIR]
+                                 [--export FILE.safetensors] [--json FILE] [--out DIR]
 
-The same seed gives the same parameters, bit for bit; with --checkpoint a run that was killed goes on
-where it stood when the same command is given again, and ends in the same parameters too.
+Runs with the same seed end with the same parameters, bit for bit. If a run with --checkpoint is
+killed, the same command continues it from its last checkpoint, and it too ends with the same
+parameters.
 """
 
 import argparse
@@ -16,7 +18,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,19 +32,19 @@ from jaxnn import data
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What to train on what; x and y as the network takes them."""
+    """A network, its loss and its data; x and y have the form that the network expects."""
 
     net: nn.Layer
     loss: nn.Loss
     train: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]
     metrics: tuple[str, ...]
-    names: tuple[str, ...] = ()  # of the classes, or the characters
+    names: tuple[str, ...] = ()  # of the classes, or the characters of a text
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """A task's defaults."""
+    """The default settings of a task."""
 
     build: Callable[[argparse.Namespace], Task]
     about: str
@@ -54,7 +55,7 @@ class Setting:
 
 
 def iris(_):
-    """Three species by four sizes."""
+    """Classify three species by four sizes."""
     train, test = data.split(data.iris(), test=0.3)
     mean, scale = train.x.mean(axis=0), train.x.std(axis=0)
     return classification(
@@ -63,7 +64,7 @@ def iris(_):
 
 
 def moons(_):
-    """Two classes of points in the plane."""
+    """Classify points in the plane into two classes."""
     train, test = data.split(data.moons(), test=0.3)
     return Task(
         nn.mlp(32, 32, 1),
@@ -76,7 +77,7 @@ def moons(_):
 
 
 def digits_mlp(_):
-    """Ten digits, by dense layers with dropout."""
+    """Classify ten digits by dense layers with dropout."""
     hidden = [
         (nn.Dense(width, w_init="he_normal"), nn.ReLU(), nn.Dropout(0.3)) for width in (256, 128)
     ]
@@ -86,7 +87,7 @@ def digits_mlp(_):
 
 
 def digits_cnn(_):
-    """Ten digits, by convolutions with batch normalisation."""
+    """Classify ten digits by convolutions with batch normalisation."""
     conv = functools.partial(nn.Conv2D, kernel_size=3, bias=False, w_init="he_normal")
     net = nn.chain(
         *(conv(16), nn.BatchNorm(), nn.ReLU()),
@@ -98,7 +99,7 @@ def digits_cnn(_):
 
 
 def diabetes(_):
-    """A number by ten others: inputs and outputs standardised by the training data."""
+    """Predict one number from ten others; all are standardised by the training data."""
     train, test = data.split(data.diabetes(), test=0.3)
     scaled = lambda values, of: ((values - of.mean(axis=0)) / of.std(axis=0)).astype(np.float32)  # noqa: E731
     parts = [(scaled(part.x, train.x), scaled(part.y, train.y)[:, None]) for part in (train, test)]
@@ -106,30 +107,30 @@ def diabetes(_):
 
 
 def mnist(arguments):
-    """Handwritten digits of 28 x 28 pixels."""
+    """Classify handwritten digits of 28 x 28 pixels."""
     return classification(nn.mlp(512, 512, 10), *data.mnist(arguments.data))
 
 
 def text_gru(_):
-    """The next character, by a recurrent layer."""
+    """Predict the next character by a recurrent layer."""
     return language(
         lambda size: nn.chain(nn.Embedding(size, 64), nn.GRU(256), nn.Dense(size)), length=64
     )
 
 
 def text_transformer(_):
-    """The next character, by attention."""
+    """Predict the next character by attention."""
     return language(lambda size: nn.transformer_decoder(size, features=128, layers=3), length=128)
 
 
 def classification(net, train, test, prepare=lambda x: x):
-    """Make a task of two parts of a data set, its inputs prepared."""
+    """Create a task from the two parts of a data set, with prepared inputs."""
     parts = [(prepare(part.x), part.y) for part in (train, test)]
     return Task(net, nn.SoftmaxCrossEntropy(), *parts, ("accuracy", "f1"), train.class_names)
 
 
 def language(build, length):
-    """Make a task of Python's help topics: the first nine tenths to learn from, the last to be told."""
+    """Create a task from Python's help topics: train on nine tenths, and test on the last tenth."""
     text = data.python_topics()
     vocabulary = "".join(sorted(set(text)))
     cut = int(0.9 * len(text))
@@ -173,7 +174,7 @@ SETTINGS = {
 
 
 def train(task, arguments):
-    """Fit the task's network, the step decaying to 0 along a cosine after a short rise."""
+    """Fit the network of a task; after a short rise, the learning rate decays to 0 as a cosine."""
     steps = arguments.epochs * -(-len(task.train[0]) // arguments.batch_size)
     schedule = optax.warmup_cosine_decay_schedule(0.0, arguments.lr, min(100, steps // 10), steps)
     optimizer = optax.chain(
@@ -197,7 +198,7 @@ def train(task, arguments):
 
 
 def sha256(params):
-    """Hash the bytes of all parameters, in tree order."""
+    """Return the hash of the bytes of all parameters, in tree order."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(params):
         digest.update(np.asarray(leaf).tobytes())
@@ -205,14 +206,11 @@ def sha256(params):
 
 
 def sample(net, params, vocabulary, key, prompt="The ", count=240, temperature=0.7):
-    """Continue a text, a character at a time, each drawn by the probabilities of the network."""
+    """Continue a text, with each character drawn from the probabilities of the network."""
     known = {character: i for i, character in enumerate(vocabulary)}
     window = 64
-    ids = (
-        jnp.zeros(window + count, jnp.int32)
-        .at[: len(prompt)]
-        .set(jnp.array([known[c] for c in prompt]))
-    )
+    ids = jnp.zeros(window + count, jnp.int32)
+    ids = ids.at[: len(prompt)].set(jnp.array([known[c] for c in prompt]))
 
     @jax.jit
     def run(params, ids, key):
@@ -220,21 +218,19 @@ def sample(net, params, vocabulary, key, prompt="The ", count=240, temperature=0
             start = jnp.maximum(i - window, 0)
             seen = jax.lax.dynamic_slice_in_dim(ids, start, window)
             logits, _ = net.forward(params, seen[None])
-            drawn = jax.random.categorical(
-                jax.random.fold_in(key, i), logits[0, i - start - 1] / temperature
-            )
-            return ids.at[i].set(drawn)
+            scores = logits[0, i - start - 1] / temperature
+            return ids.at[i].set(jax.random.categorical(jax.random.fold_in(key, i), scores))
 
         return jax.lax.fori_loop(len(prompt), len(prompt) + count, write, ids)
 
     return "".join(vocabulary[i] for i in np.asarray(run(params, ids, key))[: len(prompt) + count])
 
 
-# ── What is shown ───────────────────────────────────────────────────────────────────────────────
+# ── Reports and figures ─────────────────────────────────────────────────────────────────────────
 
 
 def report(name, task, fit, seconds):
-    """Print the results, and what the network does wrong."""
+    """Print the results, with a table of the mistakes of a classifier or a sample of a text."""
     scores = {
         key: values[-1] for key, values in fit.history.items() if key.startswith("validation_")
     }
@@ -250,12 +246,12 @@ def report(name, task, fit, seconds):
 
 
 def bits(fit):
-    """Give the cross-entropy on the held-out text, in bits a character."""
+    """Return the cross-entropy on the held-out text, in bits a character."""
     return float(fit.history["validation_loss"][-1] / np.log(2))
 
 
 def confusion(task, fit):
-    """Count the held-out rows by their class and the class predicted."""
+    """Count the held-out rows by their class and their predicted class."""
     from sklearn.metrics import confusion_matrix
 
     outputs = np.asarray(fit.predict(task.test[0]))
@@ -264,9 +260,9 @@ def confusion(task, fit):
 
 
 def confusion_table(matrix, names):
-    """Write the counts: a row a class, a column a prediction."""
+    """Write the counts, with a row for each class and a column for each prediction."""
     width = max(5, *map(len, names)) + 1
-    head = f"{'is, told as':>{width + 4}}" + "".join(f"{name:>{width}}" for name in names)
+    head = f"{'is, predicted':>{width + 4}}" + "".join(f"{name:>{width}}" for name in names)
     rows = [
         f"{name:>{width + 4}}" + "".join(f"{count or '.':>{width}}" for count in counts)
         for name, counts in zip(names, matrix, strict=True)
@@ -275,7 +271,7 @@ def confusion_table(matrix, names):
 
 
 def draw(name, task, fit, out):
-    """Draw the history, and what there is to see of the predictions, into one figure."""
+    """Draw the history and, for a classifier, its predictions into one figure."""
     import matplotlib as mpl
 
     mpl.use("agg")
@@ -290,9 +286,10 @@ def draw(name, task, fit, out):
     plots.history(fit, axes=axes[:2])
     if name == "moons":
         x, y = task.test
-        probability = lambda points: jax.nn.sigmoid(fit.predict(np.asarray(points, np.float32)))[
-            :, 0
-        ]
+
+        def probability(points):
+            return jax.nn.sigmoid(fit.predict(np.asarray(points, np.float32)))[:, 0]
+
         plots.BoundaryDisplay.from_function(probability, x, ax=axes[2])
         plots.ScatterDisplay.from_data(x, y[:, 0], class_names=task.names, ax=axes[2])
     elif counted:
@@ -307,7 +304,7 @@ def draw(name, task, fit, out):
 
 
 def parse():
-    """Read the command line; what is not given is the task's default."""
+    """Read the command line; options that are not given have the defaults of the task."""
     lines = [f"  {name:<18}{setting.about}" for name, setting in SETTINGS.items()]
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
@@ -316,16 +313,21 @@ def parse():
     )
     parser.add_argument("task", choices=SETTINGS, metavar="TASK", help="one of the tasks below")
     parser.add_argument(
-        "--seed", type=int, default=0, help="of parameters, shuffles and dropout (default 0)"
+        "--seed",
+        type=int,
+        default=0,
+        help="the seed of parameters, shuffles and dropout (default 0)",
     )
-    parser.add_argument("--epochs", type=int, help="how often to go through the data")
-    parser.add_argument("--batch-size", type=int, metavar="B", help="rows a step")
+    parser.add_argument("--epochs", type=int, help="the number of passes over the data")
+    parser.add_argument("--batch-size", type=int, metavar="B", help="rows in a step")
     parser.add_argument("--lr", type=float, help="the highest learning rate")
-    parser.add_argument("--weight-decay", type=float, metavar="W", help="AdamW's")
+    parser.add_argument("--weight-decay", type=float, metavar="W", help="the weight decay of AdamW")
     parser.add_argument(
-        "--method", choices=("hand", "auto"), default="hand", help="the route of the gradient"
+        "--method", choices=("hand", "auto"), default="hand", help="how to compute the gradient"
     )
-    parser.add_argument("--precision", choices=("bfloat16",), help="of the passes (default: full)")
+    parser.add_argument(
+        "--precision", choices=("bfloat16",), help="the precision of both passes (default: full)"
+    )
     parser.add_argument(
         "--data", type=Path, metavar="FILE", help="mnist: an .npz file with x_train, y_train, ..."
     )
@@ -337,7 +339,7 @@ def parse():
         type=int,
         default=1,
         metavar="N",
-        help="epochs between two (default 1)",
+        help="epochs between two checkpoints (default 1)",
     )
     parser.add_argument(
         "--export", type=Path, metavar="FILE", help="write the model to a .safetensors file"
@@ -346,7 +348,11 @@ def parse():
         "--json", type=Path, metavar="FILE", help="write metrics and history to a file"
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("train-output"), metavar="DIR", help="where figures go"
+        "--out",
+        type=Path,
+        default=Path("train-output"),
+        metavar="DIR",
+        help="folder for the figures",
     )
     arguments = parser.parse_args()
     for name in ("epochs", "batch_size", "lr", "weight_decay"):
@@ -356,7 +362,7 @@ def parse():
 
 
 def main():
-    """Train, report, draw, and write the files asked for."""
+    """Train, report, draw, and write the requested files."""
     arguments = parse()
     task = SETTINGS[arguments.task].build(arguments)
     print(nn.summary(task.net, task.train[0][: arguments.batch_size]))
@@ -378,7 +384,7 @@ def main():
         scores = nn.evaluate(task.net, task.loss, fit.params, task.test, metrics=task.metrics)
         if arguments.task.startswith("text"):
             scores["bits_per_character"] = bits(fit)
-        results: dict[str, Any] = {
+        results = {
             "task": arguments.task,
             "metrics": scores,
             "seconds": seconds,

@@ -1,4 +1,4 @@
-"""Strict numerics: float64, no rank promotion, every annotated shape checked at run time."""
+"""Strict numerics: float64, no rank promotion, and checks of annotated shapes at run time."""
 
 import os
 import tempfile
@@ -9,15 +9,13 @@ from jaxtyping import install_import_hook
 
 matplotlib.use("agg")
 CHECKED = ["backprop", "compose", "descent", "layers", "losses", "neuron", "tracing"]
-install_import_hook(
-    [f"jaxnn.{name}" for name in CHECKED], "beartype.beartype"
-)  # before jaxnn is first imported
+# the hook has to precede the first import of jaxnn
+install_import_hook([f"jaxnn.{name}" for name in CHECKED], "beartype.beartype")
 
-if (
-    "PYTEST_XDIST_WORKER" not in os.environ
-):  # workers, and the scripts that tests start, inherit what is set here
+# workers, and the scripts that tests start, inherit these variables and share the compiled programs
+if "PYTEST_XDIST_WORKER" not in os.environ:
     compiled = tempfile.TemporaryDirectory(prefix="jaxnn-compiled-")  # removed at exit
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name  # what one has compiled the others find
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax  # noqa: E402
@@ -25,14 +23,13 @@ import pytest  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update(
-    "jax_disable_most_optimizations", True
-)  # the tests compile thousands of small programs, once each
+# the tests compile thousands of small programs and run each only a few times
+jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture
 def as_users_see_it():
-    """Without the run-time checker of the tests, so that the library's own errors are seen."""
+    """Disable the run-time checks of the tests, so that the library's own errors are raised."""
     jaxtyping_config.update("jaxtyping_disable", True)
     yield
     jaxtyping_config.update("jaxtyping_disable", False)

@@ -1,4 +1,4 @@
-"""Gradients by hand and by jax.grad, and the sharp edges of both."""
+"""Gradients by hand and by jax.grad, and their special cases."""
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ def test_both_routes_agree(weights):
 
 
 def test_the_loss_owns_the_mean():
-    """Twice the same batch has the same gradient; a layer alone sums over it."""
+    """A batch that is repeated has the same gradient; a layer by itself sums over the batch."""
     params = NET.init(jax.random.key(0), X)
     gradient = nn.grad(NET, nn.BinaryCrossEntropy())
     close(

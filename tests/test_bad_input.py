@@ -1,4 +1,4 @@
-"""Bad input: an error of our own at the call, that says what was expected and what came."""
+"""Bad input raises an InputError at the call, which states what was expected and what came."""
 
 import re
 

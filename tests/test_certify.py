@@ -1,4 +1,4 @@
-"""A certificate is worth something only if a wrong backward fails it, by name."""
+"""A certificate is useful only if a wrong backward fails it, and the message names the leaf."""
 
 import dataclasses
 import json
@@ -117,11 +117,11 @@ def test_certificate_reads_as_a_table_and_as_json():
     lines = str(certificate).splitlines()
     assert lines[0] == "chain(Dense(features=2), Sigmoid())"
     assert [line.split()[0] for line in lines[2:5]] == ["params[0].w", "params[0].b", "x"]
-    told = json.loads(json.dumps(certificate.to_dict()))
-    assert told["passed"] is True
-    assert told["dtype"] == "float64"
-    assert set(told["versions"]) == {"jax", "jaxlib", "numpy"}
-    assert told["worst_vs_autodiff"] == max(row["vs_autodiff"] for row in told["rows"])
+    read = json.loads(json.dumps(certificate.to_dict()))
+    assert read["passed"] is True
+    assert read["dtype"] == "float64"
+    assert set(read["versions"]) == {"jax", "jaxlib", "numpy"}
+    assert read["worst_vs_autodiff"] == max(row["vs_autodiff"] for row in read["rows"])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -1,4 +1,4 @@
-"""Optimizers taken apart: one program for all learning rates, with the same numbers."""
+"""Optimizers with their constants as arguments: one program, and equal results, for all rates."""
 
 import jax
 import jax.numpy as jnp

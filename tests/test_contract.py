@@ -1,4 +1,4 @@
-"""The contract of types.py, over every case of cases.py."""
+"""The contract of types.py, tested with every case of cases.py."""
 
 import json
 import pickle

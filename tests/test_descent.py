@@ -1,4 +1,4 @@
-"""The lecture's loop, for any objective on any pytree."""
+"""The loop of the lecture, for any objective and any pytree of parameters."""
 
 import jax
 import jax.numpy as jnp

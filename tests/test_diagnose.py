@@ -1,4 +1,4 @@
-"""The grader: each wording is earned by planting its mistake."""
+"""The grader: each of its verdicts is tested by planting the mistake that it names."""
 
 import re
 import subprocess
@@ -18,7 +18,7 @@ DENSE = nn.Dense(4)
 
 
 def dense(change):
-    """The right backward of a Dense layer, changed: (dw, db, dx, params, x, dy) -> (dw, db, dx)."""
+    """Change the backward of a Dense layer: (dw, db, dx, params, x, dy) -> (dw, db, dx)."""
 
     def backward(params, cache, dy):
         (dw, db), dx = DENSE.backward(params, cache, dy)
@@ -146,7 +146,7 @@ def test_wrong_derivatives_of_an_activation(verdict):
 def test_wrong_derivatives_inside_a_network():
     net = nn.chain(nn.Dense(3), nn.Sigmoid())
 
-    def of_the_lecture(params, cache, dy):  # the lecture's layer with z where y belongs
+    def of_the_lecture(params, cache, dy):  # the layer of the lecture, with z in place of y
         x, (w, b) = cache[0], params[0]
         z = x @ w + b[None]
         dz = z * (1 - z) * dy
@@ -214,7 +214,7 @@ def test_a_gradient_that_need_not_depend_on_the_input_is_not_called_stale():
 
 @nn.layer
 class Memory:
-    """h = x + h / 2 through time, linear: its slope is no factor entry by entry."""
+    """h = x + h / 2 through time: linear, but its derivative is not a factor for each entry."""
 
     def init(self, key, x):
         return ()
@@ -238,7 +238,7 @@ def test_mistakes_with_activations_are_not_seen_elsewhere(backward):
 
 @nn.layer
 class Slope:
-    """y = a x, with one number a."""
+    """y = a x, with a single number a."""
 
     def init(self, key, x):
         return jnp.ones(())

@@ -1,4 +1,4 @@
-"""The working is shown: as text, LaTeX, Markdown and pictures, with the right numbers in them."""
+"""Explanations as text, LaTeX, Markdown and pictures contain the right formulas and numbers."""
 
 import base64
 import io
@@ -76,7 +76,7 @@ FUNCTIONS = {
 
 @pytest.mark.parametrize("name", traces.ALL)
 def test_the_numbers_put_in_give_the_result(name):
-    """Each line is computed as a reader with a calculator would."""
+    """Each line is computed in the way of a reader with a calculator."""
     checked = 0
     for line in nn.explain(traces.ALL[name](), digits=12).splitlines():
         parts = [part.strip() for part in line.split(" = ")]
@@ -112,12 +112,12 @@ def test_formulas_of_other_layers(name, words):
 def test_one_derivative_factor_by_factor():
     assert nn.explain(traces.lecture(), of="[0].w[0, 1]").splitlines() == [
         "dJ/d[0].w[0, 1], back from the loss",
-        "  dJ/d[3].y              = -1 / y                           = -1 / 0.590378           = -1.69383",
-        "  d[3].y/d[2].y          = y·(1 - y)                        = 0.590378×(1 - 0.590378) = 0.241832",
-        "  d[2].y/d[1].y[1]       = w[1, 0]                                                    = 0.5",
-        "  d[1].y[1]/d[0].y[1]    = y[1]·(1 - y[1])                  = 0.731059×(1 - 0.731059) = 0.196612",
-        "  d[0].y[1]/d[0].w[0, 1] = x[0]                                                       = 5",
-        "  dJ/d[0].w[0, 1]        = -1.69383×0.241832×0.5×0.196612×5                           = -0.201341",
+        f"  dJ/d[3].y              = {'-1 / y':32} = {'-1 / 0.590378':23} = -1.69383",
+        f"  d[3].y/d[2].y          = {'y·(1 - y)':32} = 0.590378×(1 - 0.590378) = 0.241832",
+        f"  d[2].y/d[1].y[1]       = {'w[1, 0]':32}   {'':23} = 0.5",
+        f"  d[1].y[1]/d[0].y[1]    = {'y[1]·(1 - y[1])':32} = 0.731059×(1 - 0.731059) = 0.196612",
+        f"  d[0].y[1]/d[0].w[0, 1] = {'x[0]':32}   {'':23} = 5",
+        f"  dJ/d[0].w[0, 1]        = -1.69383×0.241832×0.5×0.196612×5 {'':25} = -0.201341",
     ]
 
 
@@ -229,10 +229,8 @@ def test_an_exercise_has_something_to_compute():
 def test_the_lectures_numbers_in_latex():
     latex = nn.explain(traces.lecture(), "latex")
     assert [number for number in NUMBERS if f"= {as_latex_number(number)}" not in latex] == []
-    assert (
-        r"y^{(1)}_{1} &= x_{1} \, w^{(1)}_{1, 1} + x_{2} \, w^{(1)}_{2, 1} = 5 \times 1 + 3 \times 2 = 11"
-        in latex
-    )
+    symbols = r"y^{(1)}_{1} &= x_{1} \, w^{(1)}_{1, 1} + x_{2} \, w^{(1)}_{2, 1}"
+    assert rf"{symbols} = 5 \times 1 + 3 \times 2 = 11" in latex
 
 
 def test_blanks_hold_no_answers_and_the_answers_follow():
@@ -262,7 +260,7 @@ def lines_of(markdown):
 
 @pytest.mark.parametrize("name", ["ReLU, biases, three classes", "a recurrent net", "nested"])
 def test_equations_are_well_formed(name):
-    """Matplotlib reads a part of TeX's mathematics, and refuses an unknown command or an open brace."""
+    """Matplotlib reads a part of TeX, and rejects unknown commands and unbalanced braces."""
     parser = MathTextParser("path")
     lines = list(lines_of(nn.explain(traces.ALL[name](), "markdown")))
     assert len(lines) > 40
@@ -274,7 +272,7 @@ def test_equations_are_well_formed(name):
     }
     for word, plain in known.items():
         lines = [line.replace(word, plain) for line in lines]
-    for line in {re.sub(r"\d+(\.\d+)?", "1", line) for line in lines}:  # one of each form
+    for line in {re.sub(r"\d+(\.\d+)?", "1", line) for line in lines}:  # one line of each form
         parser.parse(f"${line}$")
 
 
@@ -386,7 +384,7 @@ def test_a_notebook_prints_text_line_by_line():
             lambda t: nn.explain(t, "pdf"),
             "expected format to be one of 'text', 'latex'.* got 'pdf'",
         ),
-        (lambda t: nn.explain("trace"), "expected a Trace, as jaxnn.trace gives it, got str"),
+        (lambda t: nn.explain("trace"), "expected a Trace, as jaxnn.trace returns it, got str"),
         (lambda t: nn.explain(t - t), "expected the trace of one pass, got the difference of two"),
         (lambda t: nn.explain(t, "html", of="[0].w[0, 0]"), 'expected format "text" with of'),
         (lambda t: nn.explain(t, blanks=True), 'expected format "latex" or "markdown" with blanks'),

@@ -1,4 +1,4 @@
-"""No formula lies: each is evaluated by NumPy alone, and gives what its layer gives."""
+"""Every formula is right: evaluated by NumPy alone, its result is that of its layer."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jaxnn.explanation.language.expressions import parse
 
 
 def weigh(dy):
-    """Make a loss that is linear in the output: its slope is dy."""
+    """Create a loss that is linear in the output, with the derivative dy."""
 
     @nn.loss
     class Weigh:
@@ -40,22 +40,22 @@ def trace_with_random_slopes(case):
 
 
 def worst(equations):
-    """Compute everything from inputs, parameters and slopes, and compare with what the layers gave."""
+    """Compute all arrays from inputs, parameters and dy, and compare with those of the layers."""
     defined = {step.defines for step in equations.steps}
     computed = equations.recompute({})
     errors = [np.abs(computed[name] - equations.values[name]).max(initial=0.0) for name in defined]
-    return np.max(errors), defined  # np.max keeps a NaN, which is then below no bound
+    return np.max(errors), defined  # np.max returns NaN if there is one, which is below no bound
 
 
 @pytest.mark.parametrize("case", [*LAYERS, NETWORKS[2], NETWORKS[4]], ids=lambda case: case.id)
 def test_formulas_give_what_the_layer_gives(case):
     trace = trace_with_random_slopes(case)
     equations = equations_of(trace)
-    assert equations.silent == ["loss"]  # ours alone states none
+    assert equations.silent == ["loss"]  # only the loss above states no formulas
     error, defined = worst(equations)
     assert error < 1e-10
     trained = {f"d{name}" for name, kind in equations.free.items() if kind == "parameter"}
-    assert trained <= defined  # every parameter's derivative has a formula
+    assert trained <= defined  # the derivative of every parameter has a formula
     outputs = [
         name
         for name in equations.values
@@ -69,13 +69,13 @@ def test_formulas_give_what_the_layer_gives(case):
 
 @pytest.mark.parametrize("case", LOSSES, ids=lambda case: case.id)
 def test_formulas_give_what_the_loss_gives(case):
-    """Formulas speak of the plain mean, so the weights of a case play no part here."""
+    """The formulas describe the unweighted mean, so that the weights of a case are not used."""
     prediction = np.asarray(case.prediction)
     identity = nn.LeakyReLU(slope=1.0)
     trace = nn.trace(identity, case.loss, (), prediction, case.target)
     equations = equations_of(trace)
     if isinstance(case.loss, nn.OptaxLoss):
-        assert equations.silent == ["loss"]  # JAX differentiates it, there is nothing to state
+        assert equations.silent == ["loss"]  # JAX differentiates it, so that it states no formulas
         return
     error, defined = worst(equations)
     assert {"J", "dy@1"} <= defined
@@ -96,7 +96,7 @@ class Forgetful(nn.Dense):
 
 @nn.loss
 class Scaled:
-    """Half a squared error, times a setting; ``lie`` is added to the formula of its slope."""
+    """Half a squared error times a setting; ``lie`` is added to the formula of its derivative."""
 
     scale: float = 3.0
     lie: str = ""
@@ -114,7 +114,8 @@ class Scaled:
     @property
     def formulas(self):
         return nn.Formulas(
-            "error[n, i] = y[n, i] - t[n, i]\nJ = scale * sum(error[n, i] ** 2 for n in B for i in I) / 2",
+            "error[n, i] = y[n, i] - t[n, i]\n"
+            "J = scale * sum(error[n, i] ** 2 for n in B for i in I) / 2",
             f"dy = scale * error{self.lie}",
         )
 
@@ -145,7 +146,7 @@ def test_a_formula_that_lies_is_found():
         (
             nn.Tanh(),
             Scaled(lie=" + 1"),
-            "to give dy[0, 0] = -2.28478, as it does itself, got -1.28478.",
+            "to give dy[0, 0] = -2.28478, as its code does, got -1.28478.",
         ),
     ],
 )

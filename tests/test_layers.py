@@ -1,4 +1,4 @@
-"""What layers do beyond the contract: padding, memory, statistics, positions, composition."""
+"""Behaviour of layers beyond the contract: padding, memory, statistics, positions, composition."""
 
 import jax
 import jax.numpy as jnp
@@ -95,7 +95,7 @@ def test_batch_norm_moves_its_moments_on_and_uses_them_at_inference():
     close(moments.variance, x.var(axis=0, ddof=1), rtol=1e-6)
     close(forward(layer, x, params=params), forward(layer, x, KEY, params), rtol=0, atol=0.05)
     _, cache = layer.forward(params, x)
-    close(nn.advance(layer, params, cache), params)  # inference moves nothing
+    close(nn.advance(layer, params, cache), params)  # inference changes no statistics
 
 
 def test_statistics_are_carried_by_every_combinator_and_kept_from_the_optimizer():
@@ -129,7 +129,7 @@ RECURRENT = [nn.RNN, nn.LSTM, nn.GRU]
 @pytest.mark.parametrize("kind", RECURRENT)
 @pytest.mark.parametrize("reverse", [False, True])
 def test_padding_changes_nothing(kind, reverse):
-    """A padded batch gives each sample what it gets alone, and no gradient from its padding."""
+    """In a padded batch, each sample has the result that it has alone, and padding no gradient."""
     layer = kind(3, reverse=reverse, return_state=True)
     x, lengths = jnp.asarray(normal(3, 5, 2)), jnp.array([5, 3, 1])
     params = layer.init(KEY, x)
@@ -307,7 +307,7 @@ def test_remat_keeps_only_its_input():
 
 
 def test_remat_and_repeat_use_the_memory_that_they_should():
-    """The program's peak: one block's cache at a time, and an input a block, against all caches."""
+    """The peak of Remat is an input for each block and one cache, instead of all caches."""
     block = nn.chain(nn.Dense(256), nn.Tanh(), nn.Dense(64))
     x, blocks = jnp.ones((512, 64)), 8
 
@@ -318,10 +318,9 @@ def test_remat_and_repeat_use_the_memory_that_they_should():
 
     plain, lean = temporary(nn.Repeat(block, blocks)), temporary(nn.Repeat(nn.Remat(block), blocks))
     floats = 8 * 512
-    assert plain >= blocks * (64 + 256) * floats  # x and tanh's output, for each block
-    assert (
-        lean <= (blocks * 64 + 4 * 256 + 8 * 64) * floats
-    )  # x for each block, and one block's cache at work
+    assert plain >= blocks * (64 + 256) * floats  # x and the output of tanh, for each block
+    # x for each block, and the cache of the block that is being computed
+    assert lean <= (blocks * 64 + 4 * 256 + 8 * 64) * floats
 
 
 def test_many_parameters_at_once_by_vmap():

@@ -1,4 +1,4 @@
-"""The lessons run as notebooks with the exercises solved, and one as it is; figures are compared."""
+"""Run the lessons as notebooks with solved exercises, and one unsolved; compare the figures."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from nbclient import NotebookClient
 
 LESSONS = sorted((Path(__file__).parent.parent / "scripts" / "lessons").glob("*.py"))
 BASELINE = Path(__file__).parent / "baseline"
-TOLERANCE = 12  # of the root mean square of pixels: other versions round otherwise
+TOLERANCE = 12  # root mean square of the pixels: rounding depends on versions
 LESSON = {lesson.stem: lesson for lesson in LESSONS}
 YOUR_TURN = "    raise NotImplementedError  # your turn\n"
 
@@ -47,7 +47,10 @@ ANSWERS = {
     "10_attention": "return (), y * (dy - (y * dy).sum(axis=-1, keepdims=True))",
     "11_thousand_networks": "return share * (jax.nn.sigmoid(z) - t)",
     "12_many_devices": "return share * 2 * (prediction - target)",
-    "13_your_own_layer": "return SlopeParams((jnp.minimum(x, 0) * dy).sum()), dy * jnp.where(x > 0, 1, a)",
+    "13_your_own_layer": """
+        da = (jnp.minimum(x, 0) * dy).sum()
+        return SlopeParams(da), dy * jnp.where(x > 0, 1, a)
+    """,
 }
 
 
@@ -70,7 +73,7 @@ def solved(lesson):
 
 @pytest.mark.slow
 def test_every_lesson_runs_solved_as_a_notebook(tmp_path):
-    """One kernel runs the cells of all lessons, one after another; the twelfth has a kernel of its own."""
+    """One kernel runs the cells of all lessons in turn, except the twelfth, which has its own."""
     for group in GROUPS:
         strict = nbformat.v4.new_code_cell("import warnings; warnings.simplefilter('error')")
         books = [jupytext.reads(solved(LESSON[name]), fmt="py:percent") for name in group]
@@ -82,10 +85,10 @@ def test_every_lesson_runs_solved_as_a_notebook(tmp_path):
         shown = [out for cell in book.cells for out in cell.get("outputs", [])]
         assert sum("image/png" in out.get("data", {}) for out in shown) >= len(group)
         text = "".join(out.get("text", "") for out in shown)
-        assert text.count("✓ The gradient of") >= len(group)  # each answer is graded, and right
+        assert text.count("✓ The gradient of") >= len(group)  # every answer is graded as right
         assert "✗" not in text
         trains = any("nn.fit(" in cell.source for cell in cells)
-        assert "step/s" in text or not trains  # somebody watches the bar
+        assert "step/s" in text or not trains  # a notebook shows the progress bar
     pictures = [f"lesson-{lesson.stem[:2]}.png" for lesson in LESSONS]
     compared = (
         compare_images(str(BASELINE / name), str(tmp_path / name), tol=TOLERANCE)

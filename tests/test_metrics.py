@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn's own functions, in batches that do not divide the rows."""
+"""Metrics agree with those of scikit-learn, for batch sizes that do not divide the rows."""
 
 import functools
 
@@ -17,11 +17,8 @@ SCORES, LABELS = RNG.normal(size=(N, 1)), RNG.integers(0, 2, (N, 1))
 NUMBERS, TARGETS = RNG.normal(size=(N, 2)) + 100, RNG.normal(size=(N, 2)) * [1, 5] + 100
 WEIGHTS = RNG.uniform(0, 2, N)
 WEIGHTS[:5] = 0
-HERE = (
-    nn.Reshape((K,)),
-    nn.Reshape((1,)),
-    nn.Reshape((2,)),
-)  # layers that change nothing: predictions are the inputs
+# these layers change nothing, so that the predictions are the inputs
+HERE = (nn.Reshape((K,)), nn.Reshape((1,)), nn.Reshape((2,)))
 SOFTMAX, SIGMOID = nn.SoftmaxCrossEntropy(), nn.SigmoidBinaryCrossEntropy()
 
 

@@ -1,4 +1,4 @@
-"""Mistakes planted in every backward, all of them caught."""
+"""Mistakes are planted in every backward pass, and all of them are caught."""
 
 import json
 import subprocess
@@ -59,7 +59,7 @@ def test_functions_in_files_of_their_own_are_changed_too():
 
 
 def test_a_check_that_cannot_fail_would_show(monkeypatch):
-    """With a comparison that lets everything pass, every mutant is reported as missed."""
+    """With a comparison that accepts everything, every mutant is reported as missed."""
     monkeypatch.setattr(mutation, "_differs", lambda leaves, truth: False)
     mutants = mutation.planted(claim_of(LAYERS[1]))
     assert {mutant.verdict for mutant in mutants} == {"missed"}

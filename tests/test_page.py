@@ -1,4 +1,4 @@
-"""The page computes what the library computes, in V8 and, where there is one, in a browser."""
+"""The page computes the numbers of the library, in V8 and, if there is one, in a browser."""
 
 import html.parser
 import json
@@ -32,7 +32,7 @@ def data_of(page):
 
 @pytest.fixture(scope="module")
 def engine():
-    """V8 with the part of the page that computes."""
+    """Start V8 with the part of the page that computes."""
     racer = MiniRacer()
     racer.eval(
         resources.files("jaxnn.explanation")
@@ -43,13 +43,12 @@ def engine():
 
 
 def compute(engine, data):
-    """Let the page's code work all equations out anew, from zeros where there is an equation."""
+    """Compute all equations by the code of the page; arrays that they define start as zeros."""
     arrays = {name: dict(array) for name, array in data["arrays"].items()}
     for step in data["steps"]:
         arrays[step["defines"]]["data"] = [0.0] * len(arrays[step["defines"]]["data"])
-    engine.eval(
-        f"var steps = {json.dumps(data['steps'])}, arrays = {json.dumps(arrays)}; recompute(steps, arrays)"
-    )
+    engine.eval(f"var steps = {json.dumps(data['steps'])}, arrays = {json.dumps(arrays)}")
+    engine.eval("recompute(steps, arrays)")
     return {
         name: np.asarray(array["data"])
         for name, array in json.loads(engine.eval("JSON.stringify(arrays)")).items()
@@ -175,49 +174,53 @@ def test_a_network_too_large_for_a_page_is_refused():
 
 DRIVER = """<script>window.addEventListener("load", () => {
   const press = (key) => document.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
-  const by = (id) => document.getElementById(id), told = {};
+  const by = (id) => document.getElementById(id), seen = {};
   const state = () => ["where", "formula", "numbers", "result"].map((id) => by(id).textContent);
   for (let i = 0; i < 10; i++) press("ArrowRight");
   by("back").click();
-  told.tenth = state();
-  told.lit = document.querySelectorAll("line.used, line.now").length;
-  told.labels = [...document.querySelectorAll("#graph .weight")].map((text) => text.textContent).filter(Boolean);
+  seen.tenth = state();
+  seen.lit = document.querySelectorAll("line.used, line.now").length;
+  const weights = [...document.querySelectorAll("#graph .weight")];
+  seen.labels = weights.map((text) => text.textContent).filter(Boolean);
   press("End");
-  told.last = by("count").textContent;
-  told.disabled = by("forward").disabled;
+  seen.last = by("count").textContent;
+  seen.disabled = by("forward").disabled;
   const input = document.querySelector('input[aria-label^="w of layer 1"]');
-  const type = (value) => { input.value = value; input.dispatchEvent(new Event("input", {bubbles: true})); };
+  const type = (value) => {
+    input.value = value;
+    input.dispatchEvent(new Event("input", {bubbles: true}));
+  };
   type("");
-  told.problem = by("problem").textContent;
+  seen.problem = by("problem").textContent;
   type("0.25");
-  told.noProblem = by("problem").textContent;
-  told.edited = JSON.parse(JSON.stringify(backprop.arrays));
+  seen.noProblem = by("problem").textContent;
+  seen.edited = JSON.parse(JSON.stringify(backprop.arrays));
   by("rate").value = "0.5";
   by("rate").dispatchEvent(new Event("input"));
   for (let i = 0; i < 3; i++) by("descend").click();
-  told.descended = JSON.parse(JSON.stringify(backprop.arrays));
-  told.curve = by("curve-note").textContent;
+  seen.descended = JSON.parse(JSON.stringify(backprop.arrays));
+  seen.curve = by("curve-note").textContent;
   by("reset").click();
-  told.reset = JSON.parse(JSON.stringify(backprop.arrays));
-  told.wide = document.documentElement.scrollWidth <= window.innerWidth;
+  seen.reset = JSON.parse(JSON.stringify(backprop.arrays));
+  seen.wide = document.documentElement.scrollWidth <= window.innerWidth;
   const out = document.createElement("pre");
-  out.id = "told";
-  out.textContent = JSON.stringify(told);
+  out.id = "seen";
+  out.textContent = JSON.stringify(seen);
   document.body.append(out);
 });</script></body>"""
 
 
 def use(page, tmp_path):
-    """Open a page in a browser as narrow as a phone allows, use it, and tell what it then shows."""
+    """Open a page in a browser window as narrow as a phone, use it, and return what it shows."""
     (tmp_path / "page.html").write_text(page.replace("</body>", DRIVER), encoding="utf-8")
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=500,900"]
     command += ["--virtual-time-budget=4000", "--dump-dom", (tmp_path / "page.html").as_uri()]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    return json.loads(html.unescape(re.search(r'<pre id="told">(.*?)</pre>', shown, re.DOTALL)[1]))
+    return json.loads(html.unescape(re.search(r'<pre id="seen">(.*?)</pre>', shown, re.DOTALL)[1]))
 
 
 def library(trace, steps, rate):
-    """What the page's reader does, by the library: one weight changed, then steps of descent."""
+    """Change one weight and make steps of descent, as the user of the page does."""
     first = trace.params[0]
     w = first.w.copy() if hasattr(first, "w") else first.wx.copy()
     w.flat[0] = 0.25
@@ -237,27 +240,27 @@ def library(trace, steps, rate):
 )
 def test_in_a_browser(name, tmp_path):
     trace = traces.ALL[name]()
-    told = use(nn.explain(trace, "html"), tmp_path)
+    seen = use(nn.explain(trace, "html"), tmp_path)
     flat = lambda arrays: {key: np.asarray(array["data"]) for key, array in arrays.items()}
-    assert_same(flat(told["edited"]), library(trace, 0, 0.5))
-    assert_same(flat(told["descended"]), library(trace, 3, 0.5))
-    assert_same(flat(told["reset"]), equations_of(trace))
-    assert told["problem"].startswith("Expected a number for w of layer 1")
-    assert told["noProblem"] == ""
-    assert told["curve"].endswith("in 3 steps")
-    assert told["disabled"]
-    assert told["wide"]  # nothing hangs over the edge
-    count, total = told["last"].split(" / ")
+    assert_same(flat(seen["edited"]), library(trace, 0, 0.5))
+    assert_same(flat(seen["descended"]), library(trace, 3, 0.5))
+    assert_same(flat(seen["reset"]), equations_of(trace))
+    assert seen["problem"].startswith("Expected a number for w of layer 1")
+    assert seen["noProblem"] == ""
+    assert seen["curve"].endswith("in 3 steps")
+    assert seen["disabled"]
+    assert seen["wide"]  # nothing extends beyond the edge
+    count, total = seen["last"].split(" / ")
     assert count == total
     if name == "the lecture's example":
-        where, formula, numbers, result = told["tenth"]
+        where, formula, numbers, result = seen["tenth"]
         assert where == "Backward · loss: BinaryCrossEntropy()"
         assert formula == "∂J/∂y(4) = −1 / y(4)"
         assert (numbers, result) == ("= −1 / 0.590378", "= −1.69383")
         assert int(total) == 28
     if name == "ReLU, biases, three classes":
-        assert told["lit"] == 4  # the edges into the output that is being worked out
-        assert len(told["labels"]) == 4
+        assert seen["lit"] == 4  # the edges to the output that is computed in this step
+        assert len(seen["labels"]) == 4
 
 
 LOOK = """<script>window.addEventListener("load", () => backprop.go(21))</script></body>"""
@@ -265,7 +268,7 @@ LOOK = """<script>window.addEventListener("load", () => backprop.go(21))</script
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here to take a picture with")
 def test_it_looks_as_in_the_readme(tmp_path):
-    """The tolerance is for other fonts; a page without its graph is 20 away, an empty one 31."""
+    """The tolerance allows for other fonts; without its graph a page differs by 20, empty by 31."""
     (tmp_path / "page.html").write_text(
         nn.explain(traces.lecture(), "html").replace("</body>", LOOK), encoding="utf-8"
     )

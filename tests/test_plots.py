@@ -1,4 +1,4 @@
-"""The pictures, against their baselines; the ones in README are these."""
+"""Compare the pictures with their baselines, which README shows too."""
 
 import jax
 import jax.numpy as jnp
@@ -104,7 +104,7 @@ def test_the_worked_example_shows_every_number():
 
 
 def trained(steps=40):
-    """Make a history by a formula: the picture must not depend on how fast a machine converges."""
+    """Compute a history by a formula, so that the picture does not depend on the machine."""
     step = np.arange(1, steps + 1) * 45
     loss, validation = 2.3 * np.exp(-step / 300) + 0.02, 2.3 * np.exp(-step / 280) + 0.07
     history = {

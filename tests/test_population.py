@@ -1,4 +1,4 @@
-"""Populations: each member is its solo run, whatever stands beside it."""
+"""Each member of a population equals its run alone, independently of the other members."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The table of a network: counted by hand."""
+"""The table of a network agrees with counts by hand."""
 
 import cases
 import jax

@@ -1,11 +1,14 @@
-"""Numbers from outside: PyTorch on the same weights, forward and gradients, to 1e-10 in float64.
+"""Compare outputs and gradients with those of PyTorch for the same weights, to 1e-10 in float64.
 
-``fixtures/torch.npz`` was made by ``fixtures/make_torch.py``; no PyTorch is needed here. Each entry of the
-table says how PyTorch's layouts become this library's; gradients are laid out as what they are gradients of.
+``fixtures/torch.npz`` was made by ``fixtures/make_torch.py``; no PyTorch is needed here. Each entry
+of the table states how PyTorch's layouts are converted to those of this library; gradients have the
+layout of the arrays to which they belong.
 """
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +22,7 @@ FOLDED = "bias_hh"  # PyTorch's second bias of recurrent layers, which adds to t
 
 
 def of(name, prefix):
-    """Give what is stored for a case under a prefix: ``w.``, ``d.in.``, …"""
+    """Return the arrays that are stored for a case under a prefix: ``w.``, ``d.in.``, …"""
     start = f"{name}/{prefix}"
     return {
         key.removeprefix(start): jnp.asarray(STORED[key])
@@ -40,7 +43,7 @@ def linear(w):
 
 
 def kernel(w):
-    """(O, C/g, *k) to (*k, C/g, O), and likewise for a transposed convolution."""
+    """Convert (O, C/g, *k) to (*k, C/g, O); likewise for a transposed convolution."""
     return nn.ConvParams(jnp.moveaxis(w["weight"], (1, 0), (-2, -1)), w.get("bias"))
 
 
@@ -49,7 +52,7 @@ def scale_and_bias(w):
 
 
 def recurrent(w, suffix="_l0"):
-    """Join the two biases; among gradients there is nothing to join, each is already that of the sum."""
+    """Add the two biases; their gradients are not added, as each is already that of the sum."""
     gradients = "is gradient" in w
     wx, wh, b, bh = (w[f"{name}{suffix}"] for name in ("weight_ih", "weight_hh", "bias_ih", FOLDED))
     if len(b) == 3 * wh.shape[1]:  # GRU: the candidate's second bias stays inside the reset gate
@@ -127,25 +130,30 @@ def key_padded(v):
 
 
 class Case(NamedTuple):
-    layer: Any
-    params: Any = lambda w: ()
-    x: Any = plain
-    y: Any = one
-    key: Any = None
+    layer: nn.Layer
+    params: Callable = lambda w: ()
+    x: Callable = plain
+    y: Callable = one
+    key: jax.Array | None = None
 
 
 KEY = jax.random.key(0)
 CASES = {
     "dense": Case(nn.Dense(3), linear),
     "dense_without_bias": Case(nn.Dense(3, bias=False), linear),
-    "conv1d": Case(nn.Conv1D(6, 3, stride=2, padding=2, dilation=2, groups=2), kernel, image, one_image),
-    "conv2d": Case(nn.Conv2D(3, (3, 2), padding="VALID"), kernel, image, one_image),
-    "conv2d_strided": Case(nn.Conv2D(6, 3, stride=2, padding=1, groups=2), kernel, image, one_image),
-    "conv2d_depthwise": Case(nn.Conv2D(6, 3, padding=2, dilation=2, groups=3, bias=False), kernel, image, one_image),
-    "conv_transpose1d": Case(nn.ConvTranspose1D(6, 3, stride=2, padding=1, groups=2), kernel, image, one_image),
-    "conv_transpose2d": Case(
-        nn.ConvTranspose2D(3, (3, 2), stride=2, dilation=2, padding="VALID"), kernel, image, one_image
-    ),
+    **{
+        name: Case(layer, kernel, image, one_image)
+        for name, layer in {
+            "conv1d": nn.Conv1D(6, 3, stride=2, padding=2, dilation=2, groups=2),
+            "conv2d": nn.Conv2D(3, (3, 2), padding="VALID"),
+            "conv2d_strided": nn.Conv2D(6, 3, stride=2, padding=1, groups=2),
+            "conv2d_depthwise": nn.Conv2D(6, 3, padding=2, dilation=2, groups=3, bias=False),
+            "conv_transpose1d": nn.ConvTranspose1D(6, 3, stride=2, padding=1, groups=2),
+            "conv_transpose2d": nn.ConvTranspose2D(
+                3, (3, 2), stride=2, dilation=2, padding="VALID"
+            ),
+        }.items()
+    },
     "max_pool1d": Case(nn.MaxPool(3, stride=2), x=image, y=one_image),
     "max_pool2d": Case(nn.MaxPool(3, stride=2), x=image, y=one_image),
     "average_pool1d": Case(nn.AveragePool(2), x=image, y=one_image),
@@ -161,7 +169,9 @@ CASES = {
         for name, kind in {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}.items()
     },
     **{
-        f"{name}, block {block}": Case(nn.MultiHeadAttention(2, block=block, causal=causal), projections, x)
+        f"{name}, block {block}": Case(
+            nn.MultiHeadAttention(2, block=block, causal=causal), projections, x
+        )
         for name, causal, x in [
             ("attention", False, plain),
             ("attention_causal", True, plain),
@@ -177,8 +187,9 @@ CASES = {
     **{
         f"activation_{repr(layer).removesuffix('()')}": Case(layer)
         for layer in [
-            nn.Sigmoid(), nn.HardSigmoid(), nn.Tanh(), nn.ReLU(), nn.LeakyReLU(), nn.ELU(), nn.SELU(), nn.Softplus(),
-            nn.SiLU(), nn.Mish(), nn.GELU(), nn.Softmax(), nn.LogSoftmax(),
+            nn.Sigmoid(), nn.HardSigmoid(), nn.Tanh(), nn.ReLU(), nn.LeakyReLU(), nn.ELU(),
+            nn.SELU(), nn.Softplus(), nn.SiLU(), nn.Mish(), nn.GELU(), nn.Softmax(),
+            nn.LogSoftmax(),
         ]
     },
     "activation_GELU_tanh": Case(nn.GELU(form="tanh")),
@@ -186,7 +197,7 @@ CASES = {
 
 
 def assert_same(ours, theirs):
-    compare = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
+    compare = functools.partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-10)
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
     jax.tree.map(compare, ours, theirs)
 
@@ -200,10 +211,10 @@ def test_layer_agrees_with_pytorch(name):
     y, cache = case.layer.forward(params, x, case.key)
     assert_same(y, outputs)
     dparams, dx = case.layer.backward(params, cache, dy)
-    told = {"is gradient": jnp.ones(())}
-    assert_same(dparams, case.params(of(stored, "d.w.") | told))
+    mark = {"is gradient": jnp.ones(())}
+    assert_same(dparams, case.params(of(stored, "d.w.") | mark))
     if dx is not None:
-        assert_same(dx, case.x(of(stored, "d.in.") | told))
+        assert_same(dx, case.x(of(stored, "d.in.") | mark))
 
 
 @pytest.mark.parametrize("training", [True, False])

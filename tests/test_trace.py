@@ -1,4 +1,4 @@
-"""A trace holds the numbers of the passes that train, for networks of any nesting."""
+"""A trace contains the numbers of the passes that train, for networks of any nesting."""
 
 import pickle
 import re
@@ -78,7 +78,7 @@ def test_the_difference_of_two_says_what_a_step_changed():
     same(change.params, jax.tree.map(lambda d: -0.1 * d, gradient))
     assert change.value < 0
     same(change.x, np.zeros_like(before.x))
-    assert change.target == before.target  # no floating-point number: kept
+    assert change.target == before.target  # an integer, which is kept
 
 
 def test_one_sample_is_a_share_of_the_batch():
@@ -107,7 +107,7 @@ def test_numbers_are_found_by_their_place():
 def test_traces_are_compared_by_identity():
     trace, other = traces.lecture(), traces.lecture()
     the_same = trace
-    assert trace == the_same  # and no error about arrays, which have no one truth
+    assert trace == the_same  # without the error that arrays have no single truth value
     assert trace != other
     assert len({trace, other}) == 2
 

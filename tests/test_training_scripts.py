@@ -1,4 +1,4 @@
-"""scripts/train.py and the suites of scripts/benchmark.py, run as a user runs them."""
+"""Run scripts/train.py and the suites of scripts/benchmark.py as a user does."""
 
 import json
 import signal
@@ -40,9 +40,9 @@ def test_digits_with_nothing_else(tmp_path):
     assert results["seconds"] > 0
     assert len(results["history"]["validation_accuracy"]) == 15
     assert "[0]  Dense(features=256" in shown.replace("    ", "  ")
-    assert "is, told as" in shown
+    assert "is, predicted" in shown
     assert (tmp_path / "digits-mlp.png").stat().st_size > 10_000
-    assert errors == ""  # no bar where nobody watches
+    assert errors == ""  # no progress bar outside a terminal
 
 
 def test_the_same_seed_gives_the_same_parameters(tmp_path):
@@ -78,7 +78,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def test_killed_and_started_again_with_the_same_command(tmp_path):
-    """Killed right after the third of twelve checkpoints was begun, whether it is whole or not."""
+    """The run is killed when its third of twelve checkpoints has begun, complete or not."""
     options = ("--epochs", 12, "--export", tmp_path / "model.safetensors")
     whole, _, _ = train(tmp_path, "moons", *options)
     folder = tmp_path / "checkpoints"

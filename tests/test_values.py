@@ -1,4 +1,4 @@
-"""What @layer makes of a class: settings are plain values, and nothing else passes."""
+"""The decorator @layer: settings are plain values, and all others are rejected."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import jaxnn as nn
 
 @nn.layer
 class Scale:
-    """A layer of a user: y = factor * x."""
+    """A user's layer: y = factor * x."""
 
     factor: float = 2.0
 

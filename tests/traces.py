@@ -1,4 +1,4 @@
-"""Small networks whose traces many tests look at: the lecture's example, and three more."""
+"""Small networks whose traces many tests use: the example of the lecture, and others."""
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ def lecture(label=1):
 
 
 def drawn(net, loss, x, target, seed=0):
-    """Trace a network with random parameters, biases among them."""
+    """Trace a network with random parameters, including the biases."""
     params = net.init(jax.random.key(seed), x)
     random = np.random.default_rng(seed)
     params = jax.tree.map(
@@ -56,7 +56,7 @@ def convolution(seed=0):
 
 
 def nested(seed=0):
-    """Residual, normalisation, attention, branches, repetition."""
+    """Trace a network with residuals, normalisation, attention, branches and repetition."""
     random = np.random.default_rng(seed)
     attention = nn.Residual(nn.chain(nn.LayerNorm(), nn.MultiHeadAttention(1, causal=True)))
     both = nn.Parallel((nn.Dense(2), nn.chain(nn.Dense(1), nn.GELU())))
@@ -79,7 +79,7 @@ ALL = {
 
 @nn.layer
 class Twice:
-    """A combinator of one's own, without formulas."""
+    """A user's combinator without formulas."""
 
     body: nn.Layer
 

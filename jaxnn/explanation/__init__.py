@@ -1,11 +1,12 @@
-"""A trace, shown: as text, LaTeX, Markdown, a picture, a page. From the functions that train.
+"""Show a trace as text, LaTeX, Markdown, a picture or a page.
 
-The package is not called ``explain``, which is the name of its one function.
+A trace records the very functions that train. The package is not called ``explain``, because that
+is the name of its one function.
 """
 
 import base64
 import html
-from typing import Any
+from typing import Any, Protocol
 
 from jaxnn.checks import InputError, check_choice, check_positive_int
 from jaxnn.explanation.latex import LATEX, MARKDOWN, as_document
@@ -18,15 +19,21 @@ FORMATS = ("text", "latex", "markdown", "figure", "frames", "gif", "svg", "html"
 __all__ = ["FORMATS", "explain"]
 
 
-class _Text(str):
-    """Text, which a notebook prints."""
+class _Printer(Protocol):
+    """The part of IPython's printer that is used here."""
 
-    def _repr_pretty_(self, printer: Any, _: bool) -> None:
+    def text(self, text: str) -> None: ...
+
+
+class _Text(str):
+    """Text that a notebook prints without quotation marks."""
+
+    def _repr_pretty_(self, printer: _Printer, _: bool) -> None:
         printer.text(str(self))
 
 
 class _Gif(bytes):
-    """An animation, which a notebook plays."""
+    """An animation that a notebook plays."""
 
     def _repr_html_(self) -> str:
         source = f"data:image/gif;base64,{base64.b64encode(self).decode()}"
@@ -34,25 +41,28 @@ class _Gif(bytes):
 
 
 class _Markdown(str):
-    """Markdown, which a notebook sets."""
+    """Markdown that a notebook typesets."""
 
     def _repr_markdown_(self) -> str:
         return str(self)
 
 
 class _Svg(str):
-    """A picture, which a notebook shows."""
+    """A picture that a notebook shows."""
 
     def _repr_svg_(self) -> str:
         return str(self)
 
 
 class _Page(str):
-    """A page, which a notebook shows in a frame."""
+    """A page that a notebook shows in a frame."""
 
     def _repr_html_(self) -> str:
         style = "width:100%;height:820px;border:1px solid #8a8f98"
-        return f'<iframe srcdoc="{html.escape(str(self))}" style="{style}" title="Backpropagation, step by step"></iframe>'
+        title = "Backpropagation, step by step"
+        return (
+            f'<iframe srcdoc="{html.escape(str(self))}" style="{style}" title="{title}"></iframe>'
+        )
 
 
 def explain(
@@ -63,41 +73,49 @@ def explain(
     blanks: bool = False,
     seed: int | None = None,
     digits: int = 6,
-) -> Any:
-    """Show how a trace was worked out: each formula, the numbers put in, the result.
+) -> Any:  # str, unless the format is one of "figure", "frames" and "gif"
+    """Show how the numbers of a trace are computed: each formula, its numbers, and its result.
 
     Args:
-        trace: what :func:`jaxnn.trace` gave.
+        trace: the result of :func:`jaxnn.trace`.
         format: what to make:
 
-            * "text": two tables for a terminal, the forward and the backward one;
-            * "latex": a document for plain LaTeX with amsmath; "markdown": the same for MathJax or KaTeX;
-            * "figure": a :class:`~jaxnn.plots.BackpropDisplay`; "frames": a list of figures, one a step;
-            * "gif": an animation of these, as bytes; "svg": the figure as text;
-            * "html": one self-contained page that steps, takes other numbers, and computes everything again.
-        of: for "text", one weight or input, such as ``"[0].w[0, 1]"``: the chain from the loss to it, factor
-            by factor.
-        blanks: for "latex" and "markdown", whether to leave the numbers blank, the answers on a page of their own.
-        seed: draw inputs, parameters and labels anew, in halves that a pencil can handle, for another worksheet
-            on the same network.
+            * "text": two tables for a terminal, one for the forward and one for the backward pass;
+            * "latex": a document for plain LaTeX with amsmath;
+            * "markdown": the same document for MathJax or KaTeX;
+            * "figure": a :class:`~jaxnn.plots.BackpropDisplay`;
+            * "frames": a list of figures, one for each step;
+            * "gif": an animation of these figures, as bytes;
+            * "svg": the figure as text;
+            * "html": one self-contained page on which a reader can go through the steps and change
+              the numbers; it then computes everything again.
+        of: for "text", the place of one weight or input, such as ``"[0].w[0, 1]"``; the text is
+            then the chain of derivatives from the loss to that number, factor by factor.
+        blanks: for "latex" and "markdown", whether to leave the numbers blank and to print the
+            answers on a separate page.
+        seed: if given, inputs, parameters and labels are drawn anew as multiples of one half, which
+            are easy to compute with by hand, for another worksheet on the same network.
         digits: significant digits of the numbers in text, LaTeX and Markdown.
 
     Returns:
-        Text, unless the format says otherwise; a notebook shows text, Markdown, SVG, animations and pages as what
-        they are. Of an array with more than 16 entries the first are written out, of a sum with more than 10 terms
-        the first and the last; ``trace`` has them all.
+        A string, unless the list of formats above states another type. A notebook displays text,
+        Markdown, SVG, animations and pages accordingly. Of an array with more than 16 entries only
+        the first 16 are written out; of a sum with more than 10 terms, the first ones and the last.
+        ``trace`` contains all of them.
 
     Raises:
-        InputError: for the difference of two traces, an unknown format, a place that is not in the trace, an
-            option that the format does not have, or, for a page, a layer that states no formulas.
+        InputError: for the difference of two traces, an unknown format, a place that is not in the
+            trace, an option that the format does not have, or, for a page, a layer that states no
+            formulas.
     """
     if not isinstance(trace, Trace):
         raise InputError(
-            f"explain: expected a Trace, as jaxnn.trace gives it, got {type(trace).__name__}."
+            f"explain: expected a Trace, as jaxnn.trace returns it, got {type(trace).__name__}."
         )
     if trace.is_difference:
         raise InputError(
-            "explain: expected the trace of one pass, got the difference of two, where no formula holds."
+            "explain: expected the trace of one pass, got the difference of two, "
+            "where no formula holds."
         )
     check_choice("explain", "format", format, FORMATS)
     check_positive_int("explain", "digits", digits)
@@ -125,7 +143,8 @@ def explain(
 
 
 def _picture(trace: Trace, kind: str) -> Any:
-    from jaxnn.plots.animation import as_frames, as_gif, as_svg  # matplotlib: only for who draws
+    # matplotlib is imported only when a picture is drawn
+    from jaxnn.plots.animation import as_frames, as_gif, as_svg
     from jaxnn.plots.worked import BackpropDisplay
 
     match kind:

@@ -1,17 +1,19 @@
-"""A trace as one list of equations, in the order in which they are worked out.
+"""A trace as one list of equations, in the order in which they are computed.
 
-Layers state their formulas in names of their own: x, y, w. Here each array of the whole network gets one
-identity, such as ``y@2`` for the output of the second layer, however many layers speak of it: the output
-of one is the input of the next. Renderers go through this list; so does the page, which computes from it.
+Each layer states its formulas in its own names: x, y, w. Here every array of the whole network gets
+one identity, such as ``y@2`` for the output of the second layer, even if several layers refer to
+it: the output of one layer is the input of the next. Everything that displays a trace goes through
+this list; the page also computes from it.
 """
 
 import dataclasses
 import functools
 import re
-from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
 
 import numpy as np
+from jaxtyping import PyTree
 
 from jaxnn.explanation.language.evaluate import evaluate
 from jaxnn.explanation.language.expressions import (
@@ -26,19 +28,21 @@ from jaxnn.explanation.language.expressions import (
 )
 from jaxnn.formulas import Formulas, formulas_of
 from jaxnn.tracing import Stage, Trace, named, same_arrays
+from jaxnn.types import Layer, Loss
 
 Direction = Literal["forward", "backward"]
 
 
 class Step(NamedTuple):
-    """One equation at work in one layer.
+    """One equation, applied in one layer or in the loss.
 
     Attributes:
-        path: of the layer, or "loss".
-        number: of the layer, such as "2" or "3.1" for one inside another; that of the loss is "".
-        direction: which pass it belongs to.
-        equation: in the layer's own names.
-        ids: from those names to the identities.
+        path: the path of the layer, or "loss".
+        number: the number of the layer, such as "2", or "3.1" for a layer inside another; "" for
+            the loss.
+        direction: the pass to which the equation belongs.
+        equation: the equation, in the layer's own names.
+        ids: a map from those names to the identities.
         op: the layer or loss.
     """
 
@@ -47,21 +51,21 @@ class Step(NamedTuple):
     direction: Direction
     equation: Equation
     ids: Mapping[str, str]
-    op: Any
+    op: Layer | Loss
 
     @property
     def renamed(self) -> Equation:
-        """The equation in identities."""
+        """The equation, written in identities."""
         return rename(self.equation, self.ids)
 
     @property
     def left(self) -> Ref:
-        """The left side, in the layer's own names."""
+        """The left side of the equation, in the layer's own names."""
         return Ref(self.equation.name, tuple(map(Index, self.equation.letters)))
 
     @property
     def defines(self) -> str:
-        """The identity of what it defines."""
+        """The identity of the array that the equation defines."""
         return self.ids[self.equation.name]
 
 
@@ -70,12 +74,14 @@ class Equations:
     """All equations of a trace.
 
     Attributes:
-        steps: forward, the loss, and backward.
-        values: every array by its identity: from the trace, or, for what only a formula speaks of, evaluated.
-        free: the identities that nothing defines: inputs, parameters, the target, masks.
-        silent: paths of layers that state no formulas.
-        gaps: where their part is missing: the direction, how many steps come before, the path.
-        paths: of each layer, by its number.
+        steps: the equations of the forward pass, of the loss, and of the backward pass.
+        values: every array by its identity. It is taken from the trace, or evaluated if only a
+            formula mentions it.
+        free: the identities that no equation defines: inputs, parameters, the target, masks.
+        silent: the paths of the layers that state no formulas.
+        gaps: the places where the equations of such a layer are missing: the direction, the number
+            of steps before the gap, and the path of the layer.
+        paths: the path of each layer, by its number.
     """
 
     steps: list[Step] = dataclasses.field(default_factory=list)
@@ -89,7 +95,7 @@ class Equations:
 
     @functools.cached_property
     def batched(self) -> frozenset[str]:
-        """The identities of arrays whose first axis is the batch."""
+        """The identities of the arrays whose first axis is the batch."""
         found = {
             step.defines for step in self.steps if step.equation.letters[:1] in (("n",), ("n0",))
         }
@@ -104,8 +110,12 @@ class Equations:
         """The step that defines each identity."""
         return {step.defines: step for step in self.steps}
 
+    def local_values(self, ids: Mapping[str, str]) -> dict[str, np.ndarray]:
+        """Return the arrays that are known, by a layer's own names for them."""
+        return {name: self.values[key] for name, key in ids.items() if key in self.values}
+
     def recompute(self, free: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Evaluate every equation anew, from other inputs, parameters or targets."""
+        """Evaluate every equation again, with other inputs, parameters or targets."""
         values = dict(self.values | dict(free))
         for step in self.steps:
             values[step.defines] = evaluate(step.renamed, values)
@@ -113,7 +123,7 @@ class Equations:
 
 
 def equations_of(trace: Trace) -> Equations:
-    """Write a whole trace as equations, the loss included."""
+    """Write a whole trace, including the loss, as equations."""
     equations = Equations()
     last = len(trace.stages) - 1
     names = [
@@ -133,7 +143,7 @@ def equations_of(trace: Trace) -> Equations:
 
 
 class _Ends(NamedTuple):
-    """The identities of what goes into a layer and comes out of it, in both passes."""
+    """The identities of the input and the output of a layer, and of their derivatives."""
 
     x: str
     y: str
@@ -142,19 +152,19 @@ class _Ends(NamedTuple):
 
 
 def _joined(root: str, name: str) -> str:
-    """Give the part of a structured array its identity: that of the whole, and its own name."""
+    """Return the identity of a tuple's field: that of the tuple, and the name of the field."""
     bare = name.split("_", 1)[0] if name.startswith(("y_", "dy_")) else name
     return root if bare == name and name in ("x", "y", "dx", "dy") else f"{root}.{name}"
 
 
-def _name_input(equations: Equations, root: str, x: Any) -> None:
+def _name_input(equations: Equations, root: str, x: PyTree) -> None:
     for name, array in named("x", x).items():
         equations.free[_joined(root, name)] = "input"
         equations.values[_joined(root, name)] = np.asarray(array)
 
 
 class _Chapter:
-    """One layer's equations, with those of the layers inside it."""
+    """The equations of one layer and of the layers inside it."""
 
     def __init__(self, equations: Equations, stage: Stage, number: str, ends: _Ends) -> None:
         self.equations, self.stage, self.number, self.ends = equations, stage, number, ends
@@ -166,7 +176,10 @@ class _Chapter:
             equations.silent.append(stage.path)
 
     def forward(self) -> None:
-        """Write the equations of the forward pass, each child's when they are first needed."""
+        """Write the equations of the forward pass.
+
+        Those of a child come immediately before the first equation that uses its output.
+        """
         self._write("forward", "f", lambda child: child.forward(), self.children)
 
     def backward(self) -> None:
@@ -174,22 +187,21 @@ class _Chapter:
         self._write("backward", "df", lambda child: child.backward(), self.children[::-1])
 
     def _write(
-        self, direction: Direction, prefix: str, turn: Any, children: "list[_Chapter]"
+        self,
+        direction: Direction,
+        prefix: str,
+        write_child: "Callable[[_Chapter], None]",
+        children: "list[_Chapter]",
     ) -> None:
         if self.stated is None and not children:
             self.equations.gaps.append((direction, len(self.equations.steps), self.stage.path))
         waiting = list(children)
         for line in _lines(self.stated, direction):
-            mentioned = (
-                set(re.findall(rf"\b{prefix}(\d+)\b", line))
-                if self.stated and self.children
-                else set()
-            )
-            for child in [
-                child for child in waiting if child.number.rpartition(".")[2] in mentioned
-            ]:
-                waiting.remove(child)
-                turn(child)
+            mentioned = set(re.findall(rf"\b{prefix}(\d+)\b", line))
+            for child in children:
+                if child in waiting and child.number.rpartition(".")[2] in mentioned:
+                    waiting.remove(child)
+                    write_child(child)
             _write_equation(
                 self.equations,
                 (self.stage.path, self.number, direction),
@@ -198,10 +210,10 @@ class _Chapter:
                 self.stage.layer,
             )
         for child in waiting:
-            turn(child)
+            write_child(child)
 
     def _ids(self) -> dict[str, str]:
-        """Name what the layer speaks of, and put the numbers of the trace beside the names."""
+        """Map the names that the layer uses to identities, and record the arrays of the trace."""
         stage, equations, ids = self.stage, self.equations, {}
         for root, tree in (("x", stage.x), ("y", stage.y), ("dy", stage.dy), ("dx", stage.dx)):
             for field, array in named(root, tree).items():
@@ -215,7 +227,7 @@ class _Chapter:
                     equations.free[ids[name]] = "given"
         for name, array in named("", stage.params).items():
             if stage.inner and not (self.stated and re.search(rf"\b{name}\b", self.stated.forward)):
-                continue  # a child's
+                continue  # it belongs to a child
             ids |= {name: f"{name}@{self.number}", f"d{name}": f"d{name}@{self.number}"}
             equations.values[ids[name]] = np.asarray(array)
             equations.free[ids[name]] = "parameter"
@@ -231,24 +243,13 @@ class _Chapter:
         if self.stated is None and not _in_a_row(self.stage):
             return []
         if self.stated is None:
-            between = [
-                self.ends.x,
-                *(f"y@{number}.{k + 1}" for k in range(len(stages) - 1)),
-                self.ends.y,
-            ]
-            back = [
-                self.ends.dx,
-                *(f"dy@{number}.{k + 1}" for k in range(len(stages) - 1)),
-                self.ends.dy,
-            ]
+            between = [f"@{number}.{k}" for k in range(1, len(stages))]
+            y = [self.ends.x, *(f"y{place}" for place in between), self.ends.y]
+            dy = [self.ends.dx, *(f"dy{place}" for place in between), self.ends.dy]
+            ends_of = [_Ends(y[k], y[k + 1], dy[k + 1], dy[k]) for k in range(len(stages))]
             return [
-                _Chapter(
-                    self.equations,
-                    s,
-                    f"{number}.{k + 1}",
-                    _Ends(between[k], between[k + 1], back[k + 1], back[k]),
-                )
-                for k, s in enumerate(stages)
+                _Chapter(self.equations, s, f"{number}.{k}", ends)
+                for k, (s, ends) in enumerate(zip(stages, ends_of, strict=True), start=1)
             ]
         children = []
         for k, s in enumerate(stages, start=1):
@@ -263,7 +264,7 @@ class _Chapter:
 
 
 def _in_a_row(stage: Stage) -> bool:
-    """Whether a layer does nothing but apply those inside it one after another, which needs no formula."""
+    """Return whether a layer only applies the layers inside it in a row, which needs no formula."""
     inner = stage.inner
     forward = [stage.x, *(s.y for s in inner)], [*(s.x for s in inner), stage.y]
     backward = [*(s.dx for s in inner), stage.dy], [stage.dx, *(s.dy for s in inner)]
@@ -277,16 +278,19 @@ def _lines(stated: Formulas | None, direction: Direction) -> list[str]:
 
 
 def _write_equation(
-    equations: Equations, where: tuple[str, str, Direction], line: str, ids: dict[str, str], op: Any
+    equations: Equations,
+    where: tuple[str, str, Direction],
+    line: str,
+    ids: dict[str, str],
+    op: Layer | Loss,
 ) -> None:
-    """Write one line that a layer or loss states; what only formulas speak of gets its identity and value here."""
+    """Write one line of the formulas of a layer or loss.
+
+    An array that only formulas mention gets its identity and its value here.
+    """
     path, number, direction = where
     settings = {name: value for name, value in _settings(op).items() if name not in ids}
-    shapes = {
-        name: np.shape(equations.values[key])
-        for name, key in ids.items()
-        if key in equations.values
-    }
+    shapes = {name: np.shape(value) for name, value in equations.local_values(ids).items()}
     equation = parse(line, shapes | dict.fromkeys(settings, ()))
     body = replace(
         equation.body, lambda ref: Num(settings[ref.name]) if ref.name in settings else ref
@@ -299,23 +303,19 @@ def _write_equation(
     equations.steps.append(step)
 
 
-def _settings(op: Any) -> dict[str, float]:
-    """Give a layer's numbers: its fields, and the constants of its class."""
-    fields = (
-        {f.name: getattr(op, f.name) for f in dataclasses.fields(op)}
-        if dataclasses.is_dataclass(op)
-        else {}
-    )
-    fields |= {name: getattr(type(op), name) for name in dir(type(op)) if name.isupper()}
+def _settings(op: Layer | Loss) -> dict[str, float]:
+    """Return the numbers of a layer or loss: its fields, and the constants of its class."""
+    names = [f.name for f in dataclasses.fields(op)] if dataclasses.is_dataclass(op) else []
+    names += [name for name in dir(type(op)) if name.isupper()]
+    fields = {name: getattr(op, name) for name in names}
     return {name: value for name, value in fields.items() if type(value) in (int, float)}
 
 
 def _loss(equations: Equations, trace: Trace, ends: _Ends) -> None:
     equations.values |= {"t": np.asarray(trace.target), "J": np.asarray(trace.value)}
     equations.free["t"] = "target"
-    stated = formulas_of(
-        trace.loss, trace.dprediction, trace.target
-    )  # dJ/dy: shaped like the prediction
+    # dJ/dy stands for the prediction, which has the same shape
+    stated = formulas_of(trace.loss, trace.dprediction, trace.target)
     for name, array in named("dy", trace.dprediction).items():
         equations.values.setdefault(_joined(ends.dy, name), np.asarray(array))
     if stated is None:
@@ -335,17 +335,17 @@ def _loss(equations: Equations, trace: Trace, ends: _Ends) -> None:
             _write_equation(equations, ("loss", "", direction), line, ids, trace.loss)
 
 
-# ── Names for the blackboard ────────────────────────────────────────────────────────────────────
+# ── Names as on a blackboard ────────────────────────────────────────────────────────────────────
 
 
 class Parts(NamedTuple):
-    """What an array's symbol is made of.
+    """The parts of an array's symbol.
 
     Attributes:
         name: the letter or word.
-        number: of the layer, which stands above; "" for the input and the target.
-        time: of the step in a sequence, from 1, or None.
-        is_slope: whether it is the derivative of J by the array so named.
+        number: the number of the layer, a superscript; "" for the input and the target.
+        time: the number of the step in a sequence, counted from 1, or None.
+        is_slope: whether the array is the derivative of J by the array with that name.
     """
 
     name: str
@@ -355,11 +355,10 @@ class Parts(NamedTuple):
 
 
 def parts_of(equations: Equations, identity: str) -> Parts:
-    """Take an identity apart: ``dh1@3`` is the derivative by h, at the second step, in layer 3."""
+    """Split an identity: ``dh1@3`` is the derivative by h at the second step, in layer 3."""
     base, _, number = identity.partition("@")
-    if number and (
-        inner := re.fullmatch(r"(f|x|dy|df)(\d+)", base)
-    ):  # of a layer inside a combinator
+    inner = re.fullmatch(r"(f|x|dy|df)(\d+)", base)
+    if number and inner:  # an array of a layer inside a combinator
         name = {"f": "y", "dy": "y", "df": "x"}.get(inner[1], "x")
         return Parts(name, f"{number}.{inner[2]}", None, inner[1].startswith("d"))
     of = f"{base[1:]}@{number}" if number else base[1:]

@@ -1,18 +1,17 @@
-"""Which whole numbers an input or a target may be, read from the formulas."""
-
-from typing import Any
+"""The integers that an input or a target may contain, as read from the formulas."""
 
 import numpy as np
 
 from jaxnn.explanation.equations import Equations
 from jaxnn.explanation.language.expressions import Ref, refs
+from jaxnn.types import Loss
 
 
-def allowed_integers(equations: Equations, loss: Any) -> dict[str, tuple[int, ...]]:
-    """Give the allowed values of each integer array that nothing defines."""
+def allowed_integers(equations: Equations, loss: Loss) -> dict[str, tuple[int, ...]]:
+    """Return the allowed values of each integer array that no equation defines."""
     labels = getattr(loss, "labels", None)
-    told = {"t": labels} if labels and "t" in _integers(equations) else {}
-    return told | pointers(equations)
+    stated = {"t": labels} if labels and "t" in _integers(equations) else {}
+    return stated | pointers(equations)
 
 
 def _integers(equations: Equations) -> list[str]:
@@ -24,7 +23,10 @@ def _integers(equations: Equations) -> list[str]:
 
 
 def pointers(equations: Equations) -> dict[str, tuple[int, ...]]:
-    """Give the integers that point into an axis, such as classes and tokens: as many as that has."""
+    """Return the allowed values of integer arrays that index an axis, such as classes and tokens.
+
+    There are as many values as the axis has entries.
+    """
     integers, allowed = _integers(equations), {}
     for step in equations.steps:
         for ref in refs(step.renamed.body):

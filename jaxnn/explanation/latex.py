@@ -1,17 +1,18 @@
-r"""A trace as equations, in LaTeX or in Markdown: a worksheet, with the answers or without.
+r"""A trace as a worksheet of equations in LaTeX or Markdown, with the answers or without.
 
-Indices count from 1, as on a blackboard, and the number of the layer stands above: :math:`y^{(2)}_1`.
+Indices count from 1, as on a blackboard, and the number of the layer is a superscript:
+:math:`y^{(2)}_1`.
 """
 
 import re
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from jaxnn.explanation.equations import Equations, Step, parts_of
 from jaxnn.explanation.labels import pointers
-from jaxnn.explanation.language.expand import Spot
+from jaxnn.explanation.language.expressions import Spot
 from jaxnn.explanation.language.printing import LatexWriter, format_number, latex_number
 from jaxnn.explanation.rows import WorkedLine, entry_value, place, rows_of
 from jaxnn.explanation.verify import verified_equations
@@ -42,21 +43,21 @@ HEAD = r"""\documentclass{article}
 
 
 class Layout(NamedTuple):
-    """How a document is put together.
+    """The markup of a document.
 
     Attributes:
-        head: what stands before everything.
-        heading: a heading of a level, 1 or 2.
-        code: text in the type of a machine.
-        display: equations, one a line, each with its &.
+        head: the beginning of the document.
+        heading: a function from a level, 1 or 2, and a text to a heading.
+        code: a function that sets a text in a typewriter font.
+        display: a function that displays equations, one on each line, each with its &.
         page: the start of a new page.
-        tail: what stands after everything.
+        tail: the end of the document.
     """
 
     head: str
-    heading: Any
-    code: Any
-    display: Any
+    heading: Callable[[int, str], str]
+    code: Callable[[str], str]
+    display: Callable[[list[str]], str]
     page: str
     tail: str
 
@@ -84,7 +85,10 @@ MARKDOWN = Layout(
 
 
 def as_document(trace: Trace, layout: Layout, significant: int, blanks: bool) -> str:
-    """Write the whole derivation; with ``blanks`` first without its numbers, and the answers on a page of their own."""
+    """Write the whole derivation.
+
+    With ``blanks`` it comes first without its numbers, and the answers follow on a separate page.
+    """
     equations = verified_equations(trace)
     parts = [
         layout.heading(1, "Backpropagation by hand"),
@@ -101,27 +105,27 @@ def as_document(trace: Trace, layout: Layout, significant: int, blanks: bool) ->
 
 
 def _given(equations: Equations, trace: Trace, layout: Layout, significant: int) -> Iterator[str]:
-    yield f"The network is {layout.code(repr(trace.net))}, the loss {layout.code(repr(trace.loss))}."
+    net, loss = layout.code(repr(trace.net)), layout.code(repr(trace.loss))
+    yield f"The network is {net}, the loss {loss}."
     lines = []
     for identity, kind in equations.free.items():
         if kind != "given":
             lines += _matrices(equations, identity, significant)
     yield layout.display(lines)
     if counted := [symbol(equations, name) for name in pointers(equations)]:
-        yield f"Indices count from 1; the numbers in ${', '.join(counted)}$ from 0, which stands for the first class."
+        yield (
+            f"Indices count from 1; the numbers in ${', '.join(counted)}$ from 0, "
+            "which stands for the first class."
+        )
 
 
 def _matrices(equations: Equations, identity: str, significant: int) -> list[str]:
-    """Write an array as matrices: one for each index before its last two axes."""
+    """Write an array as matrices, one for each index into the axes before its last two."""
     array = np.asarray(equations.values[identity])
     if identity in equations.batched and array.shape[:1] == (1,):
         array = array[0]
     name = symbol(equations, identity)
-    matrices = (
-        array.reshape(-1, *((1,) * (2 - array.ndim)), *array.shape[-2:])
-        if array.ndim
-        else array.reshape(1, 1, 1)
-    )
+    matrices = array.reshape(-1, *np.atleast_2d(array).shape[-2:])
     lines = []
     for at, matrix in zip(np.ndindex(array.shape[:-2]), matrices, strict=True):
         above = "_{" + ", ".join(str(i + 1) for i in at) + r", \cdot, \cdot}" if at else ""
@@ -148,14 +152,14 @@ def _passes(equations: Equations, layout: Layout, significant: int, blanks: bool
                 heading = step.path
                 number = f"Layer {step.number}" if step.number else "Loss"
                 yield layout.heading(2, f"{number}: {layout.code(repr(step.op))}")
-            rows, total = rows_of(
-                equations, step, MOST, undecided=blanks
-            )  # which case holds is half of the answer
+            # which case of a choice applies is part of the answer
+            rows, total = rows_of(equations, step, MOST, undecided=blanks)
             yield layout.display([_line(equations, row, significant, blanks) for row in rows])
             if total > len(rows):
                 yield f"The other {total - len(rows)} entries likewise."
     if equations.silent and not blanks:
-        yield f"No formulas are stated by {', '.join(equations.silent)}, so that part is not written out."
+        silent = ", ".join(equations.silent)
+        yield f"No formulas are stated by {silent}, so that part is not written out."
 
 
 def _line(equations: Equations, row: WorkedLine, significant: int, blanks: bool) -> str:
@@ -166,11 +170,9 @@ def _line(equations: Equations, row: WorkedLine, significant: int, blanks: bool)
         ),
         r" \times ",
     )
-    parts = (
-        [write(row.right)]
-        if row.is_plain
-        else [write(row.right), BLANK if blanks else numbers(row.right)]
-    )
+    parts = [write(row.right)]
+    if not row.is_plain:
+        parts.append(BLANK if blanks else numbers(row.right))
     parts.append(BLANK if blanks else latex_number(format_number(row.value, significant)))
     parts = parts[1:] if parts[0] == parts[1] else parts
     lines, width = [f"{write(row.left)} &= {_broken(parts[0])}"], _width(parts[0])
@@ -185,13 +187,19 @@ def _line(equations: Equations, row: WorkedLine, significant: int, blanks: bool)
 
 
 def _width(latex: str) -> int:
-    """Guess how many characters wide a formula is when it is set: a command counts as one, a derivative as three."""
+    """Estimate the width of a typeset formula in characters.
+
+    A command counts as one character, a derivative as four.
+    """
     text = re.sub(r"\\frac{\\partial J}{\\partial [^}]*}(_{[^}]*})?}", "dddd", latex)
     return len(re.sub(r"[{}_^ ]|\(\d\)", "", re.sub(r"\\[a-z]+", "x", text)))
 
 
 def _broken(latex: str) -> str:
-    """Break a long sum into several lines, where no bracket is open; that over a number, in front of which it goes."""
+    """Break a long sum into several lines, at places where no bracket is open.
+
+    A long sum over a number is first rewritten as a factor in front of the sum.
+    """
     over = re.fullmatch(r"\\frac{(.*)}{(\d+)}", latex)
     if over and _width(latex) > ACROSS:
         latex = rf"\frac{{1}}{{{over[2]}}} \bigl({over[1]}\bigr)"
@@ -212,11 +220,11 @@ def _broken(latex: str) -> str:
 
 def _entry(equations: Equations, step: Step, spot: Spot) -> str:
     identity = step.ids[spot.name]
-    return symbol(equations, identity, [i + 1 for i in place(equations, identity, spot)])
+    return symbol(equations, identity, [i + 1 for i in place(equations, identity, spot.at)])
 
 
 def symbol(equations: Equations, identity: str, at: list[int] | None = None) -> str:
-    """Write an array, or an entry of it, as on a blackboard; a derivative as a fraction."""
+    """Write an array or one of its entries as on a blackboard, a derivative as a fraction."""
     parts = parts_of(equations, identity)
     name = GREEK.get(
         parts.name, parts.name if len(parts.name) == 1 else rf"\mathit{{{parts.name}}}"

@@ -1,7 +1,9 @@
-"""A trace as one self-contained HTML page that steps, takes other numbers, and computes everything again.
+"""A trace as one self-contained HTML page.
 
-The page gets the equations of the trace as trees, and evaluates these: it knows nothing of layers, so that
-every layer with formulas works in it. Nothing is fetched; it opens from disk and in a frame.
+A reader can go through its steps one by one and change its numbers; the page then computes
+everything again. It contains the equations of the trace as trees and evaluates these. It knows
+nothing about layers, so that every layer with formulas works in it. Nothing is fetched from a
+network: the page opens from disk and in a frame.
 """
 
 import html
@@ -30,7 +32,7 @@ from jaxnn.explanation.verify import verified_equations
 from jaxnn.mlp_columns import columns_or_reason
 from jaxnn.tracing import Trace
 
-MOST = 400  # entries that are stepped through one by one; with more, a step is an equation
+MOST = 400  # entries up to which each one is a step; with more, each equation is a step
 CELLS = 64  # entries of one array that are shown
 LARGEST = 200_000  # numbers in a page
 
@@ -39,36 +41,35 @@ def as_page(trace: Trace) -> str:
     """Write the page.
 
     Raises:
-        InputError: for a network with a layer that states no formulas, or with too many numbers for a page.
+        InputError: for a network with a layer that states no formulas, or with more numbers than a
+            page can hold.
     """
     equations = verified_equations(trace)
     if equations.silent:
+        silent = ", ".join(equations.silent)
         raise InputError(
-            f"explain: expected layers that state formulas for a page, got {', '.join(equations.silent)} without."
+            f"explain: expected layers that state formulas for a page, got {silent} without."
         )
     if (numbers := sum(np.size(value) for value in equations.values.values())) > LARGEST:
         raise InputError(
             f"explain: expected at most {LARGEST:,} numbers for a page, got {numbers:,}."
         )
-    asset = lambda name: (
-        resources.files("jaxnn.explanation").joinpath("assets", name).read_text(encoding="utf-8")
-    )
-    data = json.dumps(_data(equations, trace), ensure_ascii=False, allow_nan=False).replace(
-        "<", "\\u003c"
-    )
+    assets = resources.files("jaxnn.explanation").joinpath("assets")
+    asset = lambda name: assets.joinpath(name).read_text(encoding="utf-8")  # noqa: E731
+    data = json.dumps(_data(equations, trace), ensure_ascii=False, allow_nan=False)
     page = asset("page.html")
     for mark, text in (
         ("/*CSS*/", asset("page.css")),
         ("<!--NET-->", html.escape(f"{trace.net!r}, {trace.loss!r}")),
         ("/*JS*/", asset("engine.js") + asset("page.js")),
-        ("/*TRACE*/", data),
+        ("/*TRACE*/", data.replace("<", "\\u003c")),  # so that no text in it ends the script
     ):
         page = page.replace(mark, text, 1)
     return page
 
 
 def _data(equations: Equations, trace: Trace) -> dict[str, Any]:
-    """Give all that the page knows, as plain data."""
+    """Return all data of the page, ready for JSON."""
     graph, reason = _graph(equations, trace)
     identities = [
         name
@@ -106,7 +107,7 @@ def _data(equations: Equations, trace: Trace) -> dict[str, Any]:
 
 
 def tree(node: Expr) -> list[Any]:
-    """Give an expression as nested lists, as ``engine.js`` reads them."""
+    """Return an expression as nested lists, the form that ``engine.js`` reads."""
     match node:
         case Num(value):
             return ["n", value]
@@ -130,13 +131,13 @@ def _slope(identity: str) -> str:
 
 
 def _array(value: np.ndarray) -> dict[str, Any]:
-    """Give an array as its shape and flat data; JSON has no word for what is not finite."""
+    """Return an array as its shape and flat data; JSON cannot represent infinities and NaN."""
     flat = np.ravel(value).astype(float if value.dtype != int else int).tolist()
-    told = [
+    encoded = [
         x if math.isfinite(x) else None if math.isnan(x) else "inf" if x > 0 else "-inf"
         for x in flat
     ]
-    return {"shape": list(np.shape(value)), "data": told}
+    return {"shape": list(np.shape(value)), "data": encoded}
 
 
 def _symbol(equations: Equations, identity: str) -> dict[str, Any]:
@@ -151,16 +152,19 @@ def _symbol(equations: Equations, identity: str) -> dict[str, Any]:
 
 
 def _groups(equations: Equations, trace: Trace) -> list[dict[str, Any]]:
-    """Say which arrays stand in which part of the page, and which may be edited."""
+    """Return the parts of the page: the arrays in each, and whether they can be edited."""
     known = lambda name: name if name in equations.by_definition else None  # noqa: E731
     editable = lambda name: equations.free.get(name) in ("input", "parameter", "target")  # noqa: E731
     used = {step.ids[ref.name] for step in equations.steps for ref in refs(step.equation.body)}
     inputs = [name for name, kind in equations.free.items() if kind == "input" and name in used]
-    groups = [{
-        "title": "Input and label" + "; classes count from 0" * bool(pointers(equations)),
-        "arrays": [{"id": n, "slope": known(_slope(n)), "editable": editable(n)} for n in [*inputs, "t"]],
-        "details": [],
-    }]  # fmt: skip
+    shown = lambda name: {"id": name, "slope": known(_slope(name))}  # noqa: E731
+    groups: list[dict[str, Any]] = [
+        {
+            "title": "Input and label" + "; classes count from 0" * bool(pointers(equations)),
+            "arrays": [shown(n) | {"editable": editable(n)} for n in [*inputs, "t"]],
+            "details": [],
+        }
+    ]
     for number, path in equations.paths.items():
         steps = [step for step in equations.steps if step.number == number]
         own = [
@@ -172,16 +176,18 @@ def _groups(equations: Equations, trace: Trace) -> list[dict[str, Any]]:
         outputs, between = mine[-1:], mine[:-1]
         if not steps:
             continue
-        groups.append({
-            "title": f"Layer {number}: {steps[0].op!r} at {path}",
-            "arrays": [{"id": n, "slope": known(_slope(n)), "editable": editable(n)} for n in [*own, *outputs]],
-            "details": [{"id": n, "slope": known(_slope(n))} for n in between],
-        })  # fmt: skip
+        groups.append(
+            {
+                "title": f"Layer {number}: {steps[0].op!r} at {path}",
+                "arrays": [shown(n) | {"editable": editable(n)} for n in [*own, *outputs]],
+                "details": [shown(n) for n in between],
+            }
+        )
     return groups
 
 
 def _graph(equations: Equations, trace: Trace) -> tuple[dict[str, Any] | None, str]:
-    """Describe the graph of a small multilayer perceptron and one sample, or say why there is none."""
+    """Describe the graph of a small multilayer perceptron, or return why there is none."""
     columns, reason = columns_or_reason(trace)
     if columns is None:
         return None, reason

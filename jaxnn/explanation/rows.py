@@ -1,13 +1,18 @@
-"""The rows of a table of steps: what is computed, in symbols, with the numbers put in, and the result."""
+"""The rows of a table of steps.
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+Each row contains an entry, its expression in symbols and in numbers, and the result.
+"""
+
+import itertools
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from jaxnn.explanation.equations import Equations, Step
-from jaxnn.explanation.language.expand import SHOWN, Spot, write_out
-from jaxnn.explanation.language.expressions import Equation, Expr, Num, Ref, replace
+from jaxnn.explanation.language.expand import SHOWN, write_out
+from jaxnn.explanation.language.expressions import Equation, Expr, Num, Spot, replace
+
+Place = TypeVar("Place")  # an index: a number, or an expression
 
 
 class WorkedLine(NamedTuple):
@@ -15,70 +20,64 @@ class WorkedLine(NamedTuple):
 
     Attributes:
         step: the equation.
-        at: which entry.
+        at: the index of the entry.
         left: the entry.
-        right: the expression for it, written out, in the layer's own names.
-        value: its value.
+        right: the expression for the entry, written out, in the layer's own names.
+        value: the value of the entry.
     """
 
     step: Step
     at: tuple[int, ...]
     left: Spot
-    right: Any
+    right: Expr
     value: float
 
     @property
     def is_plain(self) -> bool:
-        """Whether the expression is a lone number or entry, so that putting the number in says nothing new."""
+        """Whether the expression is a single number or entry, which in numbers is the result."""
         return isinstance(self.right, (Num, Spot))
 
 
 def rows_of(
     equations: Equations, step: Step, most: int, undecided: bool = False
 ) -> tuple[list[WorkedLine], int]:
-    """Give the first ``most`` rows of a step, and how many there are in all.
+    """Return the first ``most`` rows of a step, and the total number of its rows.
 
-    With ``undecided`` a choice that depends on what is yet to be computed is left open.
+    With ``undecided`` a choice that depends on a computed array is left open.
     """
     unknown = (
         {name for name, key in step.ids.items() if key not in equations.free} if undecided else ()
     )
-    values = {
-        name: equations.values[key] for name, key in step.ids.items() if key in equations.values
-    }
+    values = equations.local_values(step.ids)
     rows = []
-    for at in _first(step.equation.shape, most):
+    for at in itertools.islice(np.ndindex(step.equation.shape), most):
         left = Spot(step.equation.name, at)
         right = write_out(step.equation, at, values, SHOWN, unknown)
         rows.append(WorkedLine(step, at, left, right, float(values[step.equation.name][at])))
     return rows, int(np.prod(step.equation.shape))
 
 
-def _first(shape: tuple[int, ...], most: int) -> Iterator[tuple[int, ...]]:
-    for k, at in enumerate(np.ndindex(shape)):
-        if k == most:
-            return
-        yield at
+def place(equations: Equations, identity: str, at: tuple[Place, ...]) -> tuple[Place, ...]:
+    """Return the indices of an entry that are worth writing.
 
-
-def place(equations: Equations, identity: str, ref: Spot | Ref) -> tuple[Any, ...]:
-    """Give the indices that are worth writing: not that of a batch of one, nor of a lone number."""
-    at, shape = ref.at or (), np.shape(equations.values[identity])
+    The index into a batch of one, and the index of an array's only number, are left out.
+    """
+    shape = np.shape(equations.values[identity])
     if identity in equations.batched and shape[:1] == (1,):
         return () if all(size == 1 for size in shape) else at[1:]
     return at
 
 
 def entry_value(equations: Equations, identity: str, spot: Spot) -> float:
-    """Look the number up that an entry stands for."""
+    """Look up the number for which an entry stands."""
     return float(np.asarray(equations.values[identity])[spot.at])
 
 
 def without_batch_of_one(equation: Equation) -> Expr:
-    """Give an equation's right side without sums over a batch of one."""
-    lone = {
-        letter for letter, size in equation.sizes.items() if letter.startswith("n") and size == 1
-    }
-    return replace(
-        equation.body, lambda ref: ref, lambda letters: tuple(n for n in letters if n not in lone)
-    )
+    """Return the right side of an equation without sums over a batch of one."""
+    sizes = equation.sizes
+
+    def drop(letters: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(n for n in letters if not (n.startswith("n") and sizes[n] == 1))
+
+    return replace(equation.body, lambda ref: ref, drop)

@@ -1,4 +1,4 @@
-"""A trace as text: two tables, forward and backward, every entry in symbols and in numbers."""
+"""A trace as text: a table for each pass, with every entry in symbols and in numbers."""
 
 import functools
 import math
@@ -6,8 +6,8 @@ import re
 
 from jaxnn.explanation.equations import Equations, Step
 from jaxnn.explanation.gradient_path import Link, path_to
-from jaxnn.explanation.language.expand import SHOWN, Spot
-from jaxnn.explanation.language.expressions import Ref
+from jaxnn.explanation.language.expand import SHOWN
+from jaxnn.explanation.language.expressions import Ref, Spot
 from jaxnn.explanation.language.printing import Writer, format_number
 from jaxnn.explanation.rows import WorkedLine, entry_value, place, rows_of, without_batch_of_one
 from jaxnn.explanation.verify import verified_equations
@@ -15,12 +15,12 @@ from jaxnn.tracing import Trace
 
 HEAD = "dz stands for dJ/dz; indices and classes count from 0, as in the code."
 INNER = " Within a layer, x1 and y1 belong to the first one inside it."
-LONGEST = 32  # letters of a cell that the others in its column are aligned with, in a chain
+LONGEST = 32  # letters of a cell in a chain; longer cells do not widen their column
 MOST = 16  # entries of one array that are shown
 
 
 def as_text(trace: Trace, significant: int) -> str:
-    """Write the forward table, and the backward one."""
+    """Write the table of the forward pass and that of the backward pass."""
     equations = verified_equations(trace)
     inner = any("f1" in step.ids for step in equations.steps)
     lines = [f"{trace.net!r}, {trace.loss!r}", HEAD + INNER * inner]
@@ -53,7 +53,10 @@ def _table(equations: Equations, step: Step, significant: int) -> list[str]:
 
 
 def _aligned(cells: list[list[str]], longest: float = math.inf) -> list[str]:
-    """Put cells in columns, as wide as the widest; a right side of more than ``longest`` letters does not count."""
+    """Align cells in columns, each as wide as its widest cell.
+
+    Right sides of more than ``longest`` letters do not count towards the width.
+    """
     names, *rights = zip(*cells, strict=True)
     widths = [max(map(len, names))]
     widths += [
@@ -82,10 +85,10 @@ def _cells(equations: Equations, row: WorkedLine, significant: int) -> list[str]
 
 
 def writers(equations: Equations, step: Step, significant: int) -> tuple[Writer, Writer]:
-    """Give the writer of a step's symbols, and that of its numbers."""
+    """Return the writer of the symbols of a step, and that of its numbers."""
 
     def name(spot: Spot) -> str:
-        at = ", ".join(map(str, place(equations, step.ids[spot.name], spot)))
+        at = ", ".join(map(str, place(equations, step.ids[spot.name], spot.at)))
         return f"{plain(spot.name)}[{at}]" if at else plain(spot.name)
 
     return Writer(name), Writer(
@@ -95,15 +98,15 @@ def writers(equations: Equations, step: Step, significant: int) -> tuple[Writer,
 
 
 def plain(name: str) -> str:
-    """Write y1 for the f1 of a combinator, what its first child gives, and dx1 for df1, what that hands back."""
+    """Rename f1, the output of a combinator's first child, to y1, and df1, its gradient, to dx1."""
     return re.sub(r"^(d?)f(?=\d+$)", lambda match: "dx" if match[1] else "y", name)
 
 
 def formula(equations: Equations, step: Step) -> str:
-    """Write a step's equation, in letters."""
+    """Write the equation of a step with letters as indices."""
 
     def name(ref: Ref) -> str:
-        at = ", ".join(map(write, place(equations, step.ids[ref.name], ref)))
+        at = ", ".join(map(write, place(equations, step.ids[ref.name], ref.at or ())))
         return f"{plain(ref.name)}[{at}]" if at else plain(ref.name)
 
     write = Writer(name)
@@ -111,7 +114,7 @@ def formula(equations: Equations, step: Step) -> str:
 
 
 def gradient_path_as_text(trace: Trace, of: str, significant: int) -> str:
-    """Write the chain from the loss to one weight or input, factor by factor."""
+    """Write the chain of derivatives from the loss to one weight or input, factor by factor."""
     equations = verified_equations(trace)
     links = path_to(equations, trace, of)
     is_one_way = all(len(link.factors) <= 1 for link in links)
@@ -130,12 +133,8 @@ def gradient_path_as_text(trace: Trace, of: str, significant: int) -> str:
                 format_number(links[-1].value, significant),
             ]
         )
-    return (
-        "\n".join(
-            [f"dJ/d{of}, back from the loss", *(f"  {line}" for line in _aligned(cells, LONGEST))]
-        )
-        + "\n"
-    )
+    lines = [f"dJ/d{of}, back from the loss", *(f"  {line}" for line in _aligned(cells, LONGEST))]
+    return "\n".join(lines) + "\n"
 
 
 def _product(factors: list[float], significant: int) -> str:
@@ -159,14 +158,9 @@ def _link(equations: Equations, link: Link, significant: int, with_sum: bool) ->
         plain = symbols(factor.expression)
         put_in = numbers(factor.expression)
         value = format_number(factor.value, significant)
-        cells.append(
-            [
-                left,
-                plain if plain != value else "",
-                put_in if put_in not in (plain, value) else "",
-                value,
-            ]
-        )
+        plain = "" if plain == value else plain
+        put_in = "" if put_in in (plain, value) else put_in
+        cells.append([left, plain, put_in, value])
     if with_sum:
         terms = [f"dJ/d{factor.name}·d{factor.name}/d{link.name}" for factor in link.factors]
         products = [
@@ -178,6 +172,6 @@ def _link(equations: Equations, link: Link, significant: int, with_sum: bool) ->
 
 
 def _sum(terms: list[str]) -> str:
-    """Write a sum, of a long one the first terms and the last."""
+    """Write a sum; of a long one only the first terms and the last."""
     shown = terms if len(terms) <= SHOWN else [*terms[: SHOWN - 1], "…", terms[-1]]
     return functools.reduce(lambda total, term: Writer(str).joined(total, "+", term), shown)

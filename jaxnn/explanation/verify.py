@@ -1,10 +1,10 @@
-"""What a layer or loss from outside this library states is not believed: it is evaluated, and compared.
+"""Verify the formulas of layers and losses from outside this library.
 
-The library's own formulas are compared with their layers by its tests, once and for all.
+They are not trusted: each one is evaluated, and compared with the result of the code beside it. The
+library's own formulas are compared with their layers by its tests.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,17 +14,18 @@ from jaxnn.explanation.equations import Equations, Step, equations_of
 from jaxnn.explanation.language.evaluate import evaluate
 from jaxnn.explanation.language.expressions import refs
 from jaxnn.tracing import Stage, Trace, named
-from jaxnn.types import split_running
+from jaxnn.types import Layer, Loss, split_running
 
-CLOSE = 1e-2  # of an array's largest entry: a wrong formula is further off, a rounded result nearer
-ROUNDING = 1e-6  # of the largest number that goes into a formula: what cancels has no larger digits
+CLOSE = 1e-2  # of an array's largest entry: rounding errors are smaller, wrong formulas differ more
+ROUNDING = 1e-6  # of the largest number in a formula: after cancellation, this error may remain
 
 
 def verified_equations(trace: Trace) -> Equations:
-    """Write a trace as equations that hold.
+    """Write a trace as equations, and verify those that come from outside this library.
 
     Raises:
-        InputError: for a formula that does not give what its layer gives, or one that is missing.
+        InputError: for a formula whose value differs from that of its layer or loss, or one that is
+            missing.
     """
     equations = equations_of(trace)
     for step in equations.steps:
@@ -38,15 +39,13 @@ def verified_equations(trace: Trace) -> Equations:
     return equations
 
 
-def _is_foreign(op: Any) -> bool:
+def _is_foreign(op: Layer | Loss) -> bool:
     return type(op).__module__.partition(".")[0] != "jaxnn"
 
 
 def _check_value(equations: Equations, step: Step) -> None:
-    given, stated = (
-        np.asarray(equations.values[step.defines], float),
-        evaluate(step.renamed, equations.values),
-    )
+    given = np.asarray(equations.values[step.defines], float)
+    stated = evaluate(step.renamed, equations.values)
     terms = (_largest(equations.values[ref.name]) for ref in refs(step.renamed.body))
     allowed = CLOSE * _largest(given) + ROUNDING * max(terms, default=0.0)
     differs = ~np.isclose(stated, given, rtol=0, atol=allowed, equal_nan=True)
@@ -54,8 +53,8 @@ def _check_value(equations: Equations, step: Step) -> None:
         at = tuple(int(i) for i in np.argwhere(differs)[0])
         entry = f"{step.equation.name}[{', '.join(map(str, at))}]" if at else step.equation.name
         raise InputError(
-            f"explain: expected the formulas of {step.op!r} to give {entry} = {given[at]:.6g}, as it does itself, "
-            f"got {stated[at]:.6g}."
+            f"explain: expected the formulas of {step.op!r} to give {entry} = {given[at]:.6g}, "
+            f"as its code does, got {stated[at]:.6g}."
         )
 
 
@@ -66,7 +65,7 @@ def _largest(array: np.ndarray) -> float:
 
 
 def _wanted(stage: Stage) -> Iterator[str]:
-    """Name what the formulas of a layer must define: its output and all derivatives that it gives."""
+    """Yield the names that the formulas of a layer must define: its output and its gradients."""
     yield from named("y", stage.y)
     for name, array in named("dx", stage.dx).items():
         if jnp.issubdtype(np.asarray(array).dtype, jnp.floating):
@@ -74,7 +73,9 @@ def _wanted(stage: Stage) -> Iterator[str]:
     yield from (f"d{name}" for name in named("", split_running(stage.params)[0]))
 
 
-def _check_complete(equations: Equations, path: str, op: Any, wanted: Any) -> None:
+def _check_complete(
+    equations: Equations, path: str, op: Layer | Loss, wanted: Iterable[str]
+) -> None:
     if path in equations.silent:
         return
     ids = next((step.ids for step in equations.steps if step.path == path), {})

@@ -1,9 +1,8 @@
-"""The same exercise with other numbers, such as a pencil can handle."""
-
-from typing import Any
+"""The same exercise with other numbers, which are easy to compute with by hand."""
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from jaxnn.checks import InputError
 from jaxnn.explanation.equations import equations_of
@@ -11,18 +10,20 @@ from jaxnn.explanation.labels import allowed_integers
 from jaxnn.tracing import Trace, trace
 from jaxnn.types import join_running, split_running
 
-DRAWS = 20  # at most; with few numbers to draw, the samples may have to be alike
+DRAWS = 20  # at most; with few possible values, two samples may have to be equal
 HALVES = np.array([-2, -1.5, -1, -0.5, 0.5, 1, 1.5, 2])
 
 
 def redraw(done: Trace, seed: int) -> Trace:
-    """Trace the same network on inputs, parameters and a target drawn anew, in halves from -2 to 2.
+    """Trace the same network on newly drawn inputs, parameters and targets.
 
-    Labels are drawn among those that the loss allows; targets that are probabilities stay. What has nothing to
-    compute, because no derivative reaches some layer, or because two samples are alike, is drawn again.
+    Numbers are drawn from the multiples of one half between -2 and 2 except 0. Labels are drawn
+    from those that the loss allows; targets that are probabilities are kept. A draw is repeated if
+    it makes no good exercise, because the gradient of some layer is 0 or because two samples are
+    equal.
 
     Raises:
-        InputError: in training mode, where the key draws too.
+        InputError: in training mode, where the result depends on the key too.
     """
     if done.key is not None:
         raise InputError(
@@ -34,11 +35,9 @@ def redraw(done: Trace, seed: int) -> Trace:
     def draw(name: str, array: np.ndarray) -> np.ndarray:
         if np.issubdtype(array.dtype, np.floating):
             return random.choice(HALVES, array.shape).astype(array.dtype)
-        return (
-            random.choice(allowed[name], array.shape).astype(array.dtype)
-            if name in allowed
-            else array
-        )
+        if name not in allowed:
+            return array
+        return random.choice(allowed[name], array.shape).astype(array.dtype)
 
     trained, running = split_running(done.params)
     is_distribution = (
@@ -48,7 +47,7 @@ def redraw(done: Trace, seed: int) -> Trace:
     )
     for _ in range(DRAWS):
         params = join_running(jax.tree.map(lambda leaf: draw("", leaf), trained), running)
-        x: Any = jax.tree.map(lambda leaf: draw("x", leaf), done.x)
+        x: PyTree = jax.tree.map(lambda leaf: draw("x", leaf), done.x)
         target = done.target if is_distribution else draw("t", done.target)
         again = trace(done.net, done.loss, params, x, target)
         if _is_worth_it(again):
@@ -59,5 +58,5 @@ def redraw(done: Trace, seed: int) -> Trace:
 def _is_worth_it(exercise: Trace) -> bool:
     gradients = [stage.dparams for stage in exercise.stages if jax.tree.leaves(stage.dparams)]
     reached = all(any(np.any(leaf) for leaf in jax.tree.leaves(gradient)) for gradient in gradients)
-    x = np.reshape(jax.tree.leaves(exercise.x)[0], (len(jax.tree.leaves(exercise.x)[0]), -1))
-    return reached and len(np.unique(x, axis=0)) == len(x)
+    x = jax.tree.leaves(exercise.x)[0]
+    return reached and len(np.unique(x.reshape(len(x), -1), axis=0)) == len(x)

@@ -1,4 +1,5 @@
 """Is a hand-derived gradient right, and if not, what went wrong?
 
-``certify`` proves a gradient, ``diagnose`` names the mistake in a wrong one, ``mutation`` tests both.
+``certify`` checks a gradient, ``diagnose`` names the mistake in a wrong one, and ``mutation`` tests
+both.
 """

@@ -1,13 +1,14 @@
-"""Is a hand-derived backward right? Three answers, side by side.
+"""Check a hand-derived backward by comparing three answers.
 
 1. ``backward``, as written by hand;
-2. ``jax.vjp`` of the undecorated ``forward``, JAX's own answer;
-3. central differences of ``forward`` in float64, which know nothing of either.
+2. ``jax.vjp`` of the undecorated ``forward``, which is JAX's own answer;
+3. central differences of ``forward`` in float64, which depend on neither of them.
 
-The cotangent is random, never ones: against ones, the true gradient of a softmax is 0 and any wrong
-one that sums to 0 would pass. Errors are relative norms, leaf by leaf: a tolerance that scaled with
-the size of the output would let a small gradient be wrong. The hand-derived rule is run op by op,
-under ``jit`` and under ``vmap``, and has to give the same numbers each time.
+The cotangent is random, never ones: with ones, the true gradient of a softmax is 0, and any wrong
+gradient that sums to 0 would pass. Errors are relative norms, leaf by leaf: a tolerance in
+proportion to the size of the output would accept a wrong gradient if that gradient is small. The
+hand-derived rule is run op by op, under ``jit`` and under ``vmap``, and has to return the same
+numbers each time.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import jaxlib.version
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxnn import notebook
@@ -26,17 +28,25 @@ from jaxnn.gradcheck.vjp_claim import Claim, Floats, WrongForm, cast, relative_e
 from jaxnn.types import AnyArray, Layer, Loss
 from jaxnn.values import children
 
-AUTODIFF_TOLERANCE = 1e-12  # in float64; in a narrower dtype, a thousand units of its rounding
+AUTODIFF_TOLERANCE = 1e-12  # in float64; in a narrower dtype, 1000 times its epsilon
 DIFFERENCES_TOLERANCE = 1e-6
 
 
 class CertificateError(AssertionError):
-    """A hand-derived gradient parts from the independent ones; names the leaf."""
+    """A hand-derived gradient differs from the independent ones; the message names the leaf."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LeafCheck:
-    """The verdict on one leaf: the norm of its gradient, and the relative errors of the hand-derived one."""
+    """The result for one leaf.
+
+    Attributes:
+        leaf: the name of the leaf.
+        norm: the norm of its gradient.
+        vs_autodiff: the relative error of the hand-derived gradient against ``jax.vjp``.
+        vs_differences: its relative error against central differences.
+        passed: whether both errors are within their tolerances.
+    """
 
     leaf: str
     norm: float
@@ -47,7 +57,7 @@ class LeafCheck:
 
 @dataclasses.dataclass(frozen=True)
 class Certificate:
-    """What was compared, how far apart it was, and where it was run. Prints as a table."""
+    """The gradients that were compared, their errors, and the device. Prints as a table."""
 
     name: str
     rows: tuple[LeafCheck, ...]
@@ -74,9 +84,8 @@ class Certificate:
         return _worst(row.vs_differences for row in self.rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the certificate as plain data, for JSON."""
-        told = dataclasses.asdict(self)
-        return told | {
+        """Return the certificate as plain data, for JSON."""
+        return dataclasses.asdict(self) | {
             "worst_vs_autodiff": self.worst_vs_autodiff,
             "worst_vs_differences": self.worst_vs_differences,
             "passed": self.passed,
@@ -127,33 +136,35 @@ def certify(
     params: PyTree = None,
     weights: AnyArray | None = None,
     key: PRNGKeyArray | None = None,
-    dtype: Any = "float64",
+    dtype: DTypeLike = "float64",
     seed: int = 0,
     raises: bool = True,
 ) -> Certificate:
     """Compare a hand-derived backward with ``jax.vjp`` and with finite differences.
 
-    Runs in float64 whatever the configuration, unless another dtype is asked for; the differences
-    are always made in float64.
+    The comparison runs in float64, independently of JAX's configuration, unless another dtype is
+    requested; the finite differences are always computed in float64.
 
     Args:
-        op: a layer, a network or a loss: of this library, or your own.
+        op: a layer, a network or a loss, from this library or your own.
         x: an example batch; for a loss, the predictions.
         target: for a loss, the targets.
         params: the layer's parameters; by default drawn with ``seed`` and jittered, so that no bias
             is 0 and no gain 1.
         weights: for a loss, the sample weights.
-        key: a PRNG key, to certify the training mode.
-        dtype: the dtype to certify in.
-        seed: of the random parameters, cotangents and projections.
-        raises: whether to raise when a gradient is wrong, or to return the failed certificate.
+        key: a PRNG key, to check the training mode; None to check inference.
+        dtype: the dtype in which to compare.
+        seed: the seed of the random parameters, cotangents and projections.
+        raises: whether to raise an error if a gradient is wrong; otherwise the failed certificate
+            is returned.
 
     Returns:
         A :class:`Certificate`, which prints as a table.
 
     Raises:
-        CertificateError: if a gradient is wrong, naming the leaf.
-        InputError: if ``op`` is neither a layer nor a loss, ``x`` is not finite, or a loss has no target.
+        CertificateError: if a gradient is wrong; the message names the leaf.
+        InputError: if ``op`` is neither a layer nor a loss, if ``x`` is not finite, or if a loss
+            has no target.
     """
     with jax.enable_x64(True):
         dtype = jnp.dtype(dtype)
@@ -194,7 +205,7 @@ def certify(
 
 
 def _compare(
-    claim: Claim, dtype: Any, random: np.random.Generator
+    claim: Claim, dtype: np.dtype, random: np.random.Generator
 ) -> tuple[tuple[LeafCheck, ...], Comparison]:
     floats, dy = claim.floats, claim.random_dy(random)
 
@@ -230,10 +241,11 @@ def _compare(
 
 
 def _worst(errors: Iterable[float]) -> float:
-    return float(np.max([0.0, *errors]))  # NaN is the worst of all, and np.max keeps it
+    return float(np.max([0.0, *errors]))  # NaN counts as the largest error: np.max returns it
 
 
-def _kinks(op: Any) -> list[str]:
-    """Name the kinks of ``op`` and of every layer inside it."""
-    own = [f"{type(op).__name__}: {op.kinks}"] if getattr(op, "kinks", "") else []
+def _kinks(op: Layer | Loss) -> list[str]:
+    """Return the kinks of ``op`` and of every layer inside it, with their names."""
+    stated = getattr(op, "kinks", "")
+    own = [f"{type(op).__name__}: {stated}"] if stated else []
     return own + [kink for child in children(op) for kink in _kinks(child.layer)]

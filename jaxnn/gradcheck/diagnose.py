@@ -1,7 +1,7 @@
-"""A grader: given somebody's own backward pass, say which gradient is wrong, and what most likely happened.
+"""Grade a user's own backward pass: which gradient is wrong, and what is the most likely mistake?
 
-The claimed gradients are set beside the true ones (``jax.vjp`` of the forward, in float64), and then
-beside what each of the usual mistakes would have given. Whatever fits is the diagnosis.
+The claimed gradients are compared with the true ones (``jax.vjp`` of the forward, in float64), and
+then with the results of each of the usual mistakes. The first that agrees is the diagnosis.
 """
 
 import dataclasses
@@ -20,18 +20,18 @@ from jaxnn.gradcheck.activation_mistakes import wrong_derivatives
 from jaxnn.gradcheck.vjp_claim import Claim, Floats, is_float, state_claim
 from jaxnn.types import AnyArray, Layer, Loss
 
-RIGHT = 1e-5  # relative error below which a gradient is right: somebody may well work in float32
+RIGHT = 1e-5  # relative error up to which a gradient is right; it may have been computed in float32
 HERE = Path(__file__).parent
-NEAR_KINK = 1e-3  # how far a point is moved to see whether only a kink was in the way
+NEAR_KINK = 1e-3  # the distance by which inputs are moved to see whether they were at a kink
 
 
 class Finding(NamedTuple):
-    """What was found out about one gradient.
+    """The result for one gradient.
 
     Attributes:
-        leaf: what it is the gradient of.
-        verdict: a word for the mistake: "right", "sign", "transposed", "factor", …
-        message: the same in a sentence, with the numbers.
+        leaf: the name of the leaf with respect to which the gradient is taken.
+        verdict: "right", or a word for the mistake: "sign", "transposed", "factor", …
+        message: a sentence that explains the verdict, with the numbers.
     """
 
     leaf: str
@@ -41,7 +41,7 @@ class Finding(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
-    """One finding a gradient. Prints as a report."""
+    """One finding for each gradient. Prints as a report."""
 
     name: str
     findings: tuple[Finding, ...]
@@ -70,24 +70,25 @@ def diagnose(
     key: PRNGKeyArray | None = None,
     seed: int = 0,
 ) -> Diagnosis:
-    """Grade somebody's backward for a layer, a network or a loss.
+    """Grade a user's own backward for a layer, a network or a loss.
 
     Args:
-        op: what it is to be the backward of; its own ``backward`` is not used to judge.
-        backward: ``(params, cache, dy) -> (dparams, dx)``, or for a loss ``cache -> dprediction``, with the
-            cache that ``op.forward`` gives.
+        op: the layer or loss that ``backward`` belongs to; its own ``backward`` is not used.
+        backward: ``(params, cache, dy) -> (dparams, dx)``, or for a loss ``cache -> dprediction``,
+            with the cache that ``op.forward`` returns.
         x: an example batch of at least two samples; for a loss, the predictions.
         target: for a loss, the targets.
         params: the layer's parameters; by default drawn with ``seed``.
         weights: for a loss, the sample weights.
         key: a PRNG key for training mode.
-        seed: of the parameters and cotangents.
+        seed: the seed of the parameters and cotangents.
 
     Returns:
         A :class:`Diagnosis`, which prints as a report.
 
     Raises:
-        InputError: if ``backward`` is not callable, ``op`` neither layer nor loss, or ``x`` not finite.
+        InputError: if ``backward`` is not callable, if ``op`` is neither a layer nor a loss, if
+            ``x`` is not finite, or if the batch has only one sample.
     """
     if not callable(backward):
         raise InputError(
@@ -108,7 +109,8 @@ def diagnose(
         claim = state(x)
         if claim.batch == 1:
             raise InputError(
-                "diagnose: expected a batch of at least two samples, to tell sums and means apart, got one."
+                "diagnose: expected a batch of at least two samples, "
+                "to distinguish sums from means, got one."
             )
         case = _Case(claim, np.random.default_rng(seed + 1))
         try:
@@ -121,11 +123,11 @@ def diagnose(
 
 
 class _UnusableError(Exception):
-    """What came back cannot be compared at all."""
+    """The result of the backward cannot be compared with the true gradients."""
 
 
 class _Case:
-    """The claim at one point, with the true gradients and the usual wrong ones."""
+    """The claim at one point, with a cotangent and the true gradients."""
 
     def __init__(self, claim: Claim, random: np.random.Generator) -> None:
         self.claim, self.floats = claim, claim.floats
@@ -135,7 +137,7 @@ class _Case:
 
 
 def _leaves(claim: Claim, floats: Floats, dy: PyTree) -> list[np.ndarray]:
-    """Run the backward and take its leaves as they come, in whatever containers."""
+    """Run the backward and return the leaves of its result, whatever their containers."""
     point = claim.at(floats)
     cache = claim.forward(point)[1]
     try:
@@ -156,16 +158,17 @@ def _leaves(claim: Claim, floats: Floats, dy: PyTree) -> list[np.ndarray]:
         ) from error
     if len(leaves) != len(floats):
         raise _UnusableError(
-            f"The backward gives {len(leaves)} gradients; {len(floats)} are expected: {', '.join(claim.names)}."
+            f"The backward gives {len(leaves)} gradients; "
+            f"{len(floats)} are expected: {', '.join(claim.names)}."
         )
     return leaves
 
 
-# ── Looking for what fits ───────────────────────────────────────────────────────────────────────
+# ── Finding the mistake ─────────────────────────────────────────────────────────────────────────
 
 
 def _find(case: _Case, moved: Claim, claimed: list[np.ndarray], i: int) -> Finding:
-    """Try the explanations in order, from the plainest; the first that fits is the finding."""
+    """Try the explanations in order, the simplest first, and return the first that fits."""
     leaf, got, true = case.names[i], claimed[i], case.truth[i]
     label = f"The gradient of {leaf}"
     for explain in (
@@ -185,8 +188,9 @@ def _find(case: _Case, moved: Claim, claimed: list[np.ndarray], i: int) -> Findi
     return Finding(
         leaf,
         "wrong",
-        f"{label} is wrong, by a mistake that is none of the usual ones: it is off by {_error(got, true):.2g} in "
-        f"relative norm, most at {leaf}{place}, where it is {got[worst]:.6g} and should be {true[worst]:.6g}.",
+        f"{label} is wrong, by a mistake that is none of the usual ones: "
+        f"it is off by {_error(got, true):.2g} in relative norm, most at {leaf}{place}, "
+        f"where it is {got[worst]:.6g} and should be {true[worst]:.6g}.",
     )
 
 
@@ -195,8 +199,7 @@ Explanations = Iterator[tuple[str, str]]
 
 def _form(case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
     if got.shape != true.shape:
-        batch = case.claim.batch
-        yield from _shape(got, true, batch)
+        yield from _shape(got, true, case.claim.batch)
     elif not np.isfinite(got).all():
         place = tuple(int(n) for n in np.argwhere(~np.isfinite(got))[0])
         yield "not finite", f"is not finite: {got[place]} at {list(place)}."
@@ -206,10 +209,9 @@ def _shape(got: np.ndarray, true: np.ndarray, batch: int) -> Explanations:
     if got.shape == (batch, *true.shape) and _close(got.sum(axis=0), true):
         yield (
             "batch sum",
-            (
-                f"lacks the sum over the batch: it has shape {got.shape}, one gradient a sample. "
-                f"Every sample uses the same parameters, so their contributions add up: sum over axis 0."
-            ),
+            f"lacks the sum over the batch: it has shape {got.shape}, one gradient a sample. "
+            "Every sample uses the same parameters, so their contributions add up: "
+            "sum over axis 0.",
         )
     elif got.ndim == true.ndim == 2 and got.shape == true.shape[::-1] and _close(got.T, true):
         yield (
@@ -219,7 +221,8 @@ def _shape(got: np.ndarray, true: np.ndarray, batch: int) -> Explanations:
     else:
         yield (
             "shape",
-            f"has shape {got.shape}; a gradient has the shape of what it is the gradient of, {true.shape}.",
+            f"has shape {got.shape}; a gradient has the shape of what it is the gradient of, "
+            f"{true.shape}.",
         )
 
 
@@ -234,7 +237,8 @@ def _wrong_form_of_right(
     if not got.any():
         yield (
             "zero",
-            f"is 0 everywhere; it should have the norm {np.linalg.norm(true):.4g}. Was it ever computed?",
+            f"is 0 everywhere; it should have the norm {np.linalg.norm(true):.4g}. "
+            "Was it ever computed?",
         )
     elif _close(got, -true):
         yield "sign", "has the wrong sign: it is minus the expected. Descent would climb."
@@ -248,7 +252,7 @@ def _wrong_form_of_right(
 
 
 def _one_sample(case: _Case, got: np.ndarray, i: int) -> Explanations:
-    """See whether only one sample of the batch was counted."""
+    """Check whether only one sample of the batch was counted."""
     first = jax.tree.leaves(case.dy)[0]
     if first.ndim and first.shape[0] == case.claim.batch:
         for sample in (0, case.claim.batch - 1):
@@ -256,10 +260,8 @@ def _one_sample(case: _Case, got: np.ndarray, i: int) -> Explanations:
             if _close(got, np.asarray(case.claim.autodiff(case.floats, only)[i])):
                 yield (
                     "batch sum",
-                    (
-                        f"lacks the sum over the batch: it is the gradient of sample {sample} alone. "
-                        f"Every sample uses the same parameters, so their contributions add up."
-                    ),
+                    f"lacks the sum over the batch: it is the gradient of sample {sample} alone. "
+                    "Every sample uses the same parameters, so their contributions add up.",
                 )
 
 
@@ -271,24 +273,22 @@ def _factors(case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: in
     if isinstance(case.claim.op, Loss) and _same(scale, size):
         yield (
             "missing 1/B",
-            f"is {size} times too large, and it has {size} entries: the 1/{size} of the mean is missing.",
+            f"is {size} times too large, and it has {size} entries: "
+            f"the 1/{size} of the mean is missing.",
         )
     elif _same(scale, batch):
         yield (
             "missing 1/B",
-            (
-                f"is {batch} times too large, and B = {batch}: a 1/B is missing, or the batch was summed over twice."
-            ),
+            f"is {batch} times too large, and B = {batch}: "
+            "a 1/B is missing, or the batch was summed over twice.",
         )
     elif _same(scale, 1 / batch):
         yield (
             "extra 1/B",
-            (
-                f"is {batch} times too small, and B = {batch}: there is a 1/B too many. The loss owns the mean; "
-                f"a layer only sums."
-            ),
+            f"is {batch} times too small, and B = {batch}: there is a 1/B too many. "
+            "The loss owns the mean; a layer only sums.",
         )
-    elif size > 1:  # of a single number any wrong value is some factor
+    elif size > 1:  # any wrong value of a single number is some multiple of the right one
         advice = f"{1 / scale:.6g} is missing" if 0 < scale < 1 else f"{scale:.6g} is too much"
         yield "factor", f"is {scale:.6g} times the expected: a constant factor of {advice}."
 
@@ -304,7 +304,7 @@ def _other_leaf(
 def _derivatives(
     case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int
 ) -> Explanations:
-    """Compare with what a wrong derivative of an activation would give."""
+    """Compare with the gradients that result from a wrong derivative of an activation."""
     for activation, what, sentence, gradient in wrong_derivatives(case.claim, case.dy):
         if gradient[i].shape == got.shape and _close(got, gradient[i]):
             yield what, sentence.format(name=activation)
@@ -327,12 +327,13 @@ def _stale(case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int)
     ):
         yield (
             "stale",
-            "does not change when the input does, though it should: a factor that depends on it is missing.",
+            "does not change when the input does, though it should: "
+            "a factor that depends on it is missing.",
         )
 
 
 def _kinks(case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
-    """See whether it is right as soon as the input has moved off the kinks."""
+    """Check whether the gradient is right after the input has been moved away from the kinks."""
     wrong = ~np.isclose(got, true, rtol=RIGHT, atol=RIGHT * float(np.abs(true).max(initial=0)))
     try:
         again = _leaves(moved, moved.floats, case.dy)
@@ -342,10 +343,9 @@ def _kinks(case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int)
         first = list(map(int, np.argwhere(wrong)[0]))
         yield (
             "kink",
-            (
-                "is right except at a kink, where there is no derivative and a convention has to be chosen: "
-                f"it differs in {int(wrong.sum())} of {wrong.size} entries, first at {first}."
-            ),
+            "is right except at a kink, where there is no derivative "
+            "and a convention has to be chosen: "
+            f"it differs in {int(wrong.sum())} of {wrong.size} entries, first at {first}.",
         )
 
 
@@ -353,7 +353,7 @@ def _kinks(case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int)
 
 
 def _line(error: Exception) -> str:
-    """Say in which line of somebody's own file an error came up."""
+    """Return the line of the user's own file in which an error was raised, as text."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [
         f.lineno
@@ -377,7 +377,7 @@ def _same(a: float, b: float) -> bool:
 
 
 def _moved(x: PyTree, random: np.random.Generator) -> PyTree:
-    """Move every number by a little, off any kink."""
+    """Move every number by a small distance, away from any kink."""
     return jax.tree.map(
         lambda leaf: (
             np.asarray(leaf) + NEAR_KINK * (1 + random.uniform(size=np.shape(leaf)))

@@ -1,8 +1,9 @@
-"""Central finite differences in float64, the arbiter that knows no calculus.
+"""Central finite differences in float64: a check that uses no rules of differentiation.
 
-Small claims are compared Jacobian against Jacobian. In large ones each leaf is probed along a few
-random directions, which a wrong entry anywhere in the leaf disturbs. A direction along which the
-slope jumps within one step crosses a kink; it proves nothing about a derivative, and is left out.
+For small claims the whole Jacobians are compared. In large claims each leaf is probed along a few
+random directions; a wrong entry anywhere in the leaf changes the derivatives along them. If the
+slope jumps within one step along a direction, the direction crosses a kink; it then says nothing
+about the derivative, and is excluded.
 """
 
 from collections.abc import Callable
@@ -17,13 +18,21 @@ from jaxtyping import Array, Float, PyTree
 from jaxnn.gradcheck.vjp_claim import Claim, Floats
 
 STEP = 1e-5  # the error of the five-point difference, O(step⁴) + O(ε / step), is then near 1e-11
-FULL_JACOBIAN = 4096  # entries; above it, random projections
-PROJECTIONS = 8  # random directions a leaf
-KINK = 1e-3  # a jump in slope across one step, relative to the largest slope, which no smooth function shows
+FULL_JACOBIAN = 4096  # entries; above this number, random projections are used
+PROJECTIONS = 8  # random directions for each leaf
+# a jump in slope across one step, relative to the largest slope, that no smooth function shows
+KINK = 1e-3
 
 
 class Comparison(NamedTuple):
-    """The derivatives of each leaf, by hand and by differences, where the function is smooth."""
+    """The derivatives of each leaf, by hand and by differences, where the function is smooth.
+
+    Attributes:
+        by_hand: an array for each leaf, 0 where the function is not smooth.
+        by_differences: the same derivatives by finite differences.
+        excluded: the number of directions that cross a kink.
+        directions: the number of all directions.
+    """
 
     by_hand: list[np.ndarray]
     by_differences: list[np.ndarray]
@@ -37,13 +46,13 @@ def compare(
     dy: PyTree,
     random: np.random.Generator,
 ) -> Comparison:
-    """Set the derivatives that the backward claims beside the differences of the forward, leaf by leaf.
+    """Compare the derivatives of the backward with the differences of the forward, leaf by leaf.
 
     Args:
         claim: the function and its claimed backward.
-        floats: where to differentiate, in float64.
+        floats: the point at which to differentiate, in float64.
         dy: a cotangent, for the projections.
-        random: draws the directions.
+        random: the generator that draws the directions.
     """
     outputs = sum(leaf.size for leaf in jax.tree.leaves(dy))
     if outputs * sum(leaf.size for leaf in floats) <= FULL_JACOBIAN:
@@ -87,12 +96,8 @@ def _projections(
         def value(leaf_and_direction: Array) -> Array:
             moved, direction = leaf_and_direction
             shifts = [step * (moved == i) * v[direction] for i, v in enumerate(along)]
-            return (
-                ravel_pytree(
-                    claim.value([leaf + shift for leaf, shift in zip(floats, shifts, strict=True)])
-                )[0]
-                @ flat_dy
-            )
+            y = claim.value([leaf + shift for leaf, shift in zip(floats, shifts, strict=True)])
+            return ravel_pytree(y)[0] @ flat_dy
 
         pairs = [(i, j) for i in range(len(floats)) for j in range(PROJECTIONS)]
         return jax.lax.map(value, jnp.asarray(pairs))
@@ -101,7 +106,7 @@ def _projections(
 
 
 def _central(shifted: Callable[[float], Array]) -> tuple[np.ndarray, np.ndarray]:
-    """Give the five-point central differences, and the jump in slope from one side to the other."""
+    """Return the five-point central differences, and the jump in slope between the two sides."""
     far_minus, minus, here, plus, far_plus = (
         np.asarray(shifted(n * STEP)) for n in (-2.0, -1.0, 0.0, 1.0, 2.0)
     )

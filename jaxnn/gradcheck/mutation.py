@@ -1,14 +1,15 @@
-"""Testing the test: plant mistakes in backward passes, and see whether each is caught.
+"""Test the test: plant mistakes in backward passes, and check whether each is caught.
 
-Two kinds. :func:`planted` spoils what a backward returns or what it is given: a sign, a transpose, a
-factor of 1.0005, a lost or doubled 1/B, a lost sum over the batch, a stale entry of the cache, two
-gradients exchanged. :func:`rewritten` goes into the source of the backward itself, and of the functions
-that only it uses, and drops a term, a factor, a minus sign or a transpose, flips a sign, or puts a mean
-for a sum, one place at a time. A mutant is caught if its gradient parts from ``jax.vjp`` by more than a
-certificate allows, or if it does not run at all.
+There are two kinds of mistakes. :func:`planted` changes the result of a backward or its cache: a
+flipped sign, a transpose, a factor of 1.0005, a lost or doubled 1/B, a lost sum over the batch, a
+stale entry of the cache, two exchanged gradients. :func:`rewritten` changes the source of the
+backward itself, and of the functions that only it uses: it drops a term, a factor, a minus sign or
+a transpose, flips a sign, or replaces a sum by a mean, one place at a time. A mutant is caught if
+its gradient differs from ``jax.vjp`` by more than a certificate allows, or if it does not run at
+all.
 
-A mutant that is not caught is *equivalent* if there is nothing to catch, which is said with the reason;
-otherwise it was missed.
+A mutant that is not caught is *equivalent* if its gradient is right all the same; the reason is
+then stated. Otherwise it was missed.
 """
 
 import ast
@@ -17,31 +18,41 @@ import inspect
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, PyTree
 
 from jaxnn.compose import Frozen
 from jaxnn.gradcheck.certify import AUTODIFF_TOLERANCE
-from jaxnn.gradcheck.vjp_claim import Claim, Floats, is_float, relative_errors
+from jaxnn.gradcheck.vjp_claim import Claim, Floats, Leaves, is_float, relative_errors
+from jaxnn.types import Cache, Layer, Loss
 from jaxnn.values import children
 
 EQUIVALENT = {
-    "MaxPool.backward: sign flipped: -math.inf → math.inf": "what pads only has to differ from every finite maximum",
+    "MaxPool.backward: sign flipped: -math.inf → math.inf": (
+        "the padding value only has to differ from every finite maximum"
+    ),
 }
-NOTHING = 1e-12  # of the whole gradient: a leaf whose true gradient is 0 has only rounding
+NOTHING = 1e-12  # of the whole gradient's norm; a leaf below it is only rounding error
+
+
+Owner: TypeAlias = type | ModuleType
+Found: TypeAlias = tuple[Owner, str, Callable[..., Any]]  # (owner, name, function)
+Point: TypeAlias = tuple[Claim, Floats, PyTree, Leaves, Cache]  # the arguments of _runs_wrong
 
 
 class Mutant(NamedTuple):
     """One planted mistake.
 
     Attributes:
-        op: what it was planted in.
-        mistake: what was changed, and where.
+        op: the layer or loss in which the mistake was planted.
+        mistake: the change, and its place.
         verdict: "caught", "equivalent" or "missed".
-        reason: why it is equivalent, or "".
+        reason: the reason why the mutant is equivalent, or "".
     """
 
     op: str
@@ -50,17 +61,17 @@ class Mutant(NamedTuple):
     reason: str = ""
 
 
-# ── Mistakes in what backward returns, or is given ──────────────────────────────────────────────
+# ── Mistakes in the result or the cache of backward ─────────────────────────────────────────────
 
 
 def planted(claim: Claim) -> list[Mutant]:
-    """Spoil the gradients of a claim in every way that fits their shapes, and compare each with ``jax.vjp``."""
+    """Plant every mistake that fits the shapes of the gradients, and compare with ``jax.vjp``."""
     random = np.random.default_rng(17)
     floats, dy = claim.floats, claim.random_dy(random)
     truth = [np.asarray(leaf) for leaf in jax.jit(claim.autodiff)(floats, dy)]
     right = [np.asarray(leaf) for leaf in jax.jit(claim.by_hand)(floats, dy)]
     whole = np.sqrt(sum((leaf**2).sum() for leaf in truth))
-    mutants = []
+    op, mutants = repr(claim.op), []
     for i, name in enumerate(claim.names):
         nothing = np.linalg.norm(truth[i]) <= NOTHING * whole
         for mistake, leaf in _spoiled(claim, right, i, floats, dy):
@@ -68,18 +79,18 @@ def planted(claim: Claim) -> list[Mutant]:
             if mistake.startswith(("B times", "1/B")) and claim.batch == 1:
                 reason = "with a batch of one, B is 1"
             spoiled = [*right[:i], leaf, *right[i + 1 :]]
-            mutants.append(_judged(claim, f"{name}: {mistake}", _differs(spoiled, truth), reason))
+            mutants.append(_judged(op, f"{name}: {mistake}", _differs(spoiled, truth), reason))
         for j in range(i):
             if right[i].shape == right[j].shape:
                 swapped = list(right)
                 swapped[i], swapped[j] = swapped[j], swapped[i]
                 mistake = f"{claim.names[j]} and {name} exchanged"
-                mutants.append(_judged(claim, mistake, _differs(swapped, truth), ""))
+                mutants.append(_judged(op, mistake, _differs(swapped, truth), ""))
     return mutants + _stale(claim, floats, dy, truth, random)
 
 
 def _spoiled(
-    claim: Claim, right: list[np.ndarray], i: int, floats: Floats, dy: Any
+    claim: Claim, right: list[np.ndarray], i: int, floats: Floats, dy: PyTree
 ) -> Iterator[tuple[str, np.ndarray]]:
     leaf, batch = right[i], claim.batch
     yield "sign flipped", -leaf
@@ -95,9 +106,9 @@ def _spoiled(
 
 
 def _stale(
-    claim: Claim, floats: Floats, dy: Any, truth: list[np.ndarray], random: np.random.Generator
+    claim: Claim, floats: Floats, dy: PyTree, truth: list[np.ndarray], random: np.random.Generator
 ) -> list[Mutant]:
-    """Replace each entry of the cache by that of another input."""
+    """Replace each entry of the cache by the entry for another input."""
     other_point = dict(claim.point)
     field = "x" if "x" in other_point else "prediction"
     other_point[field] = jax.tree.map(
@@ -123,7 +134,7 @@ def _stale(
             reason = "a frozen body keeps it for its own parameters, whose gradient is not taken"
         mixed = jax.tree.unflatten(structure, [*leaves[:i], stale[i], *leaves[i + 1 :]])
         differs = _runs_wrong(claim, floats, dy, truth, mixed)
-        mutants.append(_judged(claim, f"cache entry {path} stale", differs, reason))
+        mutants.append(_judged(repr(claim.op), f"cache entry {path} stale", differs, reason))
     return mutants
 
 
@@ -131,12 +142,12 @@ def _stale(
 
 
 def rewritten(claims: Sequence[Claim]) -> list[Mutant]:
-    """Change the source of the claims' backward passes, one place at a time, and run all that use that place."""
+    """Change the source of backward passes, one place at a time, and run all claims that use it."""
     random = np.random.default_rng(17)
-    users: dict[tuple[Any, str], tuple[Callable[..., Any], list[Any]]] = {}
+    users: dict[tuple[Owner, str], tuple[Callable[..., Any], list[Point]]] = {}
     for claim in claims:
         dy = claim.random_dy(random)
-        cache = claim.forward(claim.point)[1]  # which no mutant changes
+        cache = claim.forward(claim.point)[1]  # it is kept, as no mutant changes the forward pass
         point = (claim, claim.floats, dy, jax.jit(claim.autodiff)(claim.floats, dy), cache)
         for owner, attribute, function in _only_backward(claim.op):
             users.setdefault((owner, attribute), (function, []))[1].append(point)
@@ -145,14 +156,13 @@ def rewritten(claims: Sequence[Claim]) -> list[Mutant]:
         for mistake, mutated in _rewrites(function):
             with _replaced(owner, attribute, mutated):
                 caught = any(_runs_wrong(*point) for point in points)
-            reason = "" if caught else EQUIVALENT.get(mistake, "")
-            verdict = "caught" if caught else "equivalent" if reason else "missed"
-            mutants.append(Mutant(function.__module__, mistake, verdict, reason))
+            reason = EQUIVALENT.get(mistake, "")
+            mutants.append(_judged(function.__module__, mistake, caught, reason))
     return mutants
 
 
-def _only_backward(op: Any) -> list[tuple[Any, str, Callable[..., Any]]]:
-    """Find ``backward`` and the functions of its module that it uses and forward does not: (owner, name, function)."""
+def _only_backward(op: Layer | Loss) -> list[Found]:
+    """Find ``backward`` and the functions of its module that it uses and ``forward`` does not."""
     forward = {
         name
         for start in ("init", "forward", "check", "check_input", "update_running")
@@ -165,9 +175,13 @@ def _only_backward(op: Any) -> list[tuple[Any, str, Callable[..., Any]]]:
     ]
 
 
-def _reached(op: Any, start: str) -> list[tuple[Any, str, Callable[..., Any]]]:
-    """Find the functions that a method uses: methods, those of its module, and those of layers that this imports."""
-    found: dict[str, tuple[Any, str, Callable[..., Any]]] = {}
+def _reached(op: Layer | Loss, start: str) -> list[Found]:
+    """Find the functions that a method uses.
+
+    These are methods, functions of its module, and functions that this module imports from
+    ``jaxnn.layers``.
+    """
+    found: dict[str, Found] = {}
     waiting = [(start, sys.modules[type(op).__module__])]
     while waiting:
         name, module = waiting.pop()
@@ -200,7 +214,7 @@ def _parsed(function: Callable[..., Any]) -> ast.Module:
 
 
 def _rewrites(function: Callable[..., Any]) -> Iterator[tuple[str, Callable[..., Any]]]:
-    """Give each mutant of a function, with what was changed in it."""
+    """Yield each mutant of a function, preceded by the change that was made."""
     sites = [node for node in ast.walk(_parsed(function).body[0]) if isinstance(node, ast.expr)]
     for i, site in enumerate(sites):
         for k, (what, _) in enumerate(_changes(site)):
@@ -232,7 +246,7 @@ def _changes(node: ast.expr) -> list[tuple[str, ast.expr]]:
         case ast.BinOp(left, ast.Div(), _):
             return [("factor dropped", left)]
         case ast.UnaryOp(ast.USub(), ast.Constant()):
-            return []  # the last axis, -1, not a sign
+            return []  # -1 is the last axis, not a change of sign
         case ast.UnaryOp(ast.USub(), operand):
             return [("sign flipped", operand)]
         case ast.Attribute(value, "T"):
@@ -266,7 +280,7 @@ def _strip_annotations(definition: ast.FunctionDef) -> None:
 
 
 @contextlib.contextmanager
-def _replaced(owner: Any, attribute: str, function: Callable[..., Any]) -> Iterator[None]:
+def _replaced(owner: Owner, attribute: str, function: Callable[..., Any]) -> Iterator[None]:
     original = vars(owner)[attribute]
     setattr(owner, attribute, function)
     try:
@@ -275,32 +289,33 @@ def _replaced(owner: Any, attribute: str, function: Callable[..., Any]) -> Itera
         setattr(owner, attribute, original)
 
 
-# ── Judging ─────────────────────────────────────────────────────────────────────────────────────
+# ── Verdicts ────────────────────────────────────────────────────────────────────────────────────
 
 
-def _differs(leaves: Any, truth: Any) -> bool:
-    return (
-        not max(relative_errors(leaves, truth), default=0.0) <= AUTODIFF_TOLERANCE
-    )  # so that NaN differs
+def _differs(leaves: Leaves, truth: Leaves) -> bool:
+    error = max(relative_errors(leaves, truth), default=0.0)
+    return not error <= AUTODIFF_TOLERANCE  # written so that NaN differs
 
 
-def _runs_wrong(claim: Claim, floats: Floats, dy: Any, truth: Any, cache: Any = None) -> bool:
+def _runs_wrong(
+    claim: Claim, floats: Floats, dy: PyTree, truth: Leaves, cache: Cache = None
+) -> bool:
     try:
         return _differs(claim.by_hand(floats, dy, cache), truth)
-    except Exception:  # a mutant may fail in any way, and to fail is to be caught
+    except Exception:  # a mutant may fail in any way; one that fails is caught
         return True
 
 
-def _holds_frozen(op: Any) -> bool:
+def _holds_frozen(op: Layer | Loss) -> bool:
     return isinstance(op, Frozen) or any(_holds_frozen(child.layer) for child in children(op))
 
 
-def _equal(a: Any, b: Any) -> bool:
+def _equal(a: Array, b: Array) -> bool:
     if jnp.issubdtype(jnp.result_type(a), jax.dtypes.prng_key):
         a, b = jax.random.key_data(a), jax.random.key_data(b)
     return np.array_equal(a, b)
 
 
-def _judged(claim: Claim, mistake: str, caught: bool, reason: str) -> Mutant:
+def _judged(op: str, mistake: str, caught: bool, reason: str) -> Mutant:
     verdict = "caught" if caught else "equivalent" if reason else "missed"
-    return Mutant(repr(claim.op), mistake, verdict, "" if caught else reason)
+    return Mutant(op, mistake, verdict, "" if caught else reason)

@@ -1,27 +1,30 @@
-"""A layer or a loss at one point, stated as one function of its floating leaves.
+"""A layer or a loss at one point, as one function of its floating-point leaves.
 
-Certificates, mutations and diagnoses all ask the same question, "is this the derivative of that?", so
-the question is put in one place: leaves by name, the function, and what somebody claims its backward is.
+Certificates, mutations and diagnoses all ask whether a backward is the derivative of a forward.
+This module states that question once: the leaves by name, the function, and its claimed backward.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from jaxnn.checks import InputError, check_finite
-from jaxnn.types import AnyArray, Layer, Loss, join_running, split_running
+from jaxnn.types import AnyArray, Cache, Layer, Loss, Params, join_running, split_running
 
-Floats = list[Array]
+Floats: TypeAlias = list[Array]
+Leaves: TypeAlias = Sequence[AnyArray]
+Backward: TypeAlias = Callable[..., Any]  # that of a layer or of a loss, whose arguments differ
 
 
-class WrongForm(Exception):  # noqa: N818, a finding more than an error
-    """A gradient whose structure, shape or dtype is not that of what it is the gradient of."""
+class WrongForm(Exception):  # noqa: N818, it is a finding, not an error
+    """The structure, shape or dtype of a gradient is not that of the leaf it belongs to."""
 
     def __init__(self, leaf: str, message: str) -> None:
         super().__init__(message)
@@ -30,23 +33,23 @@ class WrongForm(Exception):  # noqa: N818, a finding more than an error
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """What to differentiate, and where.
+    """A function, its claimed backward, and a point at which to differentiate.
 
     Attributes:
         op: the layer or loss.
-        point: the tree of what can vary: ``{"params": …, "x": …}`` or ``{"prediction": …}``.
+        point: the tree of its variables: ``{"params": …, "x": …}`` or ``{"prediction": …}``.
         forward: point -> (y, cache).
         backward: (point, cache, dy) -> the gradient, a tree like ``point`` with None for integers.
     """
 
-    op: Any
+    op: Layer | Loss
     point: PyTree
-    forward: Callable[[PyTree], tuple[PyTree, Any]]
-    backward: Callable[[PyTree, Any, PyTree], PyTree]
+    forward: Callable[[PyTree], tuple[PyTree, Cache]]
+    backward: Callable[[PyTree, Cache, PyTree], PyTree]
 
     @property
     def names(self) -> list[str]:
-        """The floating leaves' names: ``params[0].w``, ``x``."""
+        """The names of the floating-point leaves: ``params[0].w``, ``x``."""
         leaves = jax.tree_util.tree_leaves_with_path(self.point)
         return [
             str(path[0].key) + jax.tree_util.keystr(path[1:])
@@ -56,16 +59,16 @@ class Claim:
 
     @property
     def floats(self) -> Floats:
-        """The floating leaves, which are what is differentiated."""
+        """The floating-point leaves, by which the function is differentiated."""
         return [leaf for leaf in jax.tree.leaves(self.point) if is_float(leaf)]
 
     @property
     def batch(self) -> int:
-        """B, the samples in the batch."""
+        """B, the number of samples in the batch."""
         return int(jax.tree.leaves(self.point.get("x", self.point.get("prediction")))[0].shape[0])
 
     def at(self, floats: Floats) -> PyTree:
-        """Give the point with other floating leaves."""
+        """Return the point with other floating-point leaves."""
         given, (leaves, structure) = iter(floats), jax.tree.flatten(self.point)
         return jax.tree.unflatten(
             structure, [next(given) if is_float(leaf) else leaf for leaf in leaves]
@@ -76,14 +79,14 @@ class Claim:
         return self.forward(self.at(floats))[0]
 
     def autodiff(self, floats: Floats, dy: PyTree) -> Floats:
-        """Differentiate by ``jax.vjp`` of the forward."""
+        """Compute the gradient by ``jax.vjp`` of the forward."""
         return jax.vjp(self.value, floats)[1](dy)[0]
 
-    def by_hand(self, floats: Floats, dy: PyTree, cache: Any = None) -> Floats:
-        """Run the backward, with the forward's cache or another, and check the form of what it gives.
+    def by_hand(self, floats: Floats, dy: PyTree, cache: Cache = None) -> Floats:
+        """Run the backward, with the forward's cache or another, and check the form of its result.
 
         Raises:
-            WrongForm: for a gradient of another structure, shape or dtype.
+            WrongForm: for a gradient of the wrong structure, shape or dtype.
         """
         point = self.at(floats)
         cache = self.forward(point)[1] if cache is None else cache
@@ -99,13 +102,14 @@ class Claim:
             if (jnp.shape(d), jnp.result_type(d)) != (leaf.shape, leaf.dtype):
                 raise WrongForm(
                     name,
-                    f"The gradient with respect to {name} has the wrong type: expected {leaf.dtype}{list(leaf.shape)}, "
+                    f"The gradient with respect to {name} has the wrong type: "
+                    f"expected {leaf.dtype}{list(leaf.shape)}, "
                     f"got {jnp.result_type(d)}{list(jnp.shape(d))}.",
                 )
         return leaves
 
     def random_dy(self, random: np.random.Generator) -> PyTree:
-        """Draw a cotangent: never ones, against which the true gradient of a softmax is 0."""
+        """Draw a random cotangent. With ones, the true gradient of a softmax would be 0."""
         y = jax.eval_shape(self.value, self.floats)
         return jax.tree.map(
             lambda leaf: jnp.asarray(random.standard_normal(leaf.shape), leaf.dtype), y
@@ -114,33 +118,35 @@ class Claim:
 
 def state_claim(
     who: str,
-    op: Any,
+    op: Layer | Loss,
     x: PyTree,
     target: AnyArray | None = None,
     *,
     params: PyTree = None,
     weights: AnyArray | None = None,
     key: PRNGKeyArray | None = None,
-    backward: Callable[..., Any] | None = None,
-    dtype: Any = jnp.float64,
+    backward: Backward | None = None,
+    dtype: DTypeLike = jnp.float64,
     seed: int = 0,
 ) -> Claim:
     """State a layer or a loss as a claim; call it where float64 is enabled.
 
     Args:
-        who: the function that the user called, for its errors.
+        who: the name of the function that the user called, for error messages.
         op: a layer, a network or a loss.
         x: an example batch; for a loss, the predictions.
         target: for a loss, the targets.
-        params: the layer's parameters; by default drawn and jittered, so that no bias is 0 and no gain 1.
+        params: the layer's parameters; by default drawn and jittered, so that no bias is 0 and no
+            gain 1.
         weights: for a loss, the sample weights.
         key: a PRNG key for training mode.
-        backward: somebody's own, in the place of ``op.backward``.
-        dtype: to cast everything floating to.
-        seed: of the parameters.
+        backward: a user's own backward, in place of ``op.backward``.
+        dtype: the dtype to which all floating-point arrays are cast.
+        seed: the seed of the parameters.
 
     Raises:
-        InputError: if ``op`` is neither a layer nor a loss, ``x`` is not finite, or a loss has no target.
+        InputError: if ``op`` is neither a layer nor a loss, if ``x`` is not finite, or if a loss
+            has no target.
     """
     check_finite(who, "x", x)
     if not isinstance(op, Layer | Loss):
@@ -153,14 +159,19 @@ def state_claim(
     return _of_loss(op, cast(x, dtype), jnp.asarray(target), weights, backward)
 
 
-def _own_backward(op: Any, *arguments: Any) -> Any:
-    return op.backward(
-        *arguments
-    )  # looked up when it runs, so that a mutation planted later is seen
+def _own_backward(op: Layer | Loss, *arguments: PyTree) -> PyTree:
+    # it is looked up at each call, so that a mutation planted later takes effect
+    return op.backward(*arguments)
 
 
 def _of_layer(
-    op: Layer, x: PyTree, params: PyTree, key: Any, backward: Any, dtype: Any, seed: int
+    op: Layer,
+    x: PyTree,
+    params: Params | None,
+    key: PRNGKeyArray | None,
+    backward: Backward,
+    dtype: DTypeLike,
+    seed: int,
 ) -> Claim:
     if params is None:
         random = np.random.default_rng(seed)
@@ -168,25 +179,26 @@ def _of_layer(
             lambda p: np.asarray(p) + 0.1 * random.standard_normal(p.shape),
             op.init(jax.random.key(seed), x),
         )
-    trained, running = split_running(
-        cast(params, dtype)
-    )  # running statistics are constants to a gradient
+    # the running statistics are constants, by which nothing is differentiated
+    trained, running = split_running(cast(params, dtype))
 
-    def forward(point: Any) -> tuple[PyTree, Any]:
+    def forward(point: PyTree) -> tuple[PyTree, Cache]:
         return op.forward(join_running(point["params"], running), point["x"], key)
 
-    def claimed(point: Any, cache: Any, dy: PyTree) -> PyTree:
+    def claimed(point: PyTree, cache: Cache, dy: PyTree) -> PyTree:
         dparams, dx = backward(join_running(point["params"], running), cache, dy)
         return {"params": split_running(dparams)[0], "x": dx}
 
     return Claim(op, {"params": trained, "x": x}, forward, claimed)
 
 
-def _of_loss(op: Loss, prediction: PyTree, target: Array, weights: Any, backward: Any) -> Claim:
-    def forward(point: Any) -> tuple[PyTree, Any]:
+def _of_loss(
+    op: Loss, prediction: PyTree, target: Array, weights: AnyArray | None, backward: Backward
+) -> Claim:
+    def forward(point: PyTree) -> tuple[PyTree, Cache]:
         return op.forward(point["prediction"], target, weights)
 
-    def claimed(point: Any, cache: Any, dy: PyTree) -> PyTree:
+    def claimed(point: PyTree, cache: Cache, dy: PyTree) -> PyTree:
         dprediction = backward(cache)
         return {"prediction": (dy * dprediction).astype(dprediction.dtype)}
 
@@ -195,11 +207,14 @@ def _of_loss(op: Loss, prediction: PyTree, target: Array, weights: Any, backward
 
 # ── Comparing ───────────────────────────────────────────────────────────────────────────────────
 
-FLOOR = 1e-3  # of the whole gradient's norm: a leaf far smaller is judged against this
+FLOOR = 1e-3  # of the whole gradient's norm: the error of a smaller leaf is divided by this instead
 
 
-def relative_errors(claimed: Any, reference: Any) -> list[float]:
-    """Give each leaf's relative error in norm; a leaf that is nearly 0 is judged against the whole gradient."""
+def relative_errors(claimed: Leaves, reference: Leaves) -> list[float]:
+    """Return the relative error of each leaf in norm.
+
+    The error of a leaf that is nearly 0 is relative to the norm of the whole gradient.
+    """
     pairs = [
         (np.asarray(a, np.float64), np.asarray(b, np.float64))
         for a, b in zip(claimed, reference, strict=True)
@@ -213,13 +228,13 @@ def _ratio(a: np.ndarray, b: np.ndarray, norm_of_all: float) -> float:
     return float(error / scale) if scale > 0 else float(error)
 
 
-def is_float(leaf: Any) -> bool:
-    """Whether an array has a floating dtype."""
+def is_float(leaf: ArrayLike) -> bool:
+    """Return whether an array has a floating-point dtype."""
     return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
 
 
-def cast(tree: PyTree, dtype: Any) -> PyTree:
-    """Cast the floating leaves, and make arrays of the others."""
+def cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
+    """Cast the floating-point leaves of a tree, and convert the others to arrays."""
     return jax.tree.map(
         lambda leaf: jnp.asarray(leaf, dtype) if is_float(leaf) else jnp.asarray(leaf), tree
     )

@@ -1,7 +1,7 @@
-"""Matplotlib displays, in scikit-learn's manner: ``Display.from_...(..., ax=None)``.
+"""Matplotlib displays in the style of scikit-learn: ``Display.from_...(..., ax=None)``.
 
-Each draws into the axes given, or makes its own, and keeps them as ``ax_`` and ``figure_``. None
-needs a screen.
+Each display draws into the given axes, or creates its own, and keeps them as ``ax_`` and
+``figure_``. None of them needs a screen.
 """
 
 from jaxnn.plots.activation import ActivationDisplay

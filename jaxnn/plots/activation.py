@@ -13,7 +13,7 @@ from jaxnn.types import Layer
 
 
 class ActivationDisplay(Display):
-    """The graph of an activation, with the derivative that its own backward pass gives."""
+    """The graph of an activation, with the derivative as its own backward pass computes it."""
 
     def __init__(self, name: str, x: np.ndarray, y: np.ndarray, dy_dx: np.ndarray) -> None:
         self.name, self.x, self.y, self.dy_dx = name, x, y, dy_dx
@@ -34,10 +34,10 @@ class ActivationDisplay(Display):
         return cls(repr(layer).removesuffix("()"), x, np.asarray(y), np.asarray(dy_dx)).plot(ax=ax)
 
     def plot(self, *, ax: Axes | None = None) -> Self:
-        """Draw the two curves."""
+        """Draw the graph of the activation and that of its derivative."""
         ax = self._draw_in(ax, figsize=(4, 3))
         y = self.y.astype(float)
-        y[1:][np.abs(np.diff(y)) > 0.5] = np.nan  # a jump is drawn as one, not as a steep line
+        y[1:][np.abs(np.diff(y)) > 0.5] = np.nan  # a jump is drawn as a gap, not as a steep line
         ax.axhline(0, color="0.85", lw=0.8, zorder=0)
         ax.axvline(0, color="0.85", lw=0.8, zorder=0)
         ax.plot(self.x, y, color=WEIGHT, lw=2, label="value")

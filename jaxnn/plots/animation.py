@@ -1,4 +1,4 @@
-"""A trace as pictures: one, one a step, an animation."""
+"""A trace as a single picture, as one picture for each step, or as an animation."""
 
 import io
 from collections.abc import Iterator
@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from jaxnn.plots.worked import BackpropDisplay
 from jaxnn.tracing import Trace
 
-SECONDS = 1.2  # a frame of an animation
+SECONDS = 1.2  # for each frame of an animation
 DPI = 110
 
 
 def as_frames(trace: Trace) -> list[Figure]:
     """Draw each step of both passes as a figure of its own."""
-    with mpl.rc_context({"figure.max_open_warning": 0}):  # the caller asked for that many
+    with mpl.rc_context({"figure.max_open_warning": 0}):  # so many figures are intended
         return list(_frames(trace))
 
 
@@ -25,7 +25,7 @@ def _frames(trace: Trace) -> Iterator[Figure]:
 
 
 def as_gif(trace: Trace) -> bytes:
-    """Draw an animation that steps through both passes, and starts again."""
+    """Draw an animation of the steps of both passes, which starts again at its end."""
     import matplotlib.pyplot as plt
     from PIL import Image
 
@@ -44,7 +44,7 @@ def as_gif(trace: Trace) -> bytes:
 
 
 def as_svg(trace: Trace) -> str:
-    """Draw the whole picture as SVG, the same text for the same numbers."""
+    """Draw the whole picture as SVG; equal numbers result in equal text."""
     import matplotlib.pyplot as plt
 
     picture = io.StringIO()

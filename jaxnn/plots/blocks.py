@@ -1,4 +1,7 @@
-"""Both passes through any network, a row a layer: shapes, and the norms of values, weights and derivatives."""
+"""Both passes through any network, with a row for each layer.
+
+A row contains the shapes, and the norms of values, weights and derivatives.
+"""
 
 import re
 
@@ -8,18 +11,27 @@ from matplotlib.axes import Axes
 from jaxnn.plots.display import DERIVATIVE, VALUE, WEIGHT, WEIGHT_DERIVATIVES
 from jaxnn.tracing import Trace, norm_of, same_arrays, shapes_of
 
-PLACES = (5.3, 6.4, 7.4, 8.4, 9.5)  # of the columns of numbers
-INDENT = 0.2  # of layers inside another, above it
-LONGEST = 56  # letters of a layer's name that fit in its box
+PLACES = (5.3, 6.4, 7.4, 8.4, 9.5)  # the positions of the columns of numbers
+INDENT = 0.2  # of layers inside another, which are drawn above it
+LONGEST = 56  # the number of letters of a layer's name that fit in its box
 
 
 def draw_blocks(
     ax: Axes, trace: Trace, reason: str, known: set[str], sloped: set[str], loss: bool
 ) -> None:
-    """Draw the layers from top to bottom, with the numbers of those that are known."""
+    """Draw the layers from top to bottom, with the numbers that are known.
+
+    Args:
+        ax: where to draw.
+        trace: both passes.
+        reason: the reason why the network is drawn as blocks, a note above them.
+        known: the paths of the layers whose outputs are known.
+        sloped: the paths of the layers whose derivatives are known.
+        loss: whether J is known.
+    """
     stages = trace.own_work()
-    heads = ("output", r"$\Vert y\Vert$", r"$\Vert\partial J/\partial y\Vert$", r"$\Vert\theta\Vert$",
-             r"$\Vert\partial J/\partial\theta\Vert$")  # fmt: skip
+    norms = ("y", r"\partial J/\partial y", r"\theta", r"\partial J/\partial\theta")
+    heads = ("output", *(rf"$\Vert {norm}\Vert$" for norm in norms))
     inks = ("0.35", VALUE, DERIVATIVE, WEIGHT, WEIGHT_DERIVATIVES[0])
     for place, head, ink in zip(PLACES, heads, inks, strict=True):
         ax.text(place, 0.75, head, color=ink, ha="center", va="center", fontsize=9)
@@ -34,15 +46,9 @@ def draw_blocks(
         name = name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
         left = 0.1 + INDENT * (len(re.findall(r"\.|\]\[", stage.path)) > 0)
         ax.text(left, -row, name, ha="left", va="center", fontsize=8, bbox=box, family="monospace")
-        if stage.inner or same_arrays(
-            stage.x, before
-        ):  # the branches of a Parallel do not feed one another
-            ax.annotate(
-                "",
-                (0.3, -row + 0.33),
-                (0.3, -row + 0.67),
-                arrowprops={"arrowstyle": "->", "color": "0.6"},
-            )
+        # the branches of a Parallel are not inputs of one another
+        if stage.inner or same_arrays(stage.x, before):
+            _draw_arrow(ax, row)
         before = stage.y
         trained = bool(jax.tree.leaves(stage.params))
         cells = (
@@ -57,11 +63,12 @@ def draw_blocks(
     last = len(stages) + 1
     value = f"  $J$ = {float(trace.value):.5g}" if loss else ""
     ax.text(0.1, -last, f"{trace.loss!r}{value}", ha="left", va="center", fontsize=9)
-    ax.annotate(
-        "",
-        (0.3, -last + 0.33),
-        (0.3, -last + 0.67),
-        arrowprops={"arrowstyle": "->", "color": "0.6"},
-    )
+    _draw_arrow(ax, last)
     ax.set(xlim=(-0.1, 10.2), ylim=(-last - 0.6, 1.2))
     ax.axis("off")
+
+
+def _draw_arrow(ax: Axes, row: int) -> None:
+    """Draw an arrow from the row above to this one."""
+    arrow = {"arrowstyle": "->", "color": "0.6"}
+    ax.annotate("", (0.3, -row + 0.33), (0.3, -row + 0.67), arrowprops=arrow)

@@ -1,10 +1,11 @@
 """Curves over the steps of training."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
 
 from jaxnn.plots.display import CLASSES, Display
 
@@ -18,20 +19,20 @@ class CurvesDisplay(Display):
     @classmethod
     def from_history(
         cls,
-        history: Mapping[str, Any],
+        history: Mapping[str, ArrayLike],
         *,
         xlabel: str = "step",
         ylabel: str = "",
         title: str = "",
         ax: Axes | None = None,
     ) -> Self:
-        """Draw each entry of ``history``, a mapping from names to values a step.
+        """Draw each entry of ``history``, a mapping from names to one value for each step.
 
         Args:
             history: the curves, by name.
-            xlabel: what a step is.
-            ylabel: what is measured.
-            title: of the axes.
+            xlabel: the label of the horizontal axis, the unit of a step.
+            ylabel: the label of the vertical axis, the quantity that is drawn.
+            title: the title of the axes.
             ax: where to draw; by default in a new figure.
         """
         curves = {name: np.asarray(values) for name, values in history.items()}
@@ -40,7 +41,7 @@ class CurvesDisplay(Display):
     def plot(
         self, *, xlabel: str = "step", ylabel: str = "", title: str = "", ax: Axes | None = None
     ) -> Self:
-        """Draw the curves in the order given."""
+        """Draw the curves in the order of the mapping."""
         ax = self._draw_in(ax, figsize=(5, 3.5))
         for (name, values), color in zip(
             self.curves.items(), CLASSES * len(self.curves), strict=False

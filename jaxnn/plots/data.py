@@ -1,11 +1,12 @@
 """Labelled points in the plane, and the regions a classifier assigns to the labels."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_rgb
+from numpy.typing import ArrayLike
 
 from jaxnn.checks import check_same_length, check_shape
 from jaxnn.plots.display import CLASSES, Display
@@ -22,8 +23,8 @@ class ScatterDisplay(Display):
     @classmethod
     def from_data(
         cls,
-        x: Any,
-        y: Any,
+        x: ArrayLike,
+        y: ArrayLike,
         *,
         feature_names: Sequence[str] = ("x₁", "x₂"),
         class_names: Sequence[str] | None = None,
@@ -32,7 +33,7 @@ class ScatterDisplay(Display):
         """Draw x (B, 2), coloured by the integer labels y (B,).
 
         Raises:
-            InputError: for x of another shape, or as many labels as there are not points.
+            InputError: for x of another shape, or if the numbers of points and labels differ.
         """
         x, y = np.asarray(x), np.asarray(y).astype(int)
         check_shape("ScatterDisplay", "x", x, ("B", 2))
@@ -41,7 +42,7 @@ class ScatterDisplay(Display):
         return cls(x, y, feature_names, names).plot(ax=ax)
 
     def plot(self, *, ax: Axes | None = None) -> Self:
-        """Draw one marker style a class."""
+        """Draw the points, with a colour and a marker for each class."""
         ax = self._draw_in(ax, figsize=(5, 4))
         markers = "os^Dvp"
         for k, name in enumerate(self.class_names):
@@ -71,8 +72,8 @@ class BoundaryDisplay(Display):
     @classmethod
     def from_function(
         cls,
-        predict: Callable[[np.ndarray], Any],
-        x: Any,
+        predict: Callable[[np.ndarray], ArrayLike],
+        x: ArrayLike,
         *,
         resolution: int = 200,
         margin: float = 0.5,
@@ -81,14 +82,15 @@ class BoundaryDisplay(Display):
         """Draw a classifier of two features around the points x.
 
         Args:
-            predict: gives the probability of class 1, (n,) or (n, 1), for inputs (n, 2).
-            x: points (B, 2) that the picture has to show.
-            resolution: points of the grid along each axis.
+            predict: a function that returns the probability of class 1, (n,) or (n, 1), for inputs
+                (n, 2).
+            x: the points (B, 2) that the picture has to contain.
+            resolution: the number of grid points along each axis.
             margin: how far the picture extends beyond the points, in the units of x.
             ax: where to draw; by default in a new figure.
 
         Raises:
-            InputError: for x of another shape, or probabilities of another.
+            InputError: for x or probabilities of another shape.
         """
         x = np.asarray(x)
         check_shape("BoundaryDisplay", "x", x, ("B", 2))

@@ -1,4 +1,4 @@
-"""The network as a graph: a column of neurons a layer, an edge a weight."""
+"""The network as a graph: a column of neurons for each layer, an edge for each weight."""
 
 from typing import Any, Self
 
@@ -14,12 +14,12 @@ RADIUS = 0.28  # of a neuron, in units of the distance between neighbours
 
 
 def positions(size: int, spacing: float = 1.0) -> list[float]:
-    """Give the heights of a column's neurons, the first on top, centred around 0."""
+    """Return the heights of a column's neurons, the first on top, centred around 0."""
     return [spacing * ((size - 1) / 2 - k) for k in range(size)]
 
 
 class NetworkDisplay(Display):
-    """A multilayer perceptron drawn as the textbook draws it."""
+    """A multilayer perceptron, drawn as in a textbook."""
 
     def __init__(self, columns: list[Column]) -> None:
         self.columns = columns
@@ -34,7 +34,7 @@ class NetworkDisplay(Display):
             ax: where to draw; by default in a new figure.
 
         Raises:
-            InputError: if ``net`` has other layers, or one of more than 16 neurons.
+            InputError: if ``net`` has other layers, or a layer of more than 16 neurons.
         """
         columns = columns_of(net, inputs)
         if (widest := max(column.size for column in columns)) > 16:
@@ -49,14 +49,8 @@ class NetworkDisplay(Display):
         for c, (left, right) in enumerate(zip(self.columns, self.columns[1:], strict=False)):
             for y0 in positions(left.size):
                 for y1 in positions(right.size):
-                    ax.plot(
-                        [c * step, (c + 1) * step],
-                        [y0, y1],
-                        color=WEIGHT,
-                        lw=0.9,
-                        alpha=0.7,
-                        zorder=1,
-                    )
+                    x = [c * step, (c + 1) * step]
+                    ax.plot(x, [y0, y1], color=WEIGHT, lw=0.9, alpha=0.7, zorder=1)
         for c, column in enumerate(self.columns):
             for k, y in enumerate(positions(column.size)):
                 draw_neuron(ax, (c * step, y), RADIUS, node_name(self.columns, c, k))
@@ -77,7 +71,7 @@ def draw_neuron(
 
 
 def node_name(columns: list[Column], c: int, k: int) -> str:
-    """Name a neuron as the lecture does: x₁, h₂, y."""
+    """Return the name of a neuron as in the lecture: x₁, h₂, y."""
     if c == 0:
         return f"$x_{{{k + 1}}}$"
     if c == len(columns) - 1:
@@ -87,7 +81,7 @@ def node_name(columns: list[Column], c: int, k: int) -> str:
 
 
 def layer_name(columns: list[Column], c: int) -> str:
-    """Name a column: its role, its size, its activation."""
+    """Return the name of a column: its role, its size, and its activation."""
     role = "input" if c == 0 else "output" if c == len(columns) - 1 else "hidden"
     return f"{role}, {columns[c].size}" + (
         f"\n{columns[c].activation}" if columns[c].activation else ""
@@ -95,6 +89,6 @@ def layer_name(columns: list[Column], c: int) -> str:
 
 
 def set_view(ax: Axes, xlim: tuple[float, float], ylim: tuple[float, float]) -> None:
-    """Show the drawing without axes, circles as circles."""
+    """Set the limits, hide the axes, and give both axes the same scale."""
     ax.set(xlim=xlim, ylim=ylim, aspect="equal")
     ax.axis("off")

@@ -1,8 +1,12 @@
-"""Both passes on a graph of up to eight neurons a layer, the weights in matrices below it. In inches."""
+"""Both passes on a graph of up to eight neurons in a layer, with the weights in matrices below it.
+
+All lengths are in inches.
+"""
 
 import numpy as np
 from matplotlib.axes import Axes
 
+from jaxnn.layers.dense import DenseParams
 from jaxnn.mlp_columns import Column
 from jaxnn.plots.diagram import draw_neuron, node_name, positions, set_view
 from jaxnn.plots.display import DERIVATIVE, VALUE, WEIGHT, WEIGHT_DERIVATIVES
@@ -16,7 +20,7 @@ SMALL = 7.5  # points
 
 
 def _gaps(columns: list[Column]) -> list[float]:
-    """Give the distance from each column to the next: as wide as the matrix below it."""
+    """Return the distance from each column to the next: the width of the matrix below it."""
     return [max(2.0, CELL * (column.size + 1) + 0.5) for column in columns[1:]]
 
 
@@ -28,13 +32,16 @@ def _extent(columns: list[Column], biased: bool = True) -> tuple[float, float, f
 
 
 def size_of_matrices(columns: list[Column]) -> tuple[float, float]:
-    """Give the size of the figure, in inches."""
+    """Return the size of the figure."""
     left, right, bottom, top = _extent(columns)
     return right - left, top - bottom
 
 
 def draw_matrices(ax: Axes, trace: Trace, columns: list[Column], shown: Frame) -> None:
-    """Draw neurons with values and derivatives, edges by the sign and size of their weights, and the matrices."""
+    """Draw the neurons with their values and derivatives, the edges, and the matrices.
+
+    The style of an edge shows the sign and the size of its weight.
+    """
     left, right, bottom, top = _extent(columns)
     xs = np.concatenate([[0.0], np.cumsum(_gaps(columns))])
     names = weight_names(len(columns) - 1)
@@ -42,15 +49,9 @@ def draw_matrices(ax: Axes, trace: Trace, columns: list[Column], shown: Frame) -
         stage = trace.stages[columns[c].dense or 0]
         w, dw = stage.params, stage.dparams if c in shown.dweights else None
         _draw_edges(ax, xs[c - 1], xs[c], w.w)
-        middle, head = (xs[c - 1] + xs[c]) / 2, -top - 0.35
-        _draw_matrix(
-            ax,
-            (middle, head),
-            names[c - 1],
-            w,
-            dw,
-            WEIGHT_DERIVATIVES[(c - 1) % len(WEIGHT_DERIVATIVES)],
-        )
+        center = ((xs[c - 1] + xs[c]) / 2, -top - 0.35)
+        color = WEIGHT_DERIVATIVES[(c - 1) % len(WEIGHT_DERIVATIVES)]
+        _draw_matrix(ax, center, names[c - 1], w, dw, color)
     for c, column in enumerate(columns):
         values, slopes = column_numbers(trace, column)
         for k, y in enumerate(positions(column.size, SPACING)):
@@ -63,14 +64,8 @@ def draw_matrices(ax: Axes, trace: Trace, columns: list[Column], shown: Frame) -
         "", (xs[-1] + 0.6, 0), (xs[-1] + RADIUS, 0), arrowprops={"arrowstyle": "->", "color": "0.5"}
     )
     if shown.loss:
-        ax.text(
-            xs[-1] + 0.65,
-            0.04,
-            f"$J$ = {float(trace.value):.4g}",
-            ha="left",
-            va="bottom",
-            fontsize=8,
-        )
+        value = f"$J$ = {float(trace.value):.4g}"
+        ax.text(xs[-1] + 0.65, 0.04, value, ha="left", va="bottom", fontsize=8)
     ax.text(xs[-1] + 0.65, -0.04, label_of(trace), ha="left", va="top", color="0.35", fontsize=8)
     key = "edges: the thicker the larger, dashed where negative"
     ax.text(left + 0.1, top - 0.05, key, ha="left", va="top", fontsize=7.5, color="0.45")
@@ -83,33 +78,29 @@ def _draw_edges(ax: Axes, x0: float, x1: float, w: np.ndarray) -> None:
     for i, y0 in enumerate(positions(w.shape[0], SPACING)):
         for j, y1 in enumerate(positions(w.shape[1], SPACING)):
             style = "-" if w[i, j] >= 0 else (0, (3, 2))  # a negative weight is dashed
-            ax.plot(
-                [x0, x1],
-                [y0, y1],
-                color="0.6",
-                lw=0.3 + 1.2 * abs(w[i, j]) / largest,
-                ls=style,
-                zorder=1,
-            )
+            width = 0.3 + 1.2 * abs(w[i, j]) / largest
+            ax.plot([x0, x1], [y0, y1], color="0.6", lw=width, ls=style, zorder=1)
 
 
 def _draw_matrix(
-    ax: Axes, at: tuple[float, float], name: str, params: object, dparams: object, color: str
+    ax: Axes,
+    at: tuple[float, float],
+    name: str,
+    params: DenseParams,
+    dparams: DenseParams | None,
+    color: str,
 ) -> None:
-    """Draw a matrix, a row a source and a column a target, and the biases below; each weight above its derivative."""
-    w, b = params.w, params.b  # type: ignore[attr-defined]
-    dw, db = (None, None) if dparams is None else (dparams.w, dparams.b)  # type: ignore[attr-defined]
+    """Draw a matrix, and the biases in a row below it, each weight above its derivative.
+
+    A row of the matrix belongs to a source, and a column to a target.
+    """
+    w, b = np.asarray(params.w), params.b
+    dw, db = (None, None) if dparams is None else dparams
     rows = [*w] if b is None else [*w, b]
     drows = [None] * len(rows) if dw is None else [*dw] if db is None else [*dw, db]
     left = at[0] - CELL * (w.shape[1] - 1) / 2
-    ax.text(
-        at[0],
-        at[1],
-        f"${name}$" + ("" if b is None else ", and $b$ in the last row"),
-        ha="center",
-        va="center",
-        fontsize=8,
-    )
+    title = f"${name}$" + ("" if b is None else ", and $b$ in the last row")
+    ax.text(*at, title, ha="center", va="center", fontsize=8)
     for i, (row, drow) in enumerate(zip(rows, drows, strict=True)):
         y = at[1] - LINE * (i + 0.85) - (0.08 if b is not None and i == len(w) else 0)
         for j, value in enumerate(row):

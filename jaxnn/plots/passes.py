@@ -1,4 +1,4 @@
-"""What the drawings of both passes share: their frames, their numbers, their legend."""
+"""The code that the drawings of both passes share: their frames, numbers and legend."""
 
 from typing import NamedTuple
 
@@ -12,13 +12,15 @@ from jaxnn.tracing import Trace
 
 
 class Frame(NamedTuple):
-    """What one picture of an animation shows: columns and gaps by number, the first gap before column 1.
+    """The content of one picture of an animation.
+
+    Columns and gaps have numbers: the inputs are column 0, and gap 1 lies before column 1.
 
     Attributes:
-        title: what happens in it.
-        values: columns whose values are known.
-        slopes: columns whose derivatives are known.
-        dweights: gaps whose weights' derivatives are known.
+        title: the title of the step.
+        values: the columns whose values are known.
+        slopes: the columns whose derivatives are known.
+        dweights: the gaps for whose weights the derivatives are known.
         loss: whether J is known.
     """
 
@@ -30,7 +32,7 @@ class Frame(NamedTuple):
 
 
 def frames_of_graph(columns: int) -> list[Frame]:
-    """Give the steps of both passes through so many columns of neurons, the inputs being the first."""
+    """Return the steps of both passes through columns of neurons, including the inputs."""
     last, none, all_columns = columns - 1, frozenset[int](), frozenset(range(columns))
     frames = [Frame("The inputs and the weights", frozenset({0}), none, none, False)]
     for c in range(1, columns):
@@ -41,16 +43,13 @@ def frames_of_graph(columns: int) -> list[Frame]:
         where = f"at the outputs of layer {c}" if c else "at the inputs"
         frames.append(Frame(f"Backward: ∂J/∂ {where}", all_columns, reached, passed, True))
         if c:
-            frames.append(
-                Frame(
-                    f"Backward: ∂J/∂ the weights of layer {c}", all_columns, reached, reached, True
-                )
-            )
+            title = f"Backward: ∂J/∂ the weights of layer {c}"
+            frames.append(Frame(title, all_columns, reached, reached, True))
     return frames
 
 
 def frames_of_blocks(paths: list[str]) -> list[Frame]:
-    """Give the steps of both passes through layers drawn as blocks, each known by its number."""
+    """Return the steps of both passes through layers that are drawn as blocks."""
     none, all_blocks = frozenset[int](), frozenset(range(len(paths)))
     frames = [
         Frame(f"Forward: {path}", frozenset(range(i + 1)), none, none, False)
@@ -64,14 +63,14 @@ def frames_of_blocks(paths: list[str]) -> list[Frame]:
 
 
 def column_numbers(trace: Trace, column: Column) -> tuple[np.ndarray, np.ndarray]:
-    """Give the values of a column's neurons, and their derivatives."""
+    """Return the values of a column's neurons, and their derivatives."""
     if column.last is None:
         return trace.stages[0].x[0], trace.stages[0].dx[0]
     return trace.stages[column.last].y[0], trace.stages[column.last].dy[0]
 
 
 def draw_legend(ax: Axes, names: list[str]) -> None:
-    """Say which colour is what."""
+    """Draw a legend with the meaning of each colour."""
     entries = [("value", VALUE), ("weight", WEIGHT), (r"$\partial J/\partial\,$node", DERIVATIVE)]
     entries += [
         (rf"$\partial J/\partial {name}$", WEIGHT_DERIVATIVES[i % len(WEIGHT_DERIVATIVES)])
@@ -86,18 +85,12 @@ def draw_legend(ax: Axes, names: list[str]) -> None:
 
 
 def weight_names(layers: int) -> list[str]:
-    """Name the matrices: W and V for two layers, as the lecture does, W₁ … W_L otherwise."""
-    return (
-        ["W", "V"]
-        if layers == 2
-        else ["W"]
-        if layers == 1
-        else [f"W_{{{i + 1}}}" for i in range(layers)]
-    )
+    """Return the names of the matrices: W and V for up to two layers, W₁ … W_L for more."""
+    return ["W", "V"][:layers] if layers <= 2 else [f"W_{{{i + 1}}}" for i in range(layers)]
 
 
 def label_of(trace: Trace) -> str:
-    """Write the label, and which neuron a class belongs to: classes count from 0, neurons from 1."""
+    """Write the label and, for a class, its neuron: classes count from 0, neurons from 1."""
     target = trace.target
     label = ", ".join(f"{v:g}" for v in np.ravel(target))
     is_class = target.dtype.kind == "i" and target.shape == trace.dprediction.shape[:-1]

@@ -1,6 +1,7 @@
-"""How training went: the history of one network, and of many."""
+"""The course of training: the history of one network, and of a population of networks."""
 
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -8,30 +9,34 @@ from matplotlib.axes import Axes
 from jaxnn.checks import check_choice
 from jaxnn.plots.display import CLASSES, Display
 
+if TYPE_CHECKING:  # so that drawing loads nothing else
+    from jaxnn.training.fit import Fit
+    from jaxnn.training.population import Population
+
 PREFIX = "validation_"
 
 
 class HistoryDisplay(Display):
-    """The losses of a fit, and beside them its metrics."""
+    """The losses of a fit, and its metrics in a second panel."""
 
     def __init__(self, history: dict[str, np.ndarray]) -> None:
         self.history = history
 
     @classmethod
-    def from_fit(cls, fit: Any, *, axes: Any = None) -> Self:
-        """Draw the history of ``fit``: the losses, and in a second panel the metrics, if there are any.
+    def from_fit(cls, fit: "Fit", *, axes: Axes | Sequence[Axes] | None = None) -> Self:
+        """Draw the losses of a fit and, in a second panel, its metrics, if there are any.
 
         Args:
-            fit: what ``fit`` returned.
-            axes: where to draw, one or two; by default in a new figure.
+            fit: the result of ``fit``.
+            axes: where to draw, one or two axes; by default in a new figure.
         """
         return cls(fit.history).plot(axes=axes)
 
-    def plot(self, *, axes: Any = None) -> Self:
+    def plot(self, *, axes: Axes | Sequence[Axes] | None = None) -> Self:
         """Draw the panels."""
         losses = [name for name in ("loss", f"{PREFIX}loss") if name in self.history]
         metrics = [name for name in self.history if name.startswith(PREFIX) and name not in losses]
-        given = None if axes is None else np.atleast_1d(axes)
+        given = None if axes is None else np.atleast_1d(np.asarray(axes, dtype=object))
         count = 2 if metrics else 1
         first, *others = self._panels(given, count)
         names = {"loss": "training", f"{PREFIX}loss": "validation"}
@@ -52,7 +57,7 @@ class HistoryDisplay(Display):
             ax.legend(frameon=False)
         return self
 
-    def _panels(self, given: Any, count: int) -> list[Axes]:
+    def _panels(self, given: np.ndarray | None, count: int) -> list[Axes]:
         if given is None:
             import matplotlib.pyplot as plt
 
@@ -69,38 +74,40 @@ class HistoryDisplay(Display):
 
 
 class PopulationDisplay(Display):
-    """One entry of the history of many members: each a thin line, the median and the middle half of them."""
+    """One entry of the history of many members: thin lines, their median and their middle half."""
 
     def __init__(self, step: np.ndarray, values: np.ndarray, name: str, best: int | None) -> None:
         self.step, self.values, self.name, self.best = step, values, name, best
 
     @classmethod
     def from_population(
-        cls, population: Any, name: str = "loss", *, mode: str = "min", ax: Axes | None = None
+        cls,
+        population: "Population",
+        name: str = "loss",
+        *,
+        mode: str = "min",
+        ax: Axes | None = None,
     ) -> Self:
         """Draw the spread of an entry of the history over the members that did not fail.
 
         Args:
-            population: what ``fit_population`` returned.
+            population: the result of ``fit_population``.
             name: the entry, such as "loss" or "validation_accuracy".
-            mode: "min" if lower is better, "max" if higher is: which member is drawn as the best.
+            mode: "min" if lower values are better, "max" if higher ones are; it decides which
+                member is drawn as the best.
             ax: where to draw; by default in a new figure.
 
         Raises:
             InputError: for an unknown entry or mode, or if every member failed.
         """
-        check_choice(
-            "PopulationDisplay",
-            "name",
-            name,
-            tuple(sorted(set(population.history) - {"step", "step_loss"})),
-        )
+        names = sorted(set(population.history) - {"step", "step_loss"})
+        check_choice("PopulationDisplay", "name", name, tuple(names))
         best = population.best(name, mode)
         display = cls(population.history["step"], population.history[name], name, best)
         return display.plot(kept=population.failed == 0, ax=ax)
 
     def plot(self, *, kept: np.ndarray | None = None, ax: Axes | None = None) -> Self:
-        """Draw the members of ``kept``."""
+        """Draw the members that the mask ``kept`` selects; by default all."""
         ax = self._draw_in(ax, figsize=(5, 3.6))
         kept = np.ones(self.values.shape[1], bool) if kept is None else kept
         values = self.values[:, kept]
@@ -112,14 +119,8 @@ class PopulationDisplay(Display):
         ax.plot(self.step, middle, color=CLASSES[0], lw=2, label="median", zorder=3)
         if self.best is not None:
             label = f"best, member {self.best}"
-            ax.plot(
-                self.step,
-                self.values[:, self.best],
-                color=CLASSES[1],
-                lw=1.8,
-                label=label,
-                zorder=4,
-            )
+            best = self.values[:, self.best]
+            ax.plot(self.step, best, color=CLASSES[1], lw=1.8, label=label, zorder=4)
         failed = f", {np.sum(~kept)} failed" if not kept.all() else ""
         ax.set(
             xlabel="step", ylabel=self.name.replace("_", " "), title=f"{len(kept)} members{failed}"
@@ -129,13 +130,13 @@ class PopulationDisplay(Display):
         return self
 
 
-def history(fit: Any, *, axes: Any = None) -> HistoryDisplay:
-    """Draw how a fit went; see :meth:`HistoryDisplay.from_fit`."""
+def history(fit: "Fit", *, axes: Axes | Sequence[Axes] | None = None) -> HistoryDisplay:
+    """Draw the history of a fit; see :meth:`HistoryDisplay.from_fit`."""
     return HistoryDisplay.from_fit(fit, axes=axes)
 
 
 def population(
-    population: Any, name: str = "loss", *, mode: str = "min", ax: Axes | None = None
+    population: "Population", name: str = "loss", *, mode: str = "min", ax: Axes | None = None
 ) -> PopulationDisplay:
     """Draw the spread of the members' curves; see :meth:`PopulationDisplay.from_population`."""
     return PopulationDisplay.from_population(population, name, mode=mode, ax=ax)

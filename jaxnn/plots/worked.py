@@ -33,17 +33,15 @@ from jaxnn.tracing import Trace
 STEP = 5.0  # between columns
 SPACING = 2.6  # between neurons
 RADIUS = 0.52
-LABELLED = (
-    3  # neurons a layer whose weights stand on their edges; with more, they stand in matrices below
-)
+LABELLED = 3  # neurons in a layer, up to which weights are written on edges, not in matrices
 
 
 class BackpropDisplay(Display):
     """A network with its values, weights and all their derivatives.
 
-    With up to three neurons a layer the weights stand on their edges, with up to eight in matrices below the
-    graph. Larger layers, those that are no Dense layers and activations, and batches of several samples are
-    drawn as blocks with shapes and norms, and the picture says so.
+    With up to three neurons in a layer the weights are written on their edges, with up to eight in
+    matrices below the graph. Larger layers, layers other than Dense layers and activations, and
+    batches of several samples are drawn as blocks with shapes and norms, and the picture says so.
     """
 
     def __init__(self, trace: Trace, columns: list[Column] | None, reason: str) -> None:
@@ -51,15 +49,16 @@ class BackpropDisplay(Display):
 
     @classmethod
     def from_trace(cls, trace: Trace, *, frame: int | None = None, ax: Axes | None = None) -> Self:
-        """Draw a pass.
+        """Draw both passes.
 
         Args:
-            trace: see :func:`jaxnn.trace`; of one sample for a graph.
-            frame: the number of a step, to draw what is known after it; by default all.
+            trace: the result of :func:`jaxnn.trace`; for a graph, of one sample.
+            frame: the number of a step, after which the known numbers are drawn; by default all
+                are.
             ax: where to draw; by default in a new figure.
 
         Raises:
-            InputError: for a frame that is not there.
+            InputError: for a frame that does not exist.
         """
         columns, reason = columns_or_reason(trace)
         display = cls(trace, columns, reason)
@@ -71,7 +70,7 @@ class BackpropDisplay(Display):
 
     @classmethod
     def steps(cls, trace: Trace) -> list[Frame]:
-        """Give the steps that ``frame`` counts."""
+        """Return the steps that ``frame`` counts."""
         return cls(trace, *columns_or_reason(trace)).frames
 
     @property
@@ -107,51 +106,29 @@ class BackpropDisplay(Display):
         names = weight_names(len(columns) - 1)
         for c in range(1, len(columns)):
             stage = stages[columns[c].dense or 0]
-            self._draw_weights(
-                ax, c, stage.params.w, stage.dparams.w if c in shown.dweights else None, spacing
-            )
+            dw = stage.dparams.w if c in shown.dweights else None
+            self._draw_weights(ax, c, stage.params.w, dw, spacing)
         for c, column in enumerate(columns):
             values, slopes = column_numbers(self.trace, column)
             for k, y in enumerate(positions(column.size, spacing)):
                 x = c * STEP
                 draw_neuron(ax, (x, y), RADIUS, node_name(columns, c, k), fontsize=12)
+                above, below = y + RADIUS + 0.1, y - RADIUS - 0.1
                 if c in shown.values:
-                    ax.text(
-                        x,
-                        y + RADIUS + 0.1,
-                        format_number(values[k]),
-                        ha="center",
-                        va="bottom",
-                        color=VALUE,
-                    )
+                    value = format_number(values[k])
+                    ax.text(x, above, value, ha="center", va="bottom", color=VALUE)
                 if c in shown.slopes:
-                    ax.text(
-                        x,
-                        y - RADIUS - 0.1,
-                        format_number(slopes[k]),
-                        ha="center",
-                        va="top",
-                        color=DERIVATIVE,
-                    )
+                    slope = format_number(slopes[k])
+                    ax.text(x, below, slope, ha="center", va="top", color=DERIVATIVE)
                 dense = None if column.dense is None else stages[column.dense]
                 if dense is not None and dense.params.b is not None:
                     small: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 8.5}
-                    ax.text(
-                        x,
-                        y + RADIUS + 0.95,
-                        f"b {format_number(dense.params.b[k])}",
-                        color=WEIGHT,
-                        **small,
-                    )
+                    bias = f"b {format_number(dense.params.b[k])}"
+                    ax.text(x, y + RADIUS + 0.95, bias, color=WEIGHT, **small)
                     if c in shown.dweights:
                         color = WEIGHT_DERIVATIVES[(c - 1) % len(WEIGHT_DERIVATIVES)]
-                        ax.text(
-                            x,
-                            y + RADIUS + 0.56,
-                            format_number(dense.dparams.b[k]),
-                            color=color,
-                            **small,
-                        )
+                        slope = format_number(dense.dparams.b[k])
+                        ax.text(x, y + RADIUS + 0.56, slope, color=color, **small)
         self._draw_loss(ax, len(columns) - 1, shown.loss)
         draw_legend(ax, names)
         set_view(ax, (-1.3, len(columns) * STEP - 1.2), (-height / 2 - 1.4, height / 2 + 0.5))
@@ -164,27 +141,16 @@ class BackpropDisplay(Display):
         sources, targets = positions(w.shape[0], spacing), positions(w.shape[1], spacing)
         x0, x1 = (c - 1) * STEP, c * STEP
         for i, y0 in enumerate(sources):
-            # where edges fan out they are far apart; each source's labels get a place of their own
+            # the labels of each source have a place of their own, so that they do not overlap
             along = place(i, len(sources), len(targets))
             for j, y1 in enumerate(targets):
                 ax.plot([x0, x1], [y0, y1], color="0.75", lw=1, zorder=1)
                 x, y = x0 + along * (x1 - x0), y0 + along * (y1 - y0)
-                labels = [(w[i, j], WEIGHT, "bottom")] + (
-                    [] if dw is None else [(dw[i, j], color, "top")]
-                )
-                for value, ink, align in labels:
-                    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
-                    ax.text(
-                        x,
-                        y,
-                        format_number(value),
-                        color=ink,
-                        ha="center",
-                        va=align,
-                        fontsize=8.5,
-                        zorder=2,
-                        bbox=box,
-                    )
+                box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+                label: dict[str, Any] = {"ha": "center", "fontsize": 8.5, "zorder": 2, "bbox": box}
+                ax.text(x, y, format_number(w[i, j]), color=WEIGHT, va="bottom", **label)
+                if dw is not None:
+                    ax.text(x, y, format_number(dw[i, j]), color=color, va="top", **label)
 
     def _draw_loss(self, ax: Axes, c: int, known: bool) -> None:
         x = c * STEP
@@ -192,19 +158,14 @@ class BackpropDisplay(Display):
             "", (x + 2.0, 0), (x + RADIUS, 0), arrowprops={"arrowstyle": "->", "color": "0.5"}
         )
         if known:
-            ax.text(
-                x + 2.1,
-                0.08,
-                f"$J$ = {format_number(float(self.trace.value))}",
-                ha="left",
-                va="bottom",
-            )
+            value = f"$J$ = {format_number(float(self.trace.value))}"
+            ax.text(x + 2.1, 0.08, value, ha="left", va="bottom")
         ax.text(x + 2.1, -0.08, label_of(self.trace), ha="left", va="top", color="0.35")
 
 
 def place(i: int, sources: int, targets: int) -> float:
-    """Say where along its edges source i has its labels, as a fraction of the way."""
-    if targets == 1:  # edges only converge: stay near the sources, where they are apart
+    """Return the place of the labels of source i along its edges, as a fraction of their length."""
+    if targets == 1:  # all edges end in one point: the labels stay near the sources
         return 0.36
     if sources == 1:
         return 0.62

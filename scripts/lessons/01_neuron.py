@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 1. An artificial neuron
 #
-# **Question.** A neuron weighs its inputs, adds them up, and fires if the sum is large. What can one
-# neuron tell apart?
+# **Question.** A neuron multiplies its inputs by weights, adds the products, and fires if the sum
+# is large. Which classes can a single neuron distinguish?
 
 # %%
 import jax
@@ -24,7 +24,8 @@ x = jnp.array([[2.0, 1.0, 1.0], [0.0, 3.0, 1.0]])
 print("it fires with", np.round(nn.apply(neuron, params, x), 4))
 
 # %% [markdown]
-# Two measurements of 150 irises, and a neuron that learns which are *setosa*, by gradient descent.
+# The data are two measurements of 150 irises. A neuron learns by gradient descent which are
+# *setosa*.
 
 # %%
 iris = data.iris_setosa()
@@ -46,8 +47,8 @@ ax.set_title("one neuron draws one straight line")
 figure.savefig("lesson-01.png", dpi=80)
 
 # %% [markdown]
-# **Exercise.** Write the neuron's derivatives. The forward pass kept the inputs x (B, I) and the outputs
-# y (B,); dy (B,) is dJ/dy. Return dJ/dθ in a `NeuronParams`, and dJ/dx.
+# **Exercise.** Write the derivatives of the neuron. The forward pass kept the inputs x (B, I) and
+# the outputs y (B,); dy (B,) is dJ/dy. Return dJ/dθ in a `NeuronParams`, and dJ/dx.
 
 
 # %%

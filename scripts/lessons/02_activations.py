@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 2. Activation functions, and what saturates
+# # 2. Activation functions, and saturation
 #
 # **Question.** Why did the field move from the step to the sigmoid, and from the sigmoid to ReLU?
 
@@ -15,8 +15,8 @@ from jaxnn import plots
 jax.config.update("jax_enable_x64", True)
 
 # %% [markdown]
-# What learns is what the derivative lets through. The dashed curves come from the layers' own backward
-# passes.
+# A layer learns only if the derivative of its activation is not 0. The dashed curves are
+# derivatives, computed by the layers' own backward passes.
 
 # %%
 activations = [nn.Heaviside(), nn.Sigmoid(), nn.Tanh(), nn.ReLU(), nn.GELU()]
@@ -27,8 +27,8 @@ figure.savefig("lesson-02.png", dpi=80)
 
 
 # %% [markdown]
-# The step lets nothing through, anywhere. The sigmoid lets a quarter through at most, and next to nothing
-# at an input of 10: it **saturates**.
+# The derivative of the step is 0 everywhere. That of the sigmoid is at most a quarter, and almost 0
+# at an input of 10: the sigmoid **saturates**.
 
 
 # %%
@@ -42,8 +42,8 @@ for activation in activations:
     print(f"{activation!r:<16}", *(f"{slope(activation, z):8.5f}" for z in (0.1, 2.0, 5.0, 10.0)))
 
 # %% [markdown]
-# **Exercise.** The forward pass of `Tanh` kept y = tanh(x). Return `()` for the parameters, of which there
-# are none, and dJ/dx.
+# **Exercise.** The forward pass of `Tanh` kept y = tanh(x). Return `()`, as there are no
+# parameters, and dJ/dx.
 
 
 # %%

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 3. Layers and networks
 #
-# **Question.** What does a second layer see that one neuron cannot?
+# **Question.** Which functions can two layers represent that a single neuron cannot?
 
 # %%
 import jax
@@ -15,14 +15,13 @@ from jaxnn import plots
 jax.config.update("jax_enable_x64", True)
 
 # %% [markdown]
-# A layer is neurons in parallel: $f(x) = \sigma(W^\top x)$, column k of W the weights of neuron k. A network
-# is layers in a row. `print(nn.summary(net, x))` counts what is in it.
+# A layer consists of parallel neurons: $f(x) = \sigma(W^\top x)$, where column k of W contains the
+# weights of neuron k. A network is a sequence of layers. `print(nn.summary(net, x))` counts its
+# parameters and operations.
 
 # %%
 x = np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]])
-target = np.array(
-    [[0], [1], [1], [0]]
-)  # exclusive or: no straight line parts the ones from the zeros
+target = np.array([[0], [1], [1], [0]])  # exclusive or: no straight line separates the classes
 net = nn.chain(nn.Dense(4), nn.Tanh(), nn.Dense(1))
 print(nn.summary(net, x))
 
@@ -48,8 +47,8 @@ axes[1].set_title("two layers part what one line cannot")
 figure.savefig("lesson-03.png", dpi=80)
 
 # %% [markdown]
-# **Exercise.** `Dense` computes $y = x W + b$ and keeps x. Return `nn.DenseParams(dw, db)`, summed over the
-# batch, and dx.
+# **Exercise.** `Dense` computes $y = x W + b$ and keeps x. Return `nn.DenseParams(dw, db)`, summed
+# over the batch, and dx.
 
 
 # %%
@@ -58,6 +57,5 @@ def backward(params, cache, dy):
     raise NotImplementedError  # your turn
 
 
-print(
-    nn.diagnose(nn.Dense(3), backward=backward, x=np.random.default_rng(0).standard_normal((5, 4)))
-)
+x = np.random.default_rng(0).standard_normal((5, 4))
+print(nn.diagnose(nn.Dense(3), backward=backward, x=x))

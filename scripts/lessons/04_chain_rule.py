@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 4. The chain rule
 #
-# **Question.** How fast does the end of a long chain of functions move when its start does?
+# **Question.** If the input of a long chain of functions changes, how fast does its output change?
 
 # %%
 import jax
@@ -14,8 +14,9 @@ import jaxnn as nn
 jax.config.update("jax_enable_x64", True)
 
 # %% [markdown]
-# If $y = f(u)$ and $u = g(x)$ then $\frac{dy}{dx} = \frac{dy}{du} \frac{du}{dx}$: local derivatives multiply.
-# Six functions of one number in a row, and a trace of what each did.
+# If $y = f(u)$ and $u = g(x)$ then $\frac{dy}{dx} = \frac{dy}{du} \frac{du}{dx}$: local derivatives
+# are multiplied. The network below applies six functions of one number in a row; the trace keeps
+# the result of each.
 
 # %%
 net = nn.chain(nn.Dense(1), nn.Tanh(), nn.Dense(1), nn.Sigmoid(), nn.Dense(1), nn.Softplus())
@@ -27,13 +28,11 @@ trace = nn.trace(net, nn.MeanSquaredError(), params, np.array([[0.4]]), np.array
 print(nn.explain(trace, of="[0].x[0, 0]"))
 
 # %% [markdown]
-# The last line is the product of the others. Moving x by a hair says the same:
+# The last line is the product of the others. A small change of x confirms it:
 
 # %%
-J = [
-    nn.trace(net, trace.loss, params, np.array([[0.4 + h]]), trace.target).value
-    for h in (1e-6, -1e-6)
-]
+moved = [np.array([[0.4 + h]]) for h in (1e-6, -1e-6)]
+J = [nn.trace(net, trace.loss, params, x, trace.target).value for x in moved]
 print("by the chain rule:", trace.stages[0].dx[0, 0], " by moving x:", (J[0] - J[1]) / 2e-6)
 
 local = [float(stage.dx[0, 0] / stage.dy[0, 0]) for stage in trace.stages]
@@ -41,13 +40,8 @@ names = [repr(stage.layer).split("(")[0] for stage in trace.stages]
 figure, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
 places = np.arange(len(local))
 ax.bar(places - 0.2, local, 0.4, label="local derivative", color="#2f6fb7")
-ax.bar(
-    places + 0.2,
-    [stage.dx[0, 0] for stage in trace.stages],
-    0.4,
-    label="∂J/∂(input of the layer)",
-    color="#c8202f",
-)
+slopes = [stage.dx[0, 0] for stage in trace.stages]
+ax.bar(places + 0.2, slopes, 0.4, label="∂J/∂(input of the layer)", color="#c8202f")
 ax.axhline(0, color="0.4", lw=0.8)
 ax.set_xticks(places, names)
 ax.set_title("backwards, each derivative is the one to its right times the local one")
@@ -56,8 +50,8 @@ figure.savefig("lesson-04.png", dpi=80)
 
 
 # %% [markdown]
-# **Exercise.** The chain of $u = 2 x$ and $y = \tanh(u)$ keeps, for its two layers, nothing and y. Return
-# `((), ())`, as neither has parameters, and dJ/dx.
+# **Exercise.** The chain of $u = 2 x$ and $y = \tanh(u)$ has two layers; the first keeps nothing,
+# the second y. Return `((), ())`, as neither has parameters, and dJ/dx.
 
 
 # %%

@@ -13,7 +13,8 @@ from jaxnn import plots
 jax.config.update("jax_enable_x64", True)
 
 # %% [markdown]
-# The lecture's example: $h = \sigma(W^\top x)$, $y = \sigma(V^\top h)$, one sample, the label 1.
+# This is the example of the lecture: $h = \sigma(W^\top x)$, $y = \sigma(V^\top h)$, for one sample
+# with the label 1.
 
 # %%
 net = nn.chain(nn.Dense(3, bias=False), nn.Sigmoid(), nn.Dense(1, bias=False), nn.Sigmoid())
@@ -23,7 +24,7 @@ trace = nn.trace(net, nn.BinaryCrossEntropy(), params, np.array([[5.0, 3.0]]), n
 print(nn.explain(trace))
 
 # %% [markdown]
-# One weight alone, factor by factor from the loss:
+# The derivative by a single weight, factor by factor from the loss:
 
 # %%
 print(nn.explain(trace, of="[0].w[0, 1]"))
@@ -33,17 +34,18 @@ figure = plots.BackpropDisplay.from_trace(trace).figure_
 figure.savefig("lesson-05.png", dpi=80)
 
 # %% [markdown]
-# And is it right? `jax.grad`, and finite differences, say so.
+# Are the derivatives right? We compare them with `jax.grad` and with finite differences.
 
 # %%
 print(nn.certify(net, np.random.default_rng(0).standard_normal((4, 2))))
 
 # %% [markdown]
-# `nn.explain(trace, "html")` is a page that steps; `nn.explain(trace, "latex", blanks=True, seed=7)` a
-# worksheet with other numbers.
+# `nn.explain(trace, "html")` is a page that shows one step at a time; `nn.explain(trace, "latex",
+# blanks=True, seed=7)` is a worksheet with other numbers.
 #
-# **Exercise.** Go back through all four layers. The cache is that of each layer: `Dense` kept its input,
-# `Sigmoid` its output. Return a tuple with one entry a layer, and dJ/dx.
+# **Exercise.** Write the backward pass through all four layers. The cache contains that of each
+# layer: `Dense` kept its input, `Sigmoid` its output. Return a tuple with one entry for each layer,
+# and dJ/dx.
 
 
 # %%

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 6. Gradient descent, momentum, Adam
 #
-# **Question.** All three follow the same gradient. Why do they take different ways?
+# **Question.** All three methods use the same gradient. Why do they take different paths?
 
 # %%
 import jax
@@ -15,8 +15,8 @@ import jaxnn as nn
 jax.config.update("jax_enable_x64", True)
 
 # %% [markdown]
-# A line fitted to points has two parameters, so that its loss is a surface one can see. The inputs lie far
-# from 0, which makes the surface a narrow valley.
+# A line that is fitted to points has two parameters, so that its loss can be drawn as a surface.
+# The inputs lie far from 0, which makes the surface a narrow valley.
 
 # %%
 random = np.random.default_rng(0)
@@ -66,11 +66,12 @@ axes[1].legend(frameon=False)
 figure.savefig("lesson-06.png", dpi=80)
 
 # %% [markdown]
-# Descent creeps along the floor, where the slope is small. Momentum gathers speed there, and overshoots.
-# Adam divides by the size of recent slopes.
+# Gradient descent is slow on the floor of the valley, where the slope is small. Momentum
+# accelerates there, and overshoots. Adam divides by the size of recent slopes.
 #
-# **Exercise.** `Huber` is quadratic up to δ = 1 and linear beyond: $e^2/2$ or $\delta (|e| - \delta/2)$, its
-# mean over all n entries. The cache is (prediction, target, 1/n). Return dJ/d(prediction).
+# **Exercise.** `Huber` is quadratic in the error e up to δ = 1, and linear beyond: $e^2/2$ or
+# $\delta (|e| - \delta/2)$. J is its mean over all n entries. The cache is (prediction, target,
+# 1/n). Return dJ/d(prediction).
 
 
 # %%

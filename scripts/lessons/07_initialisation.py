@@ -1,7 +1,7 @@
 # %% [markdown]
-# # 7. Initialisation, and gradients that vanish
+# # 7. Initialisation, and vanishing gradients
 #
-# **Question.** Twenty layers deep, does any gradient still reach the first one?
+# **Question.** In a network of twenty layers, is the gradient of the first one still large enough?
 
 # %%
 import jax
@@ -13,8 +13,8 @@ import jaxnn as nn
 jax.config.update("jax_enable_x64", True)
 
 # %% [markdown]
-# `Repeat` makes twenty layers of one, each with weights of its own. A trace through them keeps dJ/dy of each.
-# We look at its size, for several ways to start.
+# `Repeat` makes twenty layers of one, each with its own weights. A trace through them keeps dJ/dy
+# of each. We look at its size for several initialisations.
 
 
 # %%
@@ -48,10 +48,12 @@ axes[1].legend(frameon=False, fontsize=8)
 figure.savefig("lesson-07.png", dpi=80)
 
 # %% [markdown]
-# Too small a start, and everything fades; too large, and tanh saturates while the gradient explodes. Glorot's
-# and He's variances keep both near 1.
+# With weights that are too small, outputs and gradients vanish; with weights that are too large,
+# tanh saturates while the gradient explodes. The variances of Glorot and
+# He keep both near 1.
 #
-# **Exercise.** `LeakyReLU(slope=0.1)` never quite closes: y is x where x > 0 and 0.1 x elsewhere. It keeps x.
+# **Exercise.** The derivative of `LeakyReLU(slope=0.1)` is never 0: y is x where x > 0, and 0.1 x
+# elsewhere. The forward pass keeps x. Return `()` and dJ/dx.
 
 
 # %%
@@ -60,10 +62,5 @@ def backward(params, cache, dy):
     raise NotImplementedError  # your turn
 
 
-print(
-    nn.diagnose(
-        nn.LeakyReLU(slope=0.1),
-        backward=backward,
-        x=np.random.default_rng(0).standard_normal((5, 3)),
-    )
-)
+x = np.random.default_rng(0).standard_normal((5, 3))
+print(nn.diagnose(nn.LeakyReLU(slope=0.1), backward=backward, x=x))

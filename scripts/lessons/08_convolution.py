@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 8. Convolution as a layer
 #
-# **Question.** How can nine weights look at a whole image?
+# **Question.** How can nine weights process a whole image?
 
 # %%
 import jax
@@ -15,8 +15,9 @@ from jaxnn import data
 jax.config.update("jax_enable_x64", True)
 
 # %% [markdown]
-# The same small kernel slides over the image: $y_{r,s} = \sum_{k,l} x_{r+k,\,s+l}\, w_{k,l}$. Each output is a
-# neuron that sees a patch, and all of them share their weights.
+# The same small kernel is moved over the image: $y_{r,s} = \sum_{k,l} x_{r+k,\,s+l}\, w_{k,l}$.
+# Each output is a neuron whose inputs are a patch of the image, and all of them share their
+# weights.
 
 # %%
 image = data.digits().x[0].reshape(1, 8, 8, 1).astype(float)
@@ -39,23 +40,23 @@ for ax in axes:
 figure.savefig("lesson-08.png", dpi=80)
 
 # %% [markdown]
-# On a 4 × 4 image with a 2 × 2 kernel one can follow it. Backward, each weight collects from every place where
-# it stood, and each pixel from every window that it was in.
+# The sums can be followed for a 4 × 4 image with a 2 × 2 kernel. In the backward pass, the
+# derivative of a weight is a sum over all positions of the kernel, and that of a pixel is a sum
+# over all windows that contain it.
 
 # %%
 net = nn.chain(nn.Conv2D(1, 2, padding="VALID"), nn.Flatten(), nn.Dense(1))
 small = np.arange(16.0).reshape(1, 4, 4, 1) / 8 - 1
-trace = nn.trace(
-    net, nn.MeanSquaredError(), net.init(jax.random.key(0), small), small, np.array([[1.0]])
-)
+params = net.init(jax.random.key(0), small)
+trace = nn.trace(net, nn.MeanSquaredError(), params, small, np.array([[1.0]]))
 text = nn.explain(trace, digits=3)
 wanted = ("    y[0, 0, 0] = x", "    dw[0, 0, 0, 0] =", "    dx[1, 1, 0] = dy[0, 0, 0]")
 print("\n".join(line for line in text.splitlines() if line.startswith(wanted)))
 
 # %% [markdown]
-# **Exercise.** A convolution along one axis, two weights, no padding: $y_t = x_t w_0 + x_{t+1} w_1$.
-# The kernel has shape (2, 1, 1); the forward pass kept x (B, T, 1), and dy is (B, T - 1, 1). Return
-# `nn.ConvParams(dw, None)` and dx.
+# **Exercise.** Consider a convolution along one axis with two weights and no padding: $y_t = x_t
+# w_0 + x_{t+1} w_1$. The kernel has shape (2, 1, 1); the forward pass kept x (B, T, 1), and dy is
+# (B, T - 1, 1). Return `nn.ConvParams(dw, None)` and dx.
 
 
 # %%

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 10. Attention
 #
-# **Question.** How does a network choose where to look, and how does it learn to choose?
+# **Question.** How does a network choose the inputs that it uses, and how does it learn to choose?
 
 # %%
 import jax
@@ -14,9 +14,9 @@ import jaxnn as nn
 jax.config.update("jax_enable_x64", True)
 
 # %% [markdown]
-# Each query is compared with all keys; the softmax of the scores says how much of each value to take:
-# $p = \mathrm{softmax}(q k^\top / \sqrt D)$, $o = p\, v$. A task that needs it: in a row of numbers exactly one is
-# marked, and the answer is the marked one.
+# Each query is compared with all keys; the softmax of the scores is the weight of each value: $p =
+# \mathrm{softmax}(q k^\top / \sqrt D)$, $o = p\, v$. The following task needs attention: in a row
+# of numbers exactly one is marked, and the answer is the marked number.
 
 # %%
 random = np.random.default_rng(0)
@@ -31,18 +31,18 @@ key = jax.random.key(0)
 fit = nn.fit(
     net, nn.MeanSquaredError(), optax.adam(0.02), (x, target), epochs=30, batch_size=64, key=key
 )
-print(
-    f"mean squared error {fit.evaluate((x, target))['loss']:.4f}; that of always answering 0: {np.mean(target**2):.2f}"
-)
+error, error_of_0 = fit.evaluate((x, target))["loss"], np.mean(target**2)
+print(f"mean squared error {error:.4f}; that of always answering 0: {error_of_0:.2f}")
 
 
 # %% [markdown]
-# p, the weights of attention, by the formulas that `nn.explain` prints for this layer, before training and after.
+# We compute p, the weights of attention, by the formulas that `nn.explain` prints for this layer,
+# before and after training.
 
 
 # %%
 def looks(params):
-    """Let every query of one row say how much it looks at every key."""
+    """Return the weights of all keys for all queries of one row."""
     wq, wk, bq, bk = params.wq, params.wk, params.bq, params.bk
     q, k = x[:1] @ wq + bq, x[:1] @ wk + bk
     return jax.nn.softmax(q @ k.swapaxes(1, 2) / np.sqrt(wq.shape[1]), axis=-1)[0]
@@ -57,9 +57,9 @@ for ax, title, params in zip(
 figure.savefig("lesson-10.png", dpi=80)
 
 # %% [markdown]
-# **Exercise.** The heart of it is the softmax, $y_i = e^{x_i} / \sum_j e^{x_j}$, whose outputs all depend on
-# all inputs: $\partial y_i / \partial x_j = y_i (\delta_{ij} - y_j)$. The cache is (e, total), with y = e / total.
-# Return `()` and dx.
+# **Exercise.** The main part of attention is the softmax, $y_i = e^{x_i} / \sum_j e^{x_j}$. Every
+# output depends on every input: $\partial y_i / \partial x_j = y_i (\delta_{ij} - y_j)$. The cache
+# is (e, total), with y = e / total. Return `()` and dx.
 
 
 # %%

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 11. A thousand networks at once
 #
-# **Question.** How much of a result is luck? Train a thousand networks, and see.
+# **Question.** How much of a result is luck? We train a thousand networks to find out.
 
 # %%
 import jax
@@ -14,8 +14,8 @@ from jaxnn import data
 jax.config.update("jax_enable_x64", True)
 
 # %% [markdown]
-# Parameters are a pytree and a network is a pure function, so that `jax.vmap` makes a function of one network
-# into one of a thousand. Nothing in the library knows of it.
+# Parameters are a pytree and a network is a pure function, so that `jax.vmap` turns a function of
+# one network into a function of a thousand networks. The library needs no code for it.
 
 # %%
 train, test = data.split(data.moons())
@@ -35,10 +35,8 @@ def trained(key, steps=300, rate=0.7):
 
 
 values, accuracy = jax.jit(jax.vmap(trained))(jax.random.split(jax.random.key(0), 1000))
-median = np.median(accuracy)
-print(
-    f"accuracy of {len(accuracy)} networks: {accuracy.min():.3f} to {accuracy.max():.3f}, median {median:.3f}"
-)
+low, median, high = accuracy.min(), np.median(accuracy), accuracy.max()
+print(f"accuracy of {len(accuracy)} networks: {low:.3f} to {high:.3f}, median {median:.3f}")
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
 axes[0].plot(np.quantile(values, (0.05, 0.25, 0.5, 0.75, 0.95), axis=0).T, color="#2f6fb7", lw=1)
@@ -52,8 +50,8 @@ figure.savefig("lesson-11.png", dpi=80)
 # %% [markdown]
 # `nn.fit_population` does this for minibatches, any optimizer and any hyperparameters.
 #
-# **Exercise.** The loss that all of them descended, on logits z: $J$ is the mean of $\log(1 + e^z) - t z$. The cache is
-# (z, t, 1/n). Return dJ/dz; it is short.
+# **Exercise.** All networks minimise the same loss of their logits z: $J$ is the mean of $\log(1 +
+# e^z) - t z$. The cache is (z, t, 1/n). Return dJ/dz; the answer is short.
 
 
 # %%

@@ -1,14 +1,14 @@
 # %% [markdown]
 # # 12. The same code on many devices
 #
-# **Question.** What changes in a network when its batch is spread over several devices? (Nothing.)
+# **Question.** What changes in a network if its batch is distributed over several devices?
+# (Nothing.)
 
 # %%
 import jax
 
-jax.config.update(
-    "jax_num_cpu_devices", 4
-)  # before JAX starts: on a CPU, four devices that share it
+# this has to precede the start of JAX; a CPU then counts as four devices
+jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_enable_x64", True)
 
 import matplotlib.pyplot as plt  # noqa: E402
@@ -19,7 +19,8 @@ import jaxnn as nn  # noqa: E402
 from jaxnn import data  # noqa: E402
 
 # %% [markdown]
-# A mesh names the devices along an axis. The batch is laid out along it, the parameters on every device.
+# A mesh arranges the devices along a named axis. The batch is distributed along this axis, and the
+# parameters are copied to every device.
 
 # %%
 mesh = Mesh(np.array(jax.devices()), ("batch",))
@@ -41,20 +42,17 @@ def descend(params, x, target):
 
 
 # %% [markdown]
-# The function is compiled for wherever its arguments lie. The sum over the batch in `x.T @ dy` then becomes a
-# sum over devices, which XLA adds by itself.
+# The function is compiled for the devices on which its arguments are. The sum over the batch in
+# `x.T @ dy` then becomes a sum over devices too, which XLA inserts by itself.
 
 # %%
 alone, curve = descend(start, x, target)
 spread = (jax.device_put(start, everywhere), jax.device_put(x, rows), jax.device_put(target, rows))
 together, same_curve = descend(*spread)
-apart = max(
-    np.abs(a - b).max()
-    for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(together), strict=True)
-)
-print(
-    f"{len(jax.devices())} devices: {x.shape[0]} rows, {spread[1].addressable_shards[0].data.shape[0]} on each"
-)
+differences = jax.tree.map(lambda a, b: np.abs(a - b).max(), alone, together)
+apart = max(jax.tree.leaves(differences))
+each = spread[1].addressable_shards[0].data.shape[0]
+print(f"{len(jax.devices())} devices: {x.shape[0]} rows, {each} on each")
 print(f"after 60 steps the parameters differ by at most {apart:.1e}")
 assert apart < 1e-10
 
@@ -75,8 +73,9 @@ axes[1].legend(frameon=False)
 figure.savefig("lesson-12.png", dpi=80)
 
 # %% [markdown]
-# **Exercise.** A layer sums over the batch, and the loss owns the 1/n, n being that of the *whole* batch: that is
-# why spreading it changes nothing. `MeanSquaredError` keeps (prediction, target, 1/n). Return dJ/d(prediction).
+# **Exercise.** A layer sums over the batch, and the factor 1/n belongs to the loss, where n counts
+# the entries of the *whole* batch. This is why its distribution changes nothing. `MeanSquaredError`
+# keeps (prediction, target, 1/n). Return dJ/d(prediction).
 
 
 # %%
@@ -86,9 +85,5 @@ def backward(cache):
 
 
 random = np.random.default_rng(0)
-points = random.standard_normal((6, 2))
-print(
-    nn.diagnose(
-        nn.MeanSquaredError(), backward=backward, x=points, target=random.standard_normal((6, 2))
-    )
-)
+points, target = random.standard_normal((6, 2)), random.standard_normal((6, 2))
+print(nn.diagnose(nn.MeanSquaredError(), backward=backward, x=points, target=target))

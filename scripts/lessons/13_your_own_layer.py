@@ -1,10 +1,10 @@
 # %% [markdown]
 # # 13. Your own layer
 #
-# **Question.** What does it take to add a layer that nobody has written yet?
+# **Question.** What is needed to add a new layer?
 
 # %%
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,19 +19,20 @@ jax.config.update("jax_enable_x64", True)
 
 
 # %% [markdown]
-# Three functions under `@nn.layer`. This one is a sigmoid linear unit whose sharpness β is learned, one for each
-# feature: $y = x\, \sigma(\beta x)$. With $s = \sigma(\beta x)$, and $\sigma' = s (1 - s)$, the product rule gives
-# $dx = (s + \beta x\, s (1 - s))\, dy$, and $d\beta = \sum x^2 s (1 - s)\, dy$ over the batch.
+# A layer is a class with three functions, decorated with `@nn.layer`. This one is a sigmoid linear
+# unit whose sharpness β is learned, one for each feature: $y = x\, \sigma(\beta x)$. With $s =
+# \sigma(\beta x)$, and $\sigma' = s (1 - s)$, the product rule yields $dx = (s + \beta x\, s (1 -
+# s))\, dy$, and $d\beta = \sum x^2 s (1 - s)\, dy$ over the batch.
 
 
 # %%
 class SharpParams(NamedTuple):
-    beta: Any
+    beta: jax.Array
 
 
 @nn.layer
 class Sharp:
-    """x σ(β x), with one β a feature."""
+    """x σ(β x), with one β for each feature."""
 
     formulas = nn.Formulas(
         "y[n, i] = x[n, i] * σ(beta[i] * x[n, i])",
@@ -44,26 +45,24 @@ class Sharp:
         return SharpParams(jnp.ones(x.shape[-1:], x.dtype))
 
     def forward(self, params, x, key=None):
-        return x * jax.nn.sigmoid(
-            params.beta * x
-        ), x  # x: s is cheaper to compute again than to keep
+        y = x * jax.nn.sigmoid(params.beta * x)
+        return y, x  # s is not kept: to compute it again is cheaper
 
     def backward(self, params, cache, dy):
         x, (beta,) = cache, params
         s = jax.nn.sigmoid(beta * x)
-        return SharpParams((x * x * s * (1 - s) * dy).sum(axis=0)), (
-            s + beta * x * s * (1 - s)
-        ) * dy
+        dbeta = (x * x * s * (1 - s) * dy).sum(axis=0)
+        return SharpParams(dbeta), (s + beta * x * s * (1 - s)) * dy
 
 
 # %% [markdown]
-# Is it right? The certificate asks `jax.vjp` and finite differences.
+# Is it right? The certificate compares it with `jax.vjp` and with finite differences.
 
 # %%
 print(nn.certify(Sharp(), np.random.default_rng(0).standard_normal((5, 3))))
 
 # %% [markdown]
-# It trains like any other, and it explains itself: its formulas are read by `nn.explain`.
+# It can be trained like any other layer, and `nn.explain` explains it by its formulas.
 
 # %%
 train, test = data.split(data.moons())
@@ -88,13 +87,14 @@ axes[1].set(title="training with it", xlabel="epoch", ylabel="J", yscale="log")
 figure.savefig("lesson-13.png", dpi=80)
 
 # %% [markdown]
-# **Exercise.** Now you: a leaky ReLU whose slope a is learned (PReLU, He et al., 2015), y = x where x > 0 and a x
-# elsewhere, with one a for all. The forward pass is written; it keeps x. Return `SlopeParams(da)` and dx.
+# **Exercise.** PReLU (He et al., 2015) is a leaky ReLU whose slope a is learned: y = x where x > 0,
+# and a x elsewhere, with one a for all features. The forward pass is written; it keeps x. Write the
+# backward pass, and return `SlopeParams(da)` and dx.
 
 
 # %%
 class SlopeParams(NamedTuple):
-    a: Any
+    a: jax.Array
 
 
 def backward(params, cache, dy):

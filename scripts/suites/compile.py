@@ -1,4 +1,4 @@
-"""Compile time does not grow with depth, and nothing is compiled twice."""
+"""Check that the compile time does not grow with depth, and that nothing is compiled twice."""
 
 import logging
 import statistics
@@ -15,7 +15,7 @@ SHALLOW, DEEP = 2, 24
 
 
 def first_step(times):
-    """Build a network of so many transformer blocks, and make its first step."""
+    """Build a network with the given number of transformer blocks, and make its first step."""
     body = nn.chain(
         nn.Repeat(nn.networks.transformer_block(64, 4, causal=True), times), nn.LayerNorm()
     )
@@ -28,7 +28,7 @@ def first_step(times):
 
 
 def compilations(work):
-    """Count the programs that are compiled meanwhile."""
+    """Count the programs that are compiled while ``work`` runs."""
     seen = []
     handler = logging.Handler()
     handler.emit = lambda record: (
@@ -47,7 +47,7 @@ def compilations(work):
 
 
 def again(rate, epochs, seed):
-    """Fit an equal network that is built anew."""
+    """Build the same network again, and fit it."""
     rng = np.random.default_rng(seed)
     x, y = rng.random((100, 8), dtype=np.float32), rng.integers(0, 3, 100)
     net, loss = nn.mlp(16, 3), nn.SoftmaxCrossEntropy()
@@ -57,13 +57,13 @@ def again(rate, epochs, seed):
 
 
 def run(only=""):
-    """Compile both depths from cold, in turn; then train an equal network again."""
+    """Compile both depths in turn, without a cache; then train two equal networks."""
 
     def cold(times):
         jax.clear_caches()
         first_step(times)
 
-    cold(SHALLOW)  # so that the first round does not also start JAX
+    cold(SHALLOW)  # so that the first round does not include the start of JAX
     names = {SHALLOW: f"{SHALLOW} blocks", DEEP: f"{DEEP} blocks"}
     seconds = in_turn(
         {name: lambda times=times: cold(times) for times, name in names.items()}, rounds=5
@@ -75,7 +75,8 @@ def run(only=""):
     second = compilations(lambda: again(3e-3, 5, 1))
     print(f"first step, {DEEP} blocks over {SHALLOW}: {ratio:.2f}")
     print(
-        f"programs compiled: {first} the first time, {second} for an equal network, another rate, seed and epochs"
+        f"programs compiled: {first} the first time, "
+        f"{second} for an equal network, another rate, seed and epochs"
     )
     return {
         "repeat_24_over_2": ratio,

@@ -1,4 +1,4 @@
-"""The neuron's descent to its threshold, in float64: the lecture's NumPy loop against the compiled one."""
+"""Gradient descent of a neuron in float64: the NumPy loop of the lecture against ours."""
 
 import jax
 import numpy as np
@@ -9,7 +9,7 @@ from suites.measure import in_turn, medians, table
 
 
 def numpy_descent(x, y, step_size=0.1, threshold=5e-5):
-    """The lecture's own loop."""
+    """Run the loop of the lecture."""
     theta, previous, iterations = np.zeros(x.shape[1]), np.ones(x.shape[1]), 0
     while np.linalg.norm(theta - previous) > threshold:
         previous = theta
@@ -20,13 +20,13 @@ def numpy_descent(x, y, step_size=0.1, threshold=5e-5):
 
 
 def run(only=""):
-    """The lecture's NumPy loop against ours."""
+    """Compare the NumPy loop of the lecture with ours."""
     with jax.enable_x64(True):
         return lecture_in_float64()
 
 
 def lecture_in_float64():
-    """Take the loops in turn."""
+    """Time the loops in turn, and check that their results agree."""
     iris = data.iris_setosa()
     x, y = data.with_ones(iris.x), iris.y
     results = {}
@@ -42,7 +42,7 @@ def lecture_in_float64():
         jax.clear_caches()
         ours()
 
-    ours()  # so that the first round does not also start JAX
+    ours()  # so that the first round does not include the start of JAX
     contestants = {"numpy": numpy_loop, "jaxnn, with compilation": ours_compiling, "jaxnn": ours}
     seconds = in_turn(contestants, rounds=5)
     (theta, iterations), (reference, expected) = results["jaxnn"], results["numpy"]
@@ -50,9 +50,7 @@ def lecture_in_float64():
     difference = float(np.abs(theta - reference).max())
     assert difference <= 1e-9, difference
 
-    print(
-        f"{iterations} iterations, theta within {difference:.1e} of NumPy's; microseconds an iteration:"
-    )
+    print(f"{iterations} iterations, theta within {difference:.1e} of NumPy's; time an iteration:")
     table(seconds, per=iterations, unit="µs", scale=1e6)
     median = medians(seconds)
     ratio, with_compile = (

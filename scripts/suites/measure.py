@@ -1,11 +1,14 @@
-"""How all suites measure: contestants in turn within one run, the median quoted with its spread."""
+"""The measurements of all suites: contestants in turn in one run, medians with their spread."""
 
 import statistics
 import time
 
 
 def in_turn(contestants, rounds):
-    """Run each contestant once a round, another one first each time; give each one's seconds, a list a name."""
+    """Run each contestant once in each round, and return the seconds of each in a list.
+
+    Each round starts with another contestant.
+    """
     seconds = {name: [] for name in contestants}
     order = list(contestants)
     for _ in range(rounds):
@@ -26,14 +29,15 @@ def table(seconds, per=1, unit="s", scale=1.0):
 
 
 def medians(seconds, per=1):
-    """Give each contestant's median."""
+    """Return the median of each contestant."""
     return {name: statistics.median(values) / per for name, values in seconds.items()}
 
 
 def against(seconds, ours="ours"):
-    """Give how many times longer each of the others takes: the median of the ratios within a round.
+    """Return the ratio of the time of each other contestant to ours: the median over the rounds.
 
-    Within one, because a machine that others use too may slow down from one round to the next.
+    Both times of a ratio are from the same round, because a shared machine may slow down between
+    two rounds.
     """
     return {
         f"ratio_to_{name}": statistics.median(

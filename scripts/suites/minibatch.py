@@ -1,4 +1,7 @@
-"""An epoch of minibatch training, ours and everybody's: same network, data, batch size and optimizer."""
+"""An epoch of minibatch training in this library and in others.
+
+The network, the data, the batch size and the optimizer are the same.
+"""
 
 import functools
 import time
@@ -11,18 +14,18 @@ from suites.measure import against, in_turn, medians, table
 
 
 def digits():
-    """The real ones, 1797 rows."""
+    """Load the handwritten digits, 1797 rows."""
     found = data.digits()
     return found.x, found.y
 
 
 def pixels():
-    """60,000 rows of the shape of MNIST: the time does not depend on what is in them."""
+    """Draw 60,000 random rows of the shape of MNIST: the time does not depend on the values."""
     rng = np.random.default_rng(0)
     return rng.random((60_000, 784), dtype=np.float32), rng.integers(0, 10, 60_000).astype(np.int32)
 
 
-CASES = {  # sizes, data, batch size, epochs a run, rounds
+CASES = {  # name: (sizes, data, batch size, epochs in a run, rounds)
     "digits": ((64, 32, 10), digits, 32, 100, 5),
     "mnist_small": ((784, 128, 10), pixels, 32, 3, 7),
     "mnist_large": ((784, 512, 512, 10), pixels, 128, 2, 7),
@@ -30,7 +33,7 @@ CASES = {  # sizes, data, batch size, epochs a run, rounds
 
 
 def run(only=""):
-    """Take all contestants in turn, for each network."""
+    """Time all contestants in turn, for each network."""
     figures = {}
     for name, (sizes, load, batch_size, epochs, rounds) in CASES.items():
         if only not in name:
@@ -49,11 +52,7 @@ def run(only=""):
         table(seconds, per=epochs, unit="ms", scale=1e3)
         median = medians(seconds, per=epochs)
         ratios = against(seconds)
-        print(
-            "  ".join(
-                f"{peer.removeprefix('ratio_to_')} {ratio:.2f}" for peer, ratio in ratios.items()
-            ),
-            "\n",
-        )
+        shown = (f"{peer.removeprefix('ratio_to_')} {ratio:.2f}" for peer, ratio in ratios.items())
+        print("  ".join(shown), "\n")
         figures[name] = median | ratios | {"first_epoch_with_compilation": first}
     return figures

@@ -1,4 +1,4 @@
-"""256 small networks in one program, against solo runs, and against scikit-learn's."""
+"""256 small networks in one program, against single runs of ours and of scikit-learn."""
 
 import functools
 
@@ -14,38 +14,24 @@ MEMBERS, EPOCHS, SOLO = 256, 10, 4
 
 
 def run(only=""):
-    """Take the population, some solo runs and some of scikit-learn's in turn; seconds a member and epoch."""
+    """Time the population, single runs of ours and of scikit-learn in turn.
+
+    The results are seconds for one member and one epoch.
+    """
     digits = data.digits()
     sizes, batch_size, optimizer = (64, 32, 10), 32, optax.adam(peers.RATE)
     net, loss, train = nn.mlp(32, 10), nn.SoftmaxCrossEntropy(), (digits.x, digits.y)
     keys = jax.random.split(jax.random.key(0), MEMBERS)
+    options = {"epochs": EPOCHS, "batch_size": batch_size, "progress": False}
     groups = set()
 
     def population():
-        found = nn.fit_population(
-            net,
-            loss,
-            optimizer,
-            train,
-            keys=keys,
-            epochs=EPOCHS,
-            batch_size=batch_size,
-            progress=False,
-        )
+        found = nn.fit_population(net, loss, optimizer, train, keys=keys, **options)
         groups.add(found.group)
 
     def solo():
         for key in keys[:SOLO]:
-            nn.fit(
-                net,
-                loss,
-                optimizer,
-                train,
-                key=key,
-                epochs=EPOCHS,
-                batch_size=batch_size,
-                progress=False,
-            )
+            nn.fit(net, loss, optimizer, train, key=key, **options)
 
     contestants = {"ours": population, "solo": solo}
     members = {"ours": MEMBERS, "solo": SOLO, "sklearn": 1}

@@ -1,4 +1,4 @@
-"""What a newcomer waits for: the import, and from the start of the process to a trained classifier."""
+"""Waiting times of a new user: the import, and a classifier that is trained in a new process."""
 
 import os
 import statistics
@@ -18,7 +18,7 @@ print(fit.evaluate((test.x, test.y), metrics=("accuracy",))["accuracy"])
 
 
 def python(code):
-    """Run code in a new process; give what it prints."""
+    """Run code in a new process, and return its output."""
     cached = {
         name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
     }
@@ -29,7 +29,7 @@ def python(code):
 
 
 def run(only=""):
-    """Take the two imports in turn, then start from cold a few times."""
+    """Time the two imports in turn, then a few runs of the whole classifier in new processes."""
     imports = {
         "jaxnn": lambda: python("import jaxnn"),
         "jax, optax": lambda: python("import jax, optax"),

@@ -1,4 +1,7 @@
-"""What others reach on the tasks of scripts/train.py: the same split, their usual settings."""
+"""The scores of other libraries on the tasks of scripts/train.py.
+
+They have the same split of the data, and their usual settings.
+"""
 
 import bz2
 import importlib.util
@@ -44,7 +47,7 @@ TABLES = {
 
 
 def run(only=""):
-    """Print and give the scores of all, by task."""
+    """Print and return the scores of all models, by task."""
     figures = {}
     for name, (load, test, models) in TABLES.items():
         if only in name:
@@ -64,24 +67,24 @@ def run(only=""):
 
 
 def text():
-    """Compress the held-out tenth, with and without the rest before it; and train PyTorch's GRU."""
+    """Compress the held-out tenth, with and without the text before it, and train PyTorch's GRU."""
     whole = data.python_topics()
     cut = int(0.9 * len(whole))
     encoded, before = whole.encode("latin-1", "replace"), whole[:cut].encode("latin-1", "replace")
     scores = {}
     for name, compress in {"bz2": bz2.compress, "xz": lzma.compress}.items():
-        told = 8 / (len(encoded) - len(before))
-        scores[f"{name}, alone"] = len(compress(encoded[len(before) :])) * told
-        scores[f"{name}, after the other nine tenths"] = (
-            len(compress(encoded)) - len(compress(before))
-        ) * told
+        bits_a_byte = 8 / (len(encoded) - len(before))  # bits a character for each byte compressed
+        alone = len(compress(encoded[len(before) :]))
+        after = len(compress(encoded)) - len(compress(before))
+        scores[f"{name}, alone"] = alone * bits_a_byte
+        scores[f"{name}, after the other nine tenths"] = after * bits_a_byte
     if importlib.util.find_spec("torch"):
         scores["PyTorch, the same GRU, optimizer and schedule"] = torch_gru(whole, cut)
     return scores
 
 
 def torch_gru(whole, cut, length=64, batch_size=32, rate=4e-3, epochs=6):
-    """Give the bits a character of Embedding(64), GRU(256), Linear, trained as scripts/train.py does."""
+    """Train Embedding(64), GRU(256) and Linear as in scripts/train.py; return bits a character."""
     import torch
 
     torch.manual_seed(0)

@@ -1,1 +1,1 @@
-"""The language of formulas: read, evaluated, written out entry by entry, and printed."""
+"""The language of formulas: how they are read, evaluated, written out and printed."""

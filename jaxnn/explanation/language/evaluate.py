@@ -1,7 +1,10 @@
-"""Formulas, evaluated: NumPy that knows nothing of JAX or of the layers, which makes it a witness."""
+"""Evaluate formulas with NumPy.
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+Nothing here knows about JAX or the layers, so that its results are an independent check of theirs.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeAlias
 
 import numpy as np
 from scipy import special
@@ -16,16 +19,19 @@ from jaxnn.explanation.language.expressions import (
     Op,
     Over,
     Ref,
+    children,
     overs,
 )
 
-FUNCTIONS: dict[str, Any] = {
+Numbers: TypeAlias = float | np.ndarray
+
+FUNCTIONS: dict[str, Callable[..., np.ndarray]] = {
     "exp": np.exp,
     "log": np.log,
     "sqrt": np.sqrt,
     "tanh": np.tanh,
     "σ": special.expit,
-    "Φ": special.ndtr,  # the normal distribution
+    "Φ": special.ndtr,  # the distribution function of the standard normal
     "φ": lambda x: np.exp(-x * x / 2) / np.sqrt(2 * np.pi),  # and its density
     "log1p": np.log1p,
     "expm1": np.expm1,
@@ -38,18 +44,18 @@ FUNCTIONS: dict[str, Any] = {
     "guard": lambda x: np.maximum(x, np.finfo(x.dtype).tiny),  # a divisor that is never 0
 }
 
-OPERATIONS: dict[str, Any] = {
+OPERATIONS: dict[str, Callable[..., np.ndarray]] = {
     "+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide, "**": np.power,
     "//": np.floor_divide, "%": np.mod,
     "<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal,
     "==": np.equal, "!=": np.not_equal, "and": np.logical_and, "or": np.logical_or,
 }  # fmt: skip
 
-REDUCTIONS: dict[str, Any] = {"sum": np.sum, "max": np.max, "min": np.min}
+REDUCTIONS: dict[str, Callable[..., np.ndarray]] = {"sum": np.sum, "max": np.max, "min": np.min}
 
 
 def evaluate(equation: Equation, values: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Compute what an equation defines, all entries at once; each letter is an axis."""
+    """Compute all entries of the array that an equation defines at once; each letter is an axis."""
     bound = [letter for over in overs(equation.body) for letter in over.letters]
     letters = list(dict.fromkeys((*equation.letters, *bound)))
     counts = np.ogrid[tuple(slice(equation.sizes[letter]) for letter in letters)] if letters else []
@@ -62,8 +68,11 @@ def evaluate(equation: Equation, values: Mapping[str, np.ndarray]) -> np.ndarray
 
 
 def _evaluate(
-    node: Expr, scope: Mapping[str, np.ndarray], axes: Mapping[str, int], values: Any
-) -> Any:
+    node: Expr,
+    scope: Mapping[str, np.ndarray],
+    axes: Mapping[str, int],
+    values: Mapping[str, np.ndarray],
+) -> Numbers:
     of = lambda part: _evaluate(part, scope, axes, values)  # noqa: E731
     if isinstance(node, Num):
         return node.value
@@ -81,12 +90,18 @@ def _evaluate(
         if (over := log_of_exponentials(node)) is not None:
             return _log_sum_exp(over, of, axes, scope)
         return FUNCTIONS[node.name](*map(of, node.args))
-    return _reduce(REDUCTIONS[node.kind], node, of(node.body), axes, scope)
+    if isinstance(node, Over):
+        return _reduce(REDUCTIONS[node.kind], node, of(node.body), axes, scope)
+    raise TypeError(node)
 
 
 def _reduce(
-    function: Any, over: Over, terms: Any, axes: Mapping[str, int], scope: Mapping[str, np.ndarray]
-) -> Any:
+    function: Callable[..., np.ndarray],
+    over: Over,
+    terms: Numbers,
+    axes: Mapping[str, int],
+    scope: Mapping[str, np.ndarray],
+) -> np.ndarray:
     shape = np.broadcast_shapes(np.shape(terms), *(scope[letter].shape for letter in over.letters))
     return function(
         np.broadcast_to(terms, shape),
@@ -96,38 +111,36 @@ def _reduce(
 
 
 def _log_sum_exp(
-    over: Over, of: Any, axes: Mapping[str, int], scope: Mapping[str, np.ndarray]
-) -> Any:
-    return _reduce(special.logsumexp, over, of(over.body.args[0]), axes, scope)  # type: ignore[union-attr]
+    over: Over,
+    of: Callable[[Expr], Numbers],
+    axes: Mapping[str, int],
+    scope: Mapping[str, np.ndarray],
+) -> np.ndarray:
+    (exponent,) = children(over.body)
+    return _reduce(special.logsumexp, over, of(exponent), axes, scope)
 
 
 def log_of_exponentials(node: Expr) -> Over | None:
-    """Give the sum in log Σ exp(…), which is computed without overflow, or None for anything else."""
+    """Return the sum in log Σ exp(…), to be computed without overflow, or None for other nodes."""
     match node:
-        case Call("log", (Over() as over,)) if _is_sum_of_exponentials(over):
+        case Call("log", (Over("sum", _, Call("exp")) as over,)):
             return over
     return None
 
 
 def quotient_of_exponentials(node: Expr) -> tuple[Expr, Over] | None:
-    """Give the exponent and the sum in exp(…) / Σ exp(…), which is computed without overflow, or None."""
+    """Return the exponent and the sum in exp(…) / Σ exp(…), or None for other nodes.
+
+    The quotient is to be computed without overflow.
+    """
     match node:
-        case Op("/", Call("exp", (exponent,)), Over() as over) if _is_sum_of_exponentials(over):
+        case Op("/", Call("exp", (exponent,)), Over("sum", _, Call("exp")) as over):
             return exponent, over
     return None
 
 
-def _is_sum_of_exponentials(node: Expr) -> bool:
-    return (
-        isinstance(node, Over)
-        and node.kind == "sum"
-        and isinstance(node.body, Call)
-        and node.body.name == "exp"
-    )
-
-
-def entry(array: np.ndarray, at: Iterable[Any]) -> Any:
-    """Look entries up; outside of the array they are 0."""
+def entry(array: np.ndarray, at: Iterable[Numbers]) -> np.ndarray:
+    """Look up entries of an array; an entry outside the array is 0."""
     at = [np.asarray(part).astype(int) for part in at]
     if not at:
         return array

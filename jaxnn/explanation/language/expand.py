@@ -1,9 +1,11 @@
-"""One entry of an equation, written out: every sum term by term, every choice made, every letter a number."""
+"""Write out one entry of an equation.
+
+Every sum is written term by term, every choice is made, and every letter is replaced by its number.
+"""
 
 import itertools
 import math
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,35 +15,21 @@ from jaxnn.explanation.language.expressions import (
     Choice,
     Equation,
     Expr,
+    Gap,
     Index,
     Num,
     Op,
     Over,
     Ref,
+    Spot,
+    Terms,
     refs,
+    walk,
 )
 
 ZERO, ONE = Num(0), Num(1)
-SHOWN = 10  # terms of a longer sum that are written out, the last one included
-LONG = 64  # terms: with more, the others are not even worked out
-
-
-class Spot(NamedTuple):
-    """One entry of an array."""
-
-    name: str
-    at: tuple[int, ...]
-
-
-class Terms(NamedTuple):
-    """A sum, or a maximum, of expressions written out."""
-
-    kind: str
-    parts: tuple[Any, ...]
-
-
-class Gap(NamedTuple):
-    """Where terms of a long sum are left out."""
+SHOWN = 10  # terms of a longer sum that are written out, including the last one
+LONG = 64  # terms of a sum; beyond this number, those that are not shown are not computed either
 
 
 def write_out(
@@ -50,11 +38,12 @@ def write_out(
     values: Mapping[str, np.ndarray],
     shown: int | None = None,
     unknown: Collection[str] = (),
-) -> Any:
-    """Write out the entry ``at`` of what an equation defines; an array is then mentioned by its entries alone.
+) -> Expr:
+    """Write out the entry ``at`` of the array that an equation defines.
 
-    Of a sum of more than ``LONG`` terms only the first ``shown - 1`` and the last are written out, and a
-    :class:`Gap` between them, unless ``shown`` is None. A choice that depends on an array in ``unknown`` is left open.
+    In the result, arrays are mentioned only by single entries. Of a sum of more than ``LONG`` terms
+    only the first ``shown - 1`` and the last are written out, with a :class:`Gap` between them,
+    unless ``shown`` is None. A choice that depends on an array in ``unknown`` is left open.
     """
     scope = dict(zip(equation.letters, at, strict=True))
     return _Expansion(equation.sizes, values, shown, unknown).expand(equation.body, scope)
@@ -70,7 +59,7 @@ class _Expansion:
     ) -> None:
         self.sizes, self.values, self.shown, self.unknown = sizes, values, shown, unknown
 
-    def expand(self, node: Expr, scope: Mapping[str, int]) -> Any:
+    def expand(self, node: Expr, scope: Mapping[str, int]) -> Expr:
         again = lambda part: self.expand(part, scope)  # noqa: E731
         match node:
             case Index(name):
@@ -95,19 +84,19 @@ class _Expansion:
                 return self._terms(node, scope)
         return node
 
-    def _terms(self, over: Over, scope: Mapping[str, int]) -> Any:
+    def _terms(self, over: Over, scope: Mapping[str, int]) -> Expr:
         ranges = [range(self.sizes[letter]) for letter in over.letters]
         parts = None
         if self.shown is not None and math.prod(map(len, ranges)) > LONG:
             parts = self._ends(over, scope, ranges, self.shown)
         if parts is None:
             parts = [part for _, part in self._each(over, scope, ranges)]
-        return parts[0] if len(parts) == 1 else Terms(over.kind, tuple(parts)) if parts else ZERO
+        return _joined(over.kind, parts)
 
     def _ends(
         self, over: Over, scope: Mapping[str, int], ranges: list[range], shown: int
-    ) -> list[Any] | None:
-        """Give the first terms and the last, or None for a sum that has no more, the others being 0."""
+    ) -> list[Expr] | None:
+        """Return the first terms and the last, or None if all other terms are 0."""
         first = list(itertools.islice(self._each(over, scope, ranges), shown - 1))
         last = list(itertools.islice(self._each(over, scope, [r[::-1] for r in ranges]), 1))
         if not last or not first[-1][0] < last[0][0]:
@@ -116,15 +105,20 @@ class _Expansion:
 
     def _each(
         self, over: Over, scope: Mapping[str, int], ranges: list[range]
-    ) -> Iterator[tuple[tuple[int, ...], Any]]:
+    ) -> Iterator[tuple[tuple[int, ...], Expr]]:
         for at in itertools.product(*ranges):
             part = self.expand(over.body, {**scope, **dict(zip(over.letters, at, strict=True))})
             if over.kind != "sum" or part != ZERO:
                 yield at, part
 
 
-def _simple(op: Op) -> Any:
-    """Leave out what adds 0, and what multiplies by 0 or 1."""
+def _joined(kind: str, parts: list[Expr]) -> Expr:
+    """Return the sum or maximum of the parts: a single part itself, 0 if there are none."""
+    return parts[0] if len(parts) == 1 else Terms(kind, tuple(parts)) if parts else ZERO
+
+
+def _simple(op: Op) -> Expr:
+    """Simplify the addition of 0, and the multiplication by 0 or 1."""
     sign, left, right = op
     if sign == "*" and ZERO in (left, right):
         return ZERO
@@ -137,12 +131,12 @@ def _simple(op: Op) -> Any:
     return op
 
 
-def number(node: Any, values: Mapping[str, np.ndarray]) -> Any:
-    """Compute an expression that has been written out."""
+def number(node: Expr, values: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Compute the value of an expression that is written out, a scalar."""
     of = lambda part: number(part, values)  # noqa: E731
     match node:
         case Num(value):
-            return np.float64(value)
+            return np.asarray(value, np.float64)
         case Spot(name, at):
             return np.asarray(values[name])[at]
         case Terms(kind, parts):
@@ -156,38 +150,26 @@ def number(node: Any, values: Mapping[str, np.ndarray]) -> Any:
     raise TypeError(node)
 
 
-def mentions(node: Any) -> list[Spot]:
-    """Give the entries that an expression written out mentions, each once."""
-    found = []
-    stack = [node]
-    while stack:
-        part = stack.pop()
-        if isinstance(part, Spot):
-            found.append(part)
-        elif isinstance(part, Terms):
-            stack += part.parts[::-1]
-        elif isinstance(part, Op):
-            stack += [part.right, part.left]
-        elif isinstance(part, Call):
-            stack += part.args[::-1]
-    return list(dict.fromkeys(found))
+def mentions(node: Expr) -> list[Spot]:
+    """Return the entries that an expression mentions when it is written out, each once."""
+    return list(dict.fromkeys(part for part in walk(node) if isinstance(part, Spot)))
 
 
-def coefficient(node: Any, of: Spot, others: frozenset[str]) -> Any:
-    """Give what ``of`` is multiplied by in an expression that is linear in it: the local derivative.
+def coefficient(node: Expr, of: Spot, others: frozenset[str]) -> Expr:
+    """Return the factor of ``of`` in an expression that is linear in it: the local derivative.
 
     Args:
-        node: an expression written out.
-        of: the entry whose factor to give.
-        others: names of arrays that the expression is linear in too; their other entries are set to 0.
+        node: an expression that is written out.
+        of: the entry whose factor is wanted.
+        others: the names of arrays in which the expression is linear too; their other entries are
+            set to 0.
     """
     again = lambda part: coefficient(part, of, others)  # noqa: E731
     match node:
         case Spot(name, _):
             return ONE if node == of else ZERO if name in others else node
         case Terms(kind, parts):
-            left = [part for part in map(again, parts) if part != ZERO]
-            return left[0] if len(left) == 1 else Terms(kind, tuple(left)) if left else ZERO
+            return _joined(kind, [part for part in map(again, parts) if part != ZERO])
         case Op(sign, left, right):
             return _simple(Op(sign, again(left), again(right)))
         case Call(name, args):

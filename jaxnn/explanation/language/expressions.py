@@ -1,8 +1,8 @@
-"""The language of formulas, read: an equation is a tree of the small nodes below."""
+"""Read the language of formulas: an equation becomes a tree of the small nodes below."""
 
 import ast
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple, TypeAlias
 
 from jaxnn.checks import InputError
 
@@ -24,7 +24,7 @@ FUNCTIONS = (
     "sin",
     "guard",
 )
-KINDS = ("sum", "max", "min")  # what may run over letters
+KINDS = ("sum", "max", "min")  # the reductions over letters
 
 
 class Num(NamedTuple):
@@ -34,20 +34,20 @@ class Num(NamedTuple):
 
 
 class Index(NamedTuple):
-    """A letter that counts: free on the left of the equation, or bound by a sum."""
+    """A letter that serves as an index: free on the left of the equation, or bound by a sum."""
 
     name: str
 
 
 class Ref(NamedTuple):
-    """An array, or with ``at`` one entry of it."""
+    """An array, or, with ``at``, one of its entries."""
 
     name: str
     at: "tuple[Expr, ...] | None"
 
 
 class Op(NamedTuple):
-    """``left sign right``; for the sign of one operand, 0 - right."""
+    """``left sign right``; the negation of an operand is 0 - operand."""
 
     sign: str
     left: "Expr"
@@ -55,7 +55,7 @@ class Op(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A function of numbers."""
+    """A function applied to numbers."""
 
     name: str
     args: "tuple[Expr, ...]"
@@ -77,11 +77,29 @@ class Over(NamedTuple):
     body: "Expr"
 
 
-Expr: TypeAlias = Num | Index | Ref | Op | Call | Choice | Over
+class Spot(NamedTuple):
+    """One entry of an array, at known indices: a Ref in an equation that is written out."""
+
+    name: str
+    at: tuple[int, ...]
+
+
+class Terms(NamedTuple):
+    """A sum, or a maximum, of several terms: an Over in an equation that is written out."""
+
+    kind: str
+    parts: "tuple[Expr, ...]"
+
+
+class Gap(NamedTuple):
+    """The place where terms of a long sum are left out."""
+
+
+Expr: TypeAlias = Num | Index | Ref | Op | Call | Choice | Over | Spot | Terms | Gap
 
 
 class Equation(NamedTuple):
-    """``name[letters] = body``, with how far each letter counts."""
+    """``name[letters] = body``, with the number of values of each letter."""
 
     name: str
     letters: tuple[str, ...]
@@ -90,13 +108,14 @@ class Equation(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of what it defines."""
+        """The shape of the array that the equation defines."""
         return tuple(self.sizes[letter] for letter in self.letters)
 
 
 SIGNS: dict[type, str] = {
-    ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Pow: "**", ast.FloorDiv: "//", ast.Mod: "%",
-    ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=",
+    ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Pow: "**",
+    ast.FloorDiv: "//", ast.Mod: "%", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=",
+    ast.Eq: "==", ast.NotEq: "!=",
     ast.And: "and", ast.Or: "or",
 }  # fmt: skip
 
@@ -109,10 +128,12 @@ def parse(line: str, shapes: Mapping[str, tuple[int, ...]]) -> Equation:
 
     Args:
         line: such as ``y[n, o] = sum(x[n, i] * w[i, o] for i in I)``.
-        shapes: of every array that it may use, and of the one it defines if that is known.
+        shapes: the shape of every array that the equation may use, and of the one that it defines
+            if that shape is known.
 
     Raises:
-        InputError: for what is not in the language, a name that is not known, or a letter without a size.
+        InputError: for a line that is not in the language, an unknown name, or a letter whose
+            number of values is not known.
     """
     try:
         (statement,) = ast.parse(line).body
@@ -133,7 +154,8 @@ def parse(line: str, shapes: Mapping[str, tuple[int, ...]]) -> Equation:
     for ref in _mentions(name, free or (), body, shapes):
         if len(ref.at or ()) > len(shapes[ref.name]):
             raise InputError(
-                f"formulas: expected at most {len(shapes[ref.name])} letters for {ref.name} in {line!r}."
+                f"formulas: expected at most {len(shapes[ref.name])} letters for {ref.name} "
+                f"in {line!r}."
             )
     free, body = _spread(name, free or (), body, shapes)
     sizes = _sizes(name, free, body, shapes, line) | reader.ranges | counted
@@ -146,17 +168,31 @@ def parse(line: str, shapes: Mapping[str, tuple[int, ...]]) -> Equation:
 
 
 def _left(target: ast.expr) -> tuple[str, tuple[str, ...] | None, dict[str, int]]:
-    """Take the left side apart: a name, its letters, and how far those count for which it says so."""
-    if isinstance(target, ast.Name):
-        return target.id, None, {}
-    parts = target.slice.elts if isinstance(target.slice, ast.Tuple) else [target.slice]  # type: ignore[attr-defined]
-    letters = [part.lower.id if isinstance(part, ast.Slice) else part.id for part in parts]  # type: ignore[union-attr]
-    counted = {part.lower.id: part.upper.value for part in parts if isinstance(part, ast.Slice)}  # type: ignore[union-attr]
-    return target.value.id, tuple(letters), counted  # type: ignore[attr-defined]
+    """Split the left side into a name, its letters, and the sizes that it states, as in ``j:3``."""
+    match target:
+        case ast.Name(id=name):
+            return name, None, {}
+        case ast.Subscript(value=ast.Name(id=name), slice=ast.Tuple(elts=parts)):
+            pass
+        case ast.Subscript(value=ast.Name(id=name), slice=part):
+            parts = [part]
+        case _:
+            raise ValueError(type(target).__name__)
+    letters, sizes = [], dict[str, int]()
+    for part in parts:
+        match part:
+            case ast.Name(id=letter):
+                letters.append(letter)
+            case ast.Slice(lower=ast.Name(id=letter), upper=ast.Constant(value=int(size))):
+                letters.append(letter)
+                sizes[letter] = size
+            case _:
+                raise ValueError(type(part).__name__)
+    return name, tuple(letters), sizes
 
 
 class _Reader:
-    """Turns Python's tree into ours, and notes which letters are bound, and how far they are said to count."""
+    """Turn Python's syntax tree into ours, and record the bound letters and their stated sizes."""
 
     def __init__(self, free: tuple[str, ...]) -> None:
         self.letters = list(free)
@@ -164,8 +200,8 @@ class _Reader:
 
     def read(self, node: ast.AST) -> Expr:
         match node:
-            case ast.Constant(value=value):
-                return Num(value)  # type: ignore[arg-type]
+            case ast.Constant(value=int(value) | float(value)):
+                return Num(value)
             case ast.Name(id=name):
                 return Index(name) if name in self.letters else Ref(name, None)
             case ast.Subscript(value=ast.Name(id=name), slice=ast.Tuple(elts=parts)):
@@ -195,12 +231,12 @@ class _Reader:
         raise ValueError(type(node).__name__)
 
     def _over(self, kind: str, body: ast.expr, loops: list[ast.comprehension]) -> Over:
-        names = tuple(loop.target.id for loop in loops)  # type: ignore[attr-defined]
+        names = tuple(loop.target.id for loop in loops if isinstance(loop.target, ast.Name))
         outer, self.letters = self.letters, [*self.letters, *names]
         for name, loop in zip(names, loops, strict=True):
             match loop.iter:
-                case ast.Call(func=ast.Name(id="range"), args=[ast.Constant(value=count)]):
-                    self.ranges[name] = count  # type: ignore[assignment]
+                case ast.Call(func=ast.Name(id="range"), args=[ast.Constant(value=int(count))]):
+                    self.ranges[name] = count
         inner = self.read(body)
         self.letters = outer
         return Over(kind, names, inner)
@@ -214,7 +250,7 @@ def _all(conditions: list[Expr]) -> Expr:
 
 
 def _entry_by_entry(name: str, body: Expr, shapes: Mapping[str, tuple[int, ...]]) -> Equation:
-    """Give all arrays of the full shape the same letters."""
+    """Index all arrays of the full shape by the same letters."""
     shape = shapes.get(name, max((shapes[ref.name] for ref in refs(body)), key=len, default=()))
     free = ("n", "i", "j", "k", "l")[: len(shape)]
     whole = tuple(map(Index, free))
@@ -230,14 +266,13 @@ def _entry_by_entry(name: str, body: Expr, shapes: Mapping[str, tuple[int, ...]]
 def _spread(
     name: str, free: tuple[str, ...], body: Expr, shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[tuple[str, ...], Expr]:
-    """Let a first letter that stands for several axes be as many letters."""
+    """Replace a first letter that stands for several axes by one letter for each axis."""
     counts: dict[str, int] = {}
     for ref in _mentions(name, free, body, shapes):
         if ref.at and isinstance(ref.at[0], Index):
-            count = len(shapes[ref.name]) - len(ref.at) + 1
-            counts[ref.at[0].name] = (
-                count if counts.get(ref.at[0].name, 1) == 1 else counts[ref.at[0].name]
-            )
+            letter, count = ref.at[0].name, len(shapes[ref.name]) - len(ref.at) + 1
+            if counts.get(letter, 1) == 1:
+                counts[letter] = count
     spread = {
         letter: tuple(f"{letter}{k}" for k in range(count))
         for letter, count in counts.items()
@@ -260,7 +295,7 @@ def _spread(
 def _sizes(
     name: str, free: tuple[str, ...], body: Expr, shapes: Mapping[str, tuple[int, ...]], line: str
 ) -> dict[str, int]:
-    """Find how far each letter counts: as far as the axis on which it stands alone."""
+    """Find the number of values of each letter: the size of an axis that it indexes by itself."""
     sizes: dict[str, int] = {}
     for ref in _mentions(name, free, body, shapes):
         if len(ref.at or ()) != len(shapes[ref.name]):
@@ -284,37 +319,51 @@ def _mentions(
 
 
 def children(node: Expr) -> tuple[Expr, ...]:
-    """Give the parts of an expression."""
-    if isinstance(node, Ref):
-        return node.at or ()
-    if isinstance(node, Op):
-        return node.left, node.right
-    if isinstance(node, Call):
-        return node.args
-    if isinstance(node, Choice):
-        return tuple(node)
-    return (node.body,) if isinstance(node, Over) else ()
+    """Return the parts of an expression."""
+    match node:
+        case Ref(_, at):
+            return at or ()
+        case Op(_, left, right):
+            return left, right
+        case Call(_, parts) | Terms(_, parts):
+            return parts
+        case Choice():
+            return tuple(node)
+        case Over(_, _, body):
+            return (body,)
+    return ()
 
 
 def walk(node: Expr) -> Iterator[Expr]:
-    """Go through an expression and all its parts."""
+    """Iterate over an expression and all its parts."""
     yield node
     for part in children(node):
         yield from walk(part)
 
 
 def refs(node: Expr) -> list[Ref]:
-    """Give all mentions of arrays."""
+    """Return all mentions of arrays in an expression."""
     return [part for part in walk(node) if isinstance(part, Ref)]
 
 
 def overs(node: Expr) -> list[Over]:
-    """Give all sums and maxima."""
+    """Return all sums and maxima over letters in an expression."""
     return [part for part in walk(node) if isinstance(part, Over)]
 
 
-def replace(node: Expr, respell: Any, widen: Any = lambda letters: letters) -> Expr:
-    """Build an expression anew, with every mention of an array changed."""
+def replace(
+    node: Expr,
+    respell: Callable[[Ref], Expr],
+    widen: Callable[[tuple[str, ...]], tuple[str, ...]] = lambda letters: letters,
+) -> Expr:
+    """Return a copy of an expression in which some parts are replaced.
+
+    Args:
+        node: the expression.
+        respell: the replacement of each mention of an array.
+        widen: the replacement of the letters of each sum or maximum; one that has no letters left
+            is replaced by its body.
+    """
     again = lambda part: replace(part, respell, widen)  # noqa: E731
     if isinstance(node, Ref):
         return respell(Ref(node.name, None if node.at is None else tuple(map(again, node.at))))
@@ -331,6 +380,6 @@ def replace(node: Expr, respell: Any, widen: Any = lambda letters: letters) -> E
 
 
 def rename(equation: Equation, names: Mapping[str, str]) -> Equation:
-    """Give the arrays of an equation other names."""
+    """Rename the arrays of an equation."""
     body = replace(equation.body, lambda ref: ref._replace(name=names.get(ref.name, ref.name)))
     return equation._replace(name=names.get(equation.name, equation.name), body=body)

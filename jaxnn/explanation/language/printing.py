@@ -1,35 +1,47 @@
-"""Expressions in writing: the same tree as text and as LaTeX, in symbols or with the numbers put in."""
+"""Print expressions: the same tree as text or as LaTeX, in symbols or in numbers."""
 
 import re
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, SupportsFloat
 
-from jaxnn.explanation.language.expand import SHOWN, Gap, Spot, Terms
-from jaxnn.explanation.language.expressions import Call, Choice, Index, Num, Op, Over, Ref
+from jaxnn.explanation.language.expand import SHOWN
+from jaxnn.explanation.language.expressions import (
+    Call,
+    Choice,
+    Expr,
+    Gap,
+    Index,
+    Num,
+    Op,
+    Over,
+    Ref,
+    Spot,
+    Terms,
+)
 
-LOOSE, SUM, PRODUCT, POWER, ATOM = range(5)  # how tightly an expression holds together
+LOOSE, SUM, PRODUCT, POWER, ATOM = range(5)  # precedence, from the weakest binding to the strongest
 LEVEL = {"+": SUM, "-": SUM, "*": PRODUCT, "/": PRODUCT, "//": PRODUCT, "%": PRODUCT, "**": POWER}
 
-Write = Callable[[Any], str]  # of a Ref or a Spot
+Write = Callable[[Any], str]  # takes a Ref, or in an expression that is written out a Spot
 
 
 class Writer:
-    """Text, for a terminal.
+    """Write expressions as text for a terminal.
 
     Args:
-        write: how to write an entry: its name, or its number.
+        write: writes an entry, as its name or as its number.
         times: the sign between factors.
     """
 
     def __init__(self, write: Write, times: str = "·") -> None:
         self.write, self.times = write, times
 
-    def __call__(self, node: Any, around: int = LOOSE) -> str:
-        """Write an expression, in parentheses if it holds less tightly together than what is around it."""
+    def __call__(self, node: Expr, around: int = LOOSE) -> str:
+        """Write an expression, in parentheses if it binds less strongly than its surroundings."""
         text, level = self._text(node)
         return self.parentheses(text) if level < around else text
 
-    def _text(self, node: Any) -> tuple[str, int]:
+    def _text(self, node: Expr) -> tuple[str, int]:
         match node:
             case Num(value):
                 return self.number(value), ATOM if value >= 0 else PRODUCT
@@ -54,7 +66,7 @@ class Writer:
                 return self._operation(sign, left, right)
         raise TypeError(node)
 
-    def _operation(self, sign: str, left: Any, right: Any) -> tuple[str, int]:
+    def _operation(self, sign: str, left: Expr, right: Expr) -> tuple[str, int]:
         if sign == "-" and left == Num(0):
             return f"-{self(right, PRODUCT)}", PRODUCT
         if sign == "/":
@@ -63,18 +75,15 @@ class Writer:
             return self.power(self(left, ATOM), right), POWER
         if sign in ("<", "<=", ">", ">=", "==", "!=", "and"):
             return f"{self(left)} {self.relation(sign)} {self(right)}", LOOSE
-        level = LEVEL[sign]
         if sign in ("+", "-"):
-            return self.joined(
-                self(left, SUM), sign, self(right, SUM if sign == "+" else PRODUCT)
-            ), SUM
+            subtrahend = self(right, SUM if sign == "+" else PRODUCT)
+            return self.joined(self(left, SUM), sign, subtrahend), SUM
+        level = LEVEL[sign]
         joint = self.times if sign == "*" else f" {sign} "
-        return (
-            f"{self(left, POWER if isinstance(left, Over) else level)}{joint}{self(right, level + 1)}",
-            level,
-        )
+        first = self(left, POWER if isinstance(left, Over) else level)
+        return f"{first}{joint}{self(right, level + 1)}", level
 
-    def _terms(self, kind: str, parts: tuple[Any, ...]) -> tuple[str, int]:
+    def _terms(self, kind: str, parts: tuple[Expr, ...]) -> tuple[str, int]:
         shown = [self(part, SUM) for part in parts]
         if len(shown) > SHOWN and Gap() not in parts:
             shown = [*shown[: SHOWN - 1], self.dots, shown[-1]]
@@ -86,7 +95,7 @@ class Writer:
         return total, SUM
 
     def joined(self, left: str, sign: str, right: str) -> str:
-        """Write a sum or a difference, of which the right side may start with a minus."""
+        """Write a sum or a difference; its right side may start with a minus sign."""
         if right.startswith("-"):
             return f"{left} - {right[1:]}" if sign == "+" else f"{left} - {self.parentheses(right)}"
         return f"{left} {sign} {right}"
@@ -98,18 +107,18 @@ class Writer:
         return f"{value:g}"
 
     def parentheses(self, text: str) -> str:
-        """Put parentheses around."""
+        """Put parentheses around an expression."""
         return f"({text})"
 
     def relation(self, sign: str) -> str:
         """Write a comparison."""
         return {"==": "=", "<=": "≤", ">=": "≥", "!=": "≠"}.get(sign, sign)
 
-    def fraction(self, left: Any, right: Any) -> tuple[str, int]:
+    def fraction(self, left: Expr, right: Expr) -> tuple[str, int]:
         """Write a quotient."""
         return f"{self(left, PRODUCT)} / {self(right, POWER)}", PRODUCT
 
-    def power(self, base: str, exponent: Any) -> str:
+    def power(self, base: str, exponent: Expr) -> str:
         """Write a power."""
         small = {Num(2): "²", Num(3): "³"}
         return base + (small[exponent] if exponent in small else f"^{self(exponent, ATOM)}")
@@ -121,9 +130,7 @@ class Writer:
 
     def over(self, kind: str, letters: tuple[str, ...], body: str) -> str:
         """Write a sum, or a maximum, over letters."""
-        return (
-            f"Σ_{''.join(letters)} {body}" if kind == "sum" else f"{kind}_{''.join(letters)} {body}"
-        )
+        return f"{'Σ' if kind == 'sum' else kind}_{''.join(letters)} {body}"
 
     def choice(self, condition: str, then: str, otherwise: str) -> str:
         """Write a distinction of cases."""
@@ -131,7 +138,7 @@ class Writer:
 
 
 class LatexWriter(Writer):
-    """LaTeX, as plain LaTeX with amsmath, MathJax and KaTeX read it."""
+    """Write expressions in the LaTeX that amsmath, MathJax and KaTeX all understand."""
 
     dots = r"\cdots"
     functions: ClassVar = {
@@ -147,7 +154,7 @@ class LatexWriter(Writer):
         return latex_number(f"{value:g}")
 
     def parentheses(self, text: str) -> str:
-        """Put parentheses around, as high as what they hold."""
+        """Put parentheses around an expression, as high as it is."""
         return rf"\left({text}\right)"
 
     def relation(self, sign: str) -> str:
@@ -156,12 +163,12 @@ class LatexWriter(Writer):
             sign, sign
         )
 
-    def fraction(self, left: Any, right: Any) -> tuple[str, int]:
+    def fraction(self, left: Expr, right: Expr) -> tuple[str, int]:
         """Write a quotient as a fraction."""
         return rf"\frac{{{self(left)}}}{{{self(right)}}}", PRODUCT
 
-    def power(self, base: str, exponent: Any) -> str:
-        """Write a power; a base with a superscript of its own gets parentheses."""
+    def power(self, base: str, exponent: Expr) -> str:
+        """Write a power, with parentheses around a base that has a superscript itself."""
         base = self.parentheses(base) if "^" in base and not base.startswith(r"\left(") else base
         return f"{{{base}}}^{{{self(exponent)}}}"
 
@@ -181,15 +188,16 @@ class LatexWriter(Writer):
 
     def choice(self, condition: str, then: str, otherwise: str) -> str:
         """Write a distinction of cases."""
-        return rf"\begin{{cases}} {then} & \text{{if }} {condition} \\ {otherwise} & \text{{otherwise}} \end{{cases}}"
+        first, second = rf"{then} & \text{{if }} {condition}", rf"{otherwise} & \text{{otherwise}}"
+        return rf"\begin{{cases}} {first} \\ {second} \end{{cases}}"
 
 
 def latex_number(text: str) -> str:
-    """Turn 1.5e-07 into 1.5 × 10⁻⁷."""
+    """Write a number such as 1.5e-07 as 1.5 × 10⁻⁷."""
     match = re.fullmatch(r"(-?[\d.]+)e([+-]\d+)", text)
     return rf"{match[1]} \times 10^{{{int(match[2])}}}" if match else text.replace("inf", r"\infty")
 
 
-def format_number(value: Any, significant: int = 6) -> str:
-    """Write a number with so many significant digits."""
+def format_number(value: SupportsFloat, significant: int = 6) -> str:
+    """Write a number with the given number of significant digits."""
     return f"{float(value) + 0.0:.{significant}g}"  # + 0.0: no minus zero
