@@ -25,7 +25,7 @@ from jaxnn.training.hooks import Hook, closing_hooks
 from jaxnn.training.train_step import TrainState, TrainStep
 from jaxnn.types import Params, split_running
 
-SECONDS = 0.5  # the length of a compiled call: short, for the progress bar and for interrupts
+SECONDS = 0.5  # aimed at for each call, so that the bar moves and interrupts are noticed
 FIRST_STEPS = 4  # the number of steps of the first call, when the time of a step is not known yet
 
 
