@@ -3,7 +3,7 @@
 Every layer, activation and loss is a pure function with its hand-derived backward pass beneath it.
 The contract is one page: ``jaxnn.types``.
 
-Public names are listed once, in ``__init__.pyi``, and each is imported when it is first used (SPEC 1).
+Public names are listed once, in ``__init__.pyi``; each is imported at its first use (SPEC 1).
 """
 
 import lazy_loader

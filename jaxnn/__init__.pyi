@@ -1,4 +1,4 @@
-# The public names, and where each is. lazy_loader reads this file, and so do type checkers and editors.
+# The public names and their modules, as lazy_loader, type checkers and editors read them.
 
 from . import backprop as backprop
 from . import checks as checks

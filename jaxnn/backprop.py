@@ -1,7 +1,8 @@
-"""From a network and a loss to gradients: by the hand-derived rules, or by JAX's own.
+"""Gradients of a network and a loss, by the hand-derived rules or by JAX's own differentiation.
 
 ``method="hand"`` runs the backward passes written in this library; ``method="auto"`` runs
-``jax.grad`` over the very same ``forward``. Both give the same numbers, which is the point.
+``jax.grad`` over the very same ``forward``. Both return the same numbers, so that each of the two
+confirms the other.
 """
 
 import dataclasses
@@ -34,7 +35,7 @@ Method = Literal["hand", "auto"]
 
 @dataclasses.dataclass(frozen=True)
 class ValueAndGrad:
-    """What :func:`value_and_grad` returns: a function, equal to any other of the same making."""
+    """The function that :func:`value_and_grad` returns; equal settings make equal functions."""
 
     net: Layer
     loss: Loss
@@ -54,8 +55,8 @@ class ValueAndGrad:
         Args:
             params: the parameters θ of the network.
             x: inputs, batch first.
-            target: what the loss compares the predictions with.
-            weights: how much each sample counts, (B,), or None for all alike.
+            target: the values with which the loss compares the predictions.
+            weights: the weight of each sample, (B,), or None for equal weights.
             key: a PRNG key for training mode (dropout), or None.
 
         Raises:
@@ -78,9 +79,9 @@ class ValueAndGrad:
         return value, dparams
 
     def _check_values(self, x: PyTree, target: AnyArray, weights: Any, seen: "_Seen") -> None:
-        """Check what cannot be seen inside of a compiled program: labels, tokens, lengths."""
+        """Check what is unknown inside of a compiled program: values of labels, tokens, lengths."""
         check_input(self.net, x)
-        if not seen.finite:  # only then are all numbers gone through, to name the one
+        if not seen.finite:  # only then search all numbers for the first that is not finite
             check_finite("value_and_grad", "x", x)
             check_finite("value_and_grad", "target", target)
         self.loss.check(seen.output.value.tree, target)
@@ -90,7 +91,7 @@ class ValueAndGrad:
 
 @dataclasses.dataclass(frozen=True)
 class Grad:
-    """What :func:`grad` returns: a function, equal to any other of the same making."""
+    """The function that :func:`grad` returns; equal settings make equal functions."""
 
     value_and_grad: ValueAndGrad
 
@@ -108,7 +109,8 @@ def value_and_grad(
         net: a layer or network.
         loss: a loss.
         method: "hand" for the derived backward passes, "auto" for ``jax.grad`` of the forward ones.
-        check: whether to check the values of each batch; shapes are checked in any case, once a shape.
+        check: whether to check the values of each batch. Shapes are always checked, once for each
+            new shape.
 
     Raises:
         InputError: if ``net`` is not a layer, ``loss`` not a loss, or ``method`` is unknown.
@@ -120,12 +122,15 @@ def value_and_grad(
 
 
 def grad(net: Layer, loss: Loss, method: Method = "hand", *, check: bool = True) -> Grad:
-    """Make the function ``(params, x, target) -> dJ/dθ``: :func:`value_and_grad` without the value."""
+    """Make the function ``(params, x, target) -> dJ/dθ``.
+
+    It is :func:`value_and_grad` without the value; arguments and errors are the same.
+    """
     return Grad(value_and_grad(net, loss, method, check=check))
 
 
 def check_network(who: str, net: Any, loss: Any) -> None:
-    """Check that there are a network and a loss, each an instance."""
+    """Check that ``net`` is a layer and ``loss`` a loss, and that neither is a mere class."""
     if isinstance(net, type) or not isinstance(net, Layer):
         raise InputError(f"{who}: expected net to be a layer, got {_named(net)}.")
     if isinstance(loss, type) or not isinstance(loss, Loss):
@@ -141,8 +146,9 @@ def _named(given: Any) -> str:
 def apply(net: Layer, params: Params, x: PyTree, key: PRNGKeyArray | None = None) -> PyTree:
     """Run ``net`` forward so that JAX differentiates it by its hand-derived backward pass.
 
-    The bridge for networks inside your own differentiated code: ``jax.grad`` of a function that
-    calls this uses ``net.backward`` (once: the rule is not itself differentiated twice).
+    This function serves networks inside of your own differentiated code: ``jax.grad`` of a
+    function that calls it uses ``net.backward``. This holds for first derivatives only: there is no
+    hand-derived rule for the derivative of ``net.backward`` itself.
 
     Args:
         net: a layer or network.
@@ -170,11 +176,11 @@ def _apply_forward(net: Layer, params: Params, x: PyTree, key: Any) -> tuple[PyT
 def _apply_backward(net: Layer, residuals: Any, dy: PyTree) -> tuple[Params, PyTree, None]:
     params, cache = residuals
     dparams, dx = net.backward(params, cache, dy)
-    return dparams, dx, None  # None: a key has no derivative, nor has an integer x
+    return dparams, dx, None  # None because a key has no derivative; dx is None for an integer x
 
 
 _apply.defvjp(_apply_forward, _apply_backward)
-# one program, where layer by layer would compile dozens
+# compiled as one program, as running it layer by layer would compile dozens
 _apply_program = Programs(_apply, settings=1)
 
 
@@ -186,8 +192,8 @@ class Pass(NamedTuple):
 
     Attributes:
         value: J, a scalar.
-        dparams: dJ/dθ, like the parameters.
-        params: the parameters, their running statistics updated by this batch.
+        dparams: dJ/dθ, with the structure of the parameters.
+        params: the parameters, with running statistics updated from this batch.
         prediction: the network's output.
     """
 
@@ -201,14 +207,14 @@ Route = Callable[[Layer, Loss, Params, PyTree, AnyArray, Any, Any], Pass]
 
 
 def backpropagation(method: Method) -> Route:
-    """Return the route of a method: ``(net, loss, params, x, target, weights, key) -> Pass``."""
+    """Return the function of a method: ``(net, loss, params, x, target, weights, key) -> Pass``."""
     return by_hand if method == "hand" else by_autodiff
 
 
 def by_hand(
     net: Layer, loss: Loss, params: Params, x: PyTree, target: AnyArray, weights: Any, key: Any
 ) -> Pass:
-    """Go forward, and back by the hand-derived rules: what training repeats."""
+    """Compute the forward pass, and the backward pass by the hand-derived rules."""
     prediction, cache = net.forward(params, x, key)
     value, loss_cache = loss.forward(prediction, target, weights)
     dprediction = loss.backward(loss_cache)
@@ -219,7 +225,7 @@ def by_hand(
 def by_autodiff(
     net: Layer, loss: Loss, params: Params, x: PyTree, target: AnyArray, weights: Any, key: Any
 ) -> Pass:
-    """Go forward, and back by ``jax.grad`` of the same forward pass."""
+    """Compute the forward pass, and the gradient by JAX's differentiation of this same pass."""
 
     def objective(params: Params) -> tuple[Array, tuple[Params, PyTree]]:
         prediction, cache = net.forward(params, x, key)
@@ -231,7 +237,7 @@ def by_autodiff(
 
 
 class _Output(NamedTuple):
-    """The shape and dtype of a network's output, as something that hashes."""
+    """The shape and dtype of a network's output, in a hashable form."""
 
     structure: Any
     leaves: tuple[jax.ShapeDtypeStruct, ...]
@@ -242,7 +248,12 @@ class _Output(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    """What the checks of a batch need to know: the network's output, and whether all numbers are finite."""
+    """The facts that the checks of a batch need from the compiled program.
+
+    Attributes:
+        output: the shape and dtype of the network's output.
+        finite: whether all numbers of the batch are finite.
+    """
 
     output: Static[_Output]
     finite: Any
@@ -270,7 +281,7 @@ def _value_and_grad(
 
 
 def check_lengths_alike(x: PyTree, target: AnyArray) -> None:
-    """Check that there are samples, and as many targets."""
+    """Check that there is at least one sample, and that there are as many targets as samples."""
     rows = jax.tree.leaves(x)[0]
     check_not_empty("value_and_grad", "x", rows)
     check_same_length("value_and_grad", x=rows, target=target)

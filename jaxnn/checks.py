@@ -1,12 +1,12 @@
 """Validation of shapes, dtypes and arguments, and the wording of its errors.
 
-Every message says who complains, what was expected and what came::
+Every message names the object that complains, what was expected and what was given::
 
     Dense(features=4): expected x of shape (B, 5), got (7, 3).
 
-Shapes and dtypes are known while JAX traces, so these checks cost nothing in a compiled program.
-Values are known only outside of ``jit``: the checks that look at values say so, and let traced
-arrays pass.
+Shapes and dtypes are known while JAX traces, so checking them costs nothing in a compiled program.
+Values are known only outside of ``jit``. The checks that look at values say so, and they accept
+traced arrays without looking at them.
 """
 
 import math
@@ -26,7 +26,7 @@ class InputError(ValueError):
 
 @contextmanager
 def inside(step: str) -> Iterator[None]:
-    """Prefix errors of a child layer with where it sits, so that nested calls spell out a path."""
+    """Put the place of a child layer before its errors, so that nested calls spell out the path."""
     try:
         yield
     except InputError as error:
@@ -36,7 +36,7 @@ def inside(step: str) -> Iterator[None]:
 
 
 def is_concrete(*arrays: Any) -> bool:
-    """Whether all values can be looked at: not so for traced arrays, and for mere shapes."""
+    """Return whether all values are known, as they are not for traced arrays and mere shapes."""
     return not any(
         isinstance(leaf, jax.core.Tracer | jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(arrays)
     )
@@ -47,7 +47,8 @@ def check_concrete(who: Any, **arrays: Any) -> None:
     for name, array in arrays.items():
         if not is_concrete(array):
             raise InputError(
-                f"{who!s}: expected {name} with known values, got a traced array (under jit, vmap or grad)."
+                f"{who!s}: expected {name} with known values, "
+                "got a traced array (under jit, vmap or grad)."
             )
 
 
@@ -55,7 +56,11 @@ def check_concrete(who: Any, **arrays: Any) -> None:
 
 
 def check_shape(who: Any, name: str, x: Any, expected: tuple[str | int, ...]) -> None:
-    """Check a shape against sizes (ints) and free axes (letters); a leading "..." is any number of axes."""
+    """Check a shape against the sizes and axes that are expected.
+
+    An int requires that size, a letter allows any size of its axis, and a leading "..." stands for
+    any number of axes.
+    """
     shape = jnp.shape(x)
     axes, sizes = expected, shape
     if expected and expected[0] == "...":
@@ -70,29 +75,31 @@ def check_shape(who: Any, name: str, x: Any, expected: tuple[str | int, ...]) ->
 
 
 def is_kind(x: Any, kind: Any) -> bool:
-    """Whether an array, or a plain number, has a dtype of a kind such as ``jnp.floating``."""
+    """Return whether an array or a plain number has a dtype of a kind such as ``jnp.floating``."""
     dtype = x.dtype if hasattr(x, "dtype") else jnp.result_type(x)
     return jnp.issubdtype(dtype, kind)
 
 
 def check_floating(who: Any, name: str, x: Any, like: Any = None) -> None:
-    """Check that ``x`` has a floating dtype: that of ``like`` where it is given."""
+    """Check that ``x`` has a floating dtype, and if ``like`` is given, the dtype of ``like``."""
     if like is None and is_kind(x, jnp.floating):
         return
     dtype = jnp.result_type(x)
     if like is not None and dtype != jnp.result_type(like):
         raise InputError(
-            f"{who!s}: expected {name} of dtype {jnp.result_type(like)}, like the parameters, got {dtype}."
+            f"{who!s}: expected {name} of dtype {jnp.result_type(like)}, like the parameters, "
+            f"got {dtype}."
         )
     if not jnp.issubdtype(dtype, jnp.floating):
         raise InputError(f"{who!s}: expected {name} of a floating dtype, got {dtype}.")
 
 
 def check_like(who: Any, name: str, x: Any, like: Any, like_name: str) -> None:
-    """Check that two arrays have one shape: a gradient must never be broadcast."""
+    """Check that two arrays have the same shape, because a gradient must never be broadcast."""
     if jnp.shape(x) != jnp.shape(like):
         raise InputError(
-            f"{who!s}: expected {name} of shape {jnp.shape(like)}, like {like_name}, got {jnp.shape(x)}."
+            f"{who!s}: expected {name} of shape {jnp.shape(like)}, like {like_name}, "
+            f"got {jnp.shape(x)}."
         )
 
 
@@ -111,9 +118,13 @@ def check_finite(who: Any, name: str, tree: Any) -> None:
 
 
 def has_finite_sum(x: Any) -> Any:
-    """Whether the sum is finite, which says in one pass that all numbers are (overflow can only say no)."""
+    """Return whether the sum of an array is finite.
+
+    If it is, then all numbers in the array are finite, which is found out in a single pass. The
+    converse does not hold: the sum of finite numbers can overflow.
+    """
     if isinstance(x, jax.Array):
-        return _finite_sum(x)  # where it lies, be it on an accelerator
+        return _finite_sum(x)  # on the device that holds the array, such as an accelerator
     with np.errstate(all="ignore"):
         return np.isfinite(np.sum(x))
 
@@ -124,7 +135,7 @@ def _finite_sum(x: jax.Array) -> jax.Array:
 
 
 def check_not_empty(who: Any, name: str, x: Any) -> None:
-    """Check that a batch has at least one sample: the mean over none is not a number."""
+    """Check that a batch has at least one sample, because the mean over none is not a number."""
     if 0 in jnp.shape(x):
         raise InputError(
             f"{who!s}: expected {name} with at least one sample, got shape {jnp.shape(x)}."
@@ -137,7 +148,8 @@ def check_same_length(who: Any, **arrays: Any) -> None:
     for name, array in others:
         if len(array) != len(reference):
             raise InputError(
-                f"{who!s}: expected {name} with as many rows as {first} ({len(reference)}), got {len(array)}."
+                f"{who!s}: expected {name} with as many rows as {first} ({len(reference)}), "
+                f"got {len(array)}."
             )
 
 
@@ -152,7 +164,10 @@ def check_labels(who: Any, name: str, labels: Any, allowed: tuple[int, ...]) -> 
 
 
 def check_weights(who: Any, weights: Any) -> None:
-    """Check that sample weights are finite and at least 0, where values are concrete."""
+    """Check that sample weights are finite, at least 0, and in the range of float32.
+
+    They are checked only where their values are concrete.
+    """
     if not is_concrete(weights):
         return
     values, single = np.asarray(weights), np.finfo(np.float32)
@@ -165,7 +180,10 @@ def check_weights(who: Any, weights: Any) -> None:
 
 
 def check_lengths(who: Any, lengths: Any, batch: int, longest: int) -> None:
-    """Check that lengths are integers, one a sample, and where values are concrete, that each is in [0, longest]."""
+    """Check that there is one integer length per sample.
+
+    Where the values are concrete, also check that each length is in [0, longest].
+    """
     check_shape(who, "lengths", lengths, (batch,))
     if not is_kind(lengths, jnp.integer):
         raise InputError(
@@ -179,7 +197,7 @@ def check_lengths(who: Any, lengths: Any, batch: int, longest: int) -> None:
 
 
 def check_params(who: Any, params: Any, kind: type) -> None:
-    """Check that parameters are of the layer's own type, as its ``init`` made them."""
+    """Check that parameters have the type that the layer's own ``init`` returns."""
     if not isinstance(params, kind):
         raise InputError(
             f"{who!s}: expected parameters of type {kind.__name__}, got {type(params).__name__}."
@@ -193,7 +211,7 @@ def check_no_params(who: Any, params: Any) -> None:
 
 
 def check_key(who: Any, key: Any) -> None:
-    """Check that ``key`` is a PRNG key of JAX: a typed one, or the older pair of uint32."""
+    """Check that ``key`` is a PRNG key of JAX, either a typed one or the older pair of uint32."""
     typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     raw = getattr(key, "dtype", None) == jnp.uint32 and jnp.shape(key) == (2,)
     if not ((typed and jnp.shape(key) == ()) or raw):
@@ -206,19 +224,19 @@ def check_key(who: Any, key: Any) -> None:
 
 
 def check_positive_int(who: str, name: str, value: Any) -> None:
-    """Check an integer of at least 1."""
+    """Check that a setting is an integer of at least 1."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise InputError(f"{who}: expected {name} to be an integer of at least 1, got {value!r}.")
 
 
 def check_bool(who: str, name: str, value: Any) -> None:
-    """Check a flag: nothing that merely counts as true or false."""
+    """Check that a flag is a boolean, and not another value that merely counts as true or false."""
     if not isinstance(value, bool | np.bool_):
         raise InputError(f"{who}: expected {name} to be True or False, got {value!r}.")
 
 
 def check_positive(who: str, name: str, value: Any) -> None:
-    """Check a finite number above 0, where it is concrete."""
+    """Check that a setting is a finite number above 0, where it is concrete."""
     if not is_concrete(value):
         return
     if not jnp.ndim(value) == 0 or not (float(value) > 0 and math.isfinite(value)):
@@ -228,7 +246,7 @@ def check_positive(who: str, name: str, value: Any) -> None:
 
 
 def check_choice(who: str, name: str, value: Any, choices: tuple[str, ...]) -> None:
-    """Check that a word is among the known ones."""
+    """Check that a setting is one of the allowed choices."""
     if value not in choices:
         raise InputError(
             f"{who}: expected {name} to be one of {', '.join(map(repr, choices))}, got {value!r}."

@@ -1,8 +1,9 @@
-"""Composition: the only place where the chain rule is written.
+"""Composition of layers, the only place where the chain rule is written.
 
-``Sequential.forward`` and ``Sequential.backward`` are the lecture's two loops. Forward keeps every
-layer's cache; backward walks the layers in reverse and hands each the derivative of the loss with
-respect to its output, which is the one with respect to the next layer's input.
+``Sequential.forward`` and ``Sequential.backward`` are the two loops of backpropagation as a lecture
+presents them. Forward keeps the cache of every layer. Backward walks through the layers in reverse
+and passes to each the derivative of the loss with respect to its output, which is the derivative
+with respect to the next layer's input.
 """
 
 import dataclasses
@@ -32,7 +33,9 @@ from jaxnn.values import layer
 
 @layer
 class Sequential:
-    """Layers applied one after another: f = f_L ∘ … ∘ f_2 ∘ f_1. Parameters: a tuple, one entry a layer.
+    """Layers applied one after another: f = f_L ∘ … ∘ f_2 ∘ f_1.
+
+    The parameters are a tuple with one entry per layer.
 
     Args:
         layers: f_1 … f_L, in the order in which they are applied.
@@ -51,7 +54,7 @@ class Sequential:
         return f"chain({', '.join(map(repr, self.layers))})"
 
     def init(self, key: PRNGKeyArray, x: PyTree) -> tuple[Params, ...]:
-        """Draw the parameters of each layer, for inputs shaped like the output of the one before."""
+        """Draw the parameters of each layer, for inputs like the output of the layer before it."""
         params, (y, beside) = [], apart(x)
         for i, child, child_key in numbered(self.layers, key):
             with inside(f"[{i}]"):
@@ -64,7 +67,7 @@ class Sequential:
     def forward(
         self, params: tuple[Params, ...], x: PyTree, key: PRNGKeyArray | None = None
     ) -> tuple[PyTree, Cache]:
-        """Return y_L, and the caches of all layers."""
+        """Return y_L, the output of the last layer, and the caches of all layers."""
         check_params_tuple(self, params, len(self.layers))
         (y, beside), caches = apart(x), []
         came_with = beside
@@ -79,18 +82,21 @@ class Sequential:
     def backward(
         self, params: tuple[Params, ...], cache: Cache, dy: PyTree
     ) -> tuple[tuple[Params, ...], PyTree]:
-        """Return dJ/dθ of every layer, and dJ/dx: the chain rule, from the last layer to the first."""
+        """Return dJ/dθ of every layer, and dJ/dx.
+
+        This is the chain rule, applied from the last layer to the first.
+        """
         check_params_tuple(self, params, len(self.layers))
         caches, form = opened(cache)
         dparams, dbeside = list(params), dict[str, Any]()
         for i in reversed(range(len(self.layers))):
             with inside(f"[{i}]"):
                 dparams[i], dx = self.layers[i].backward(params[i], caches[i], dy)
-            dy = add_beside(dbeside, dx)  # the layer's dx is dy of the one before
+            dy = add_beside(dbeside, dx)  # dx of this layer is dy of the layer before it
         return tuple(dparams), in_form(form, dy, dbeside)
 
     def check_input(self, x: PyTree) -> None:
-        """Check the lengths, and have the first layer check its input."""
+        """Check the lengths, and let the first layer check its input."""
         check_beside(self, x)
         with inside("[0]"):
             check_given(self.layers[0], x)
@@ -104,7 +110,7 @@ class Sequential:
 def chain(*layers: Layer) -> Sequential:
     """Compose layers in the order in which they are applied: ``chain(Dense(3), Sigmoid())``.
 
-    A single list or tuple of layers is taken for its items.
+    A single list or tuple of layers is accepted, too, and stands for the layers in it.
 
     Raises:
         InputError: if there are none, or one of them is not a layer.
@@ -116,15 +122,17 @@ def chain(*layers: Layer) -> Sequential:
 
 @layer
 class Residual:
-    """A layer and a way around it: y = x + f(x) (He et al., 2016). Parameters: those of ``body``.
+    """A layer with a skip connection around it: y = x + f(x) (He et al., 2016).
+
+    The parameters are those of ``body``.
 
     Args:
-        body: f, whose output has the shape of its input.
+        body: the layer f, whose output has the shape of its input.
     """
 
     body: Layer
     takes: ClassVar[str] = ANY
-    formulas = Formulas("y = x + f1", "dx = dy + df1")  # f1 is what the body returns
+    formulas = Formulas("y = x + f1", "dx = dy + df1")  # f1 is the output of the body
 
     def __post_init__(self) -> None:
         _check_layers(self, "body", (self.body,))
@@ -145,7 +153,10 @@ class Residual:
         return array + y, keep(cache, beside)
 
     def backward(self, params: Params, cache: Cache, dy: Array) -> tuple[Params, PyTree]:
-        """Return the body's dθ, and dx = dy + df: what goes two ways forward adds up backward."""
+        """Return the body's dθ, and dx = dy + df.
+
+        In forward x takes two ways, so in backward the derivatives of both ways add up.
+        """
         body_cache, form = opened(cache)
         dbeside = dict[str, Any]()
         with inside(".body"):
@@ -153,23 +164,25 @@ class Residual:
         return dparams, in_form(form, dy + add_beside(dbeside, df), dbeside)
 
     def check_input(self, x: PyTree) -> None:
-        """Check the lengths, and have the body check its input."""
+        """Check the lengths, and let the body check its input."""
         check_beside(self, x)
         with inside(".body"):
             check_given(self.body, x)
 
     def update_running(self, params: Params, cache: Cache) -> Params:
-        """Update the body's running statistics."""
+        """Update the running statistics of the body."""
         return update_running(self.body, params, opened(cache)[0])
 
 
 @layer
 class Parallel:
-    """Several layers of the same input, their outputs joined. Parameters: a tuple, one entry a branch.
+    """Several layers applied to the same input, whose outputs are joined.
+
+    The parameters are a tuple with one entry per branch.
 
     Args:
         branches: the layers.
-        join: "concatenate" along the last axis, or "add".
+        join: "concatenate" to concatenate the outputs along the last axis, or "add" to add them.
     """
 
     branches: tuple[Layer, ...]
@@ -192,7 +205,7 @@ class Parallel:
     def forward(
         self, params: tuple[Params, ...], x: PyTree, key: PRNGKeyArray | None = None
     ) -> tuple[Array, Cache]:
-        """Return the outputs of all branches, side by side or added up."""
+        """Return the outputs of all branches, concatenated or added."""
         check_params_tuple(self, params, len(self.branches))
         array, beside = apart(x)
         outputs: list[Array] = []
@@ -217,7 +230,11 @@ class Parallel:
     def backward(
         self, params: tuple[Params, ...], cache: Cache, dy: Array
     ) -> tuple[tuple[Params, ...], PyTree]:
-        """Hand each branch its part of dy, or all of it; dx is the sum of what they return."""
+        """Return dθ of every branch, and dx.
+
+        Each branch receives its part of dy if the outputs were concatenated, and all of dy if they
+        were added. dx is the sum of the derivatives that the branches return.
+        """
         check_params_tuple(self, params, len(self.branches))
         (caches, widths), form = opened(cache)
         if self.join == "concatenate":
@@ -235,7 +252,7 @@ class Parallel:
         return tuple(dparams), in_form(form, dx, dbeside)
 
     def check_input(self, x: PyTree) -> None:
-        """Check the lengths, and have each branch check the input."""
+        """Check the lengths, and let each branch check the input."""
         check_beside(self, x)
         for i, branch in enumerate(self.branches):
             with inside(f"[{i}]"):
@@ -248,7 +265,11 @@ class Parallel:
         return tuple(update_running(*parts) for parts in each)
 
     def formulas(self, x: Any, cache: Any) -> Formulas:
-        """State how outputs are joined: f1 is that of the first branch, dy1 what it is handed back, df1 its dx."""
+        """State how the outputs are joined, and how dy is divided.
+
+        f1 is the output of the first branch, dy1 the derivative that it receives, and df1 the one
+        that it returns as its dx.
+        """
         widths = opened(cache)[0][1].value
         numbers = range(1, len(widths) + 1)
         dx = "" if jnp.issubdtype(jax.tree.leaves(x)[0].dtype, jnp.integer) else "dx = "
@@ -268,13 +289,14 @@ class Parallel:
 
 @layer
 class Repeat:
-    """One block n times over, each time with parameters of its own, as a single loop of the program.
+    """One block applied n times, each time with parameters of its own.
 
-    Compile time does not grow with depth. Parameters: those of the block, stacked along a new first axis.
+    The repetition is a single loop of the compiled program, so that the compile time does not grow
+    with the depth. The parameters are those of the block, stacked along a new first axis.
 
     Args:
         block: the layer to repeat, whose output has the shape and dtype of its input.
-        times: n, how often.
+        times: n, the number of repetitions.
     """
 
     block: Layer
@@ -298,7 +320,7 @@ class Repeat:
     def forward(
         self, params: Params, x: PyTree, key: PRNGKeyArray | None = None
     ) -> tuple[Array, Cache]:
-        """Return the output of the last block, and the caches of all, stacked."""
+        """Return the output of the last block, and the stacked caches of all blocks."""
         self._check(params)
         keys = None if key is None else jax.random.split(key, self.times)
         array, beside = apart(x)
@@ -313,7 +335,7 @@ class Repeat:
         return y, keep(caches, beside)
 
     def backward(self, params: Params, cache: Cache, dy: Array) -> tuple[Params, PyTree]:
-        """Walk the blocks in reverse, the same loop backwards."""
+        """Return the stacked dθ of all blocks, and dx, by the same loop in reverse order."""
         self._check(params)
         caches, form = opened(cache)
 
@@ -328,7 +350,7 @@ class Repeat:
         return dparams, in_form(form, dx, jax.tree.map(lambda each: each.sum(axis=0), dbeside))
 
     def check_input(self, x: PyTree) -> None:
-        """Check the lengths, and have the block check its input."""
+        """Check the lengths, and let the block check its input."""
         check_beside(self, x)
         with inside(".block"):
             check_given(self.block, x)
@@ -343,19 +365,20 @@ class Repeat:
         for leaf in jax.tree.leaves(params):
             if jnp.ndim(leaf) == 0 or leaf.shape[0] != self.times:
                 raise InputError(
-                    f"Repeat: expected parameters stacked {self.times} times, got shape {jnp.shape(leaf)}."
+                    f"Repeat: expected parameters stacked {self.times} times, "
+                    f"got shape {jnp.shape(leaf)}."
                 )
 
 
 @layer
 class Remat:
-    """A layer that keeps nothing but its input, and runs forward again when going backward.
+    """A layer that keeps only its input, and repeats its forward pass during the backward pass.
 
-    Rematerialisation, or gradient checkpointing (Chen et al., 2016): the cache shrinks to x, for the
-    time of one more forward pass. Parameters: those of ``body``.
+    This is rematerialisation, or gradient checkpointing (Chen et al., 2016): the cache shrinks to
+    x, at the cost of one more forward pass. The parameters are those of ``body``.
 
     Args:
-        body: the layer whose cache not to keep.
+        body: the layer whose cache is not kept.
     """
 
     body: Layer
@@ -372,15 +395,15 @@ class Remat:
     def forward(
         self, params: Params, x: PyTree, key: PRNGKeyArray | None = None
     ) -> tuple[PyTree, Any]:
-        """Return the body's output."""
+        """Return the body's output, and the input and key as the cache."""
         with inside(".body"):
             y, _ = self.body.forward(params, given_to(self.body, x), key)
-        return y, (x, key)  # all that it takes to run again: the same key drops the same entries
+        return y, (x, key)  # enough to repeat the pass: the same key drops the same entries
 
     def backward(self, params: Params, cache: Any, dy: PyTree) -> tuple[Params, PyTree]:
-        """Run the body forward once more, then backward."""
+        """Run the body forward once more, and then backward."""
         x, key = cache
-        # without the barrier the compiler would find the first run, and keep its cache
+        # without the barrier the compiler would recognise the first run and keep its cache
         x, dy = lax.optimization_barrier((x, dy))
         dbeside = dict[str, Any]()
         with inside(".body"):
@@ -389,13 +412,13 @@ class Remat:
         return dparams, in_form(apart(x)[1].form, add_beside(dbeside, dx), dbeside)
 
     def check_input(self, x: PyTree) -> None:
-        """Check the lengths, and have the body check its input."""
+        """Check the lengths, and let the body check its input."""
         check_beside(self, x)
         with inside(".body"):
             check_given(self.body, x)
 
     def update_running(self, params: Params, cache: Any) -> Params:
-        """Update the body's running statistics, which takes a run of its own."""
+        """Update the body's running statistics, which requires another forward pass."""
         x, key = cache
         _, body_cache = self.body.forward(params, given_to(self.body, x), key)
         return update_running(self.body, params, body_cache)
@@ -403,15 +426,16 @@ class Remat:
 
 @layer
 class Frozen:
-    """A layer held still: it runs in inference mode, and nothing about it is trained.
+    """A layer that is frozen: it runs in inference mode, and nothing in it is trained.
 
-    Its parameters are those of ``body``, wrapped in :class:`~jaxnn.Running`: they get no gradient, no
-    optimizer touches them (so no weight decay either), and running statistics stay as they are. The
-    derivative passes through it to what comes before. Given parameters from elsewhere, such as those of a
-    pretrained network, wrap them yourself: ``Running(pretrained)``.
+    The parameters are those of ``body``, wrapped in :class:`~jaxnn.Running`. Their gradient is 0,
+    no optimizer changes them (so there is no weight decay either), and running statistics stay as
+    they are. The derivative passes through the layer to the layers before it. Parameters from
+    elsewhere, such as those of a pretrained network, have to be wrapped by the caller:
+    ``Running(pretrained)``.
 
     Args:
-        body: the layer to hold still.
+        body: the layer to freeze.
     """
 
     body: Layer
@@ -428,7 +452,7 @@ class Frozen:
     def forward(
         self, params: Running[Params], x: PyTree, key: PRNGKeyArray | None = None
     ) -> tuple[PyTree, Cache]:
-        """Return the body's output in inference mode, whatever the key."""
+        """Return the body's output in inference mode, whatever key is given."""
         self._check(params)
         array, beside = apart(x)
         still = lax.stop_gradient(params.value)
@@ -439,7 +463,7 @@ class Frozen:
     def backward(
         self, params: Running[Params], cache: Cache, dy: PyTree
     ) -> tuple[Running[Params], PyTree]:
-        """Return 0 for the parameters, and the body's dx."""
+        """Return zeros for the parameters, and the body's dx."""
         self._check(params)
         body_cache, form = opened(cache)
         dbeside = dict[str, Any]()
@@ -449,7 +473,7 @@ class Frozen:
         return jax.tree.map(jnp.zeros_like, params), dx
 
     def check_input(self, x: PyTree) -> None:
-        """Check the lengths, and have the body check its input."""
+        """Check the lengths, and let the body check its input."""
         check_beside(self, x)
         with inside(".body"):
             check_given(self.body, x)
@@ -463,35 +487,35 @@ class Frozen:
 
 
 def output_shape(net: Layer, params: Params, x: PyTree) -> PyTree:
-    """Return the shape and dtype of ``net``'s output for inputs like ``x``, computing nothing."""
+    """Return the shape and dtype of the output for inputs like ``x``, without computing it."""
     return jax.eval_shape(lambda params, x: net.forward(params, x)[0], params, x)
 
 
 def numbered(
     layers: tuple[Layer, ...], key: PRNGKeyArray | None
 ) -> Iterator[tuple[int, Layer, Any]]:
-    """Go through layers with their numbers, each with a key of its own, or None at inference."""
+    """Iterate over (number, layer, key), with a key for each layer, or None at inference."""
     return zip(itertools.count(), layers, split_key(key, len(layers)), strict=False)
 
 
 def given_to(layer: Layer, x: PyTree) -> PyTree:
-    """Return what a layer is given of an input with lengths or masks."""
+    """Return the part of an input with lengths or masks that a layer takes."""
     array, beside = apart(x)
     return beside.around(layer, array)
 
 
 def check_given(layer: Layer, x: PyTree) -> None:
-    """Have a layer check the values of what it is given."""
+    """Let a layer check the values of the part of an input that it takes."""
     check_input(layer, given_to(layer, x))
 
 
 def split_key(key: PRNGKeyArray | None, n: int) -> Any:
-    """Return n keys, one for each of n layers, or as many None at inference."""
+    """Return n keys, one for each of n layers, or n times None at inference."""
     return [None] * n if key is None else jax.random.split(key, n)
 
 
 def check_params_tuple(who: Any, params: Any, n: int) -> None:
-    """Check that there is one entry of parameters a layer."""
+    """Check that the parameters are a tuple with one entry per layer."""
     if type(params) is not tuple or len(params) != n:
         got = f"one of {len(params)}" if isinstance(params, tuple) else type(params).__name__
         raise InputError(f"{type(who).__name__}: expected parameters as a tuple of {n}, got {got}.")

@@ -1,4 +1,4 @@
-"""Data as users have them, taken as arrays: data frames, series, tensors, lists of numbers."""
+"""Conversion of the data that users have to arrays: data frames, series, tensors and lists."""
 
 import numbers
 from typing import Any
@@ -14,18 +14,18 @@ from jaxnn.checks import InputError
 def as_arrays(who: str, name: str, given: Any) -> PyTree:
     """Return data as a pytree of arrays, each of NumPy or JAX.
 
-    Data frames and series become what their ``to_numpy`` gives, tensors of other libraries are taken over
-    by DLPack without a copy where that is possible, and (nested) lists of numbers become arrays. Arrays are
-    left as they are, wherever they lie.
+    Data frames and series are converted by their ``to_numpy``. Tensors of other libraries are
+    converted by DLPack, without a copy where that is possible. (Nested) lists of numbers become
+    arrays. Arrays are returned as they are, on whatever device they are stored.
 
     Args:
         who: the function that the user called, for errors.
-        name: what the data are called there.
-        given: an array or what can stand for one, or a tuple or dict of these.
+        name: the name of the data in that function, for errors.
+        given: an array or something that can be converted to one, or a tuple or dict of these.
 
     Raises:
-        InputError: for text, objects, ragged lists, sparse matrices and complex numbers; the message
-            names the cure.
+        InputError: for text, objects, ragged lists, sparse matrices and complex numbers; the
+            message names the cure where there is one.
     """
     if isinstance(given, tuple | dict) and not _is_array(given):
         return jax.tree.map(lambda leaf: _as_array(who, name, leaf), given, is_leaf=_is_leaf)
@@ -58,8 +58,8 @@ def _as_array(who: str, name: str, value: Any) -> Any:
         return value
     if value.dtype.kind in "OUSM":
         raise InputError(
-            f"{who}: expected {name} as numbers, got {value.dtype} such as {value.flat[0]!r}. Labels become "
-            f"numbers by names, {name} = numpy.unique({name}, return_inverse=True)."
+            f"{who}: expected {name} as numbers, got {value.dtype} such as {value.flat[0]!r}. "
+            f"Labels become numbers by names, {name} = numpy.unique({name}, return_inverse=True)."
         )
     if jnp.issubdtype(value.dtype, jnp.complexfloating):
         raise InputError(f"{who}: expected {name} as real numbers, got {value.dtype}.")

@@ -1,6 +1,6 @@
-"""Ready-made networks: what a few lines of composition make. Each is an ordinary layer value.
+"""Ready-made networks, each composed of layers in a few lines and itself an ordinary layer value.
 
-They end in logits or plain numbers, to be paired with a loss that takes them.
+Their outputs are logits or plain numbers, to be combined with a loss that takes these.
 """
 
 from jaxnn.compose import Parallel, Repeat, Residual, Sequential, chain
@@ -26,11 +26,12 @@ from jaxnn.types import Layer
 
 
 def mlp(*sizes: int, activation: Layer = ReLU()) -> Sequential:  # noqa: B008, a layer is a value
-    """A multilayer perceptron: Dense layers of these sizes, with the activation between them.
+    """Build a multilayer perceptron: Dense layers of these sizes, with an activation between them.
 
     Args:
-        *sizes: the hidden sizes, then the number of outputs.
-        activation: between the layers; the initialisation is He's for ReLU, Glorot's for others.
+        *sizes: the hidden sizes, followed by the number of outputs.
+        activation: the activation between the layers. The hidden layers are initialised by the rule
+            of He for ReLU, and by the rule of Glorot for other activations.
     """
     w_init = "he_normal" if activation == ReLU() else "glorot_uniform"
     hidden = [part for size in sizes[:-1] for part in (Dense(size, w_init=w_init), activation)]
@@ -38,23 +39,27 @@ def mlp(*sizes: int, activation: Layer = ReLU()) -> Sequential:  # noqa: B008, a
 
 
 def lenet(classes: int) -> Sequential:
-    """A LeNet-5 (LeCun et al., 1998) with ReLU and max pooling, for images (B, H, W, C), H and W at least 8."""
+    """Build a LeNet-5 (LeCun et al., 1998) with ReLU and max pooling.
+
+    It takes images (B, H, W, C), where H and W are at least 8.
+    """
     return chain(
         Conv2D(6, 5), ReLU(), MaxPool(2),
         Conv2D(16, 5), ReLU(), MaxPool(2),
-        Flatten(), Dense(120, w_init="he_normal"), ReLU(), Dense(84, w_init="he_normal"), ReLU(), Dense(classes),
+        Flatten(), Dense(120, w_init="he_normal"), ReLU(),
+        Dense(84, w_init="he_normal"), ReLU(), Dense(classes),
     )  # fmt: skip
 
 
 def resnet(
     classes: int, *, features: tuple[int, ...] = (16, 32, 64), blocks: int = 2
 ) -> Sequential:
-    """A residual network in the manner of He et al. (2016), for small images (B, H, W, C).
+    """Build a residual network in the manner of He et al. (2016), for small images (B, H, W, C).
 
     Args:
-        classes: outputs.
-        features: channels of each stage; from one to the next the image is halved.
-        blocks: residual blocks a stage.
+        classes: the number of outputs.
+        features: the channels of each stage; height and width are halved from stage to stage.
+        blocks: the number of residual blocks per stage.
     """
     stages: list[Layer] = [
         Conv2D(features[0], 3, bias=False, w_init="he_normal"),
@@ -65,7 +70,8 @@ def resnet(
         for block in range(blocks):
             stride = 2 if stage > 0 and block == 0 else 1
             body = chain(
-                Conv2D(channels, 3, stride=stride, bias=False, w_init="he_normal"), BatchNorm(), ReLU(),
+                Conv2D(channels, 3, stride=stride, bias=False, w_init="he_normal"), BatchNorm(),
+                ReLU(),
                 Conv2D(channels, 3, bias=False, w_init="he_normal"), BatchNorm(),
             )  # fmt: skip
             shortcut = chain(
@@ -81,7 +87,10 @@ def resnet(
 def transformer_block(
     features: int, heads: int, *, causal: bool, dropout: float = 0.0, block: int | None = None
 ) -> Sequential:
-    """Attention and a two-layer perceptron, each normalised before and added to what it came from (pre-norm)."""
+    """Build a transformer block: attention, followed by a two-layer perceptron.
+
+    Each of the two is preceded by a normalisation and surrounded by a skip connection (pre-norm).
+    """
     attention = MultiHeadAttention(heads, causal=causal, rotary=causal, block=block)
     perceptron = chain(Dense(4 * features, w_init="he_normal"), GELU(form="tanh"), Dense(features))
     parts = (chain(LayerNorm(), part, Dropout(dropout)) for part in (attention, perceptron))
@@ -97,7 +106,7 @@ def transformer_encoder(
     layers: int = 2,
     dropout: float = 0.0,
 ) -> Sequential:
-    """A transformer encoder (Vaswani et al., 2017) that sorts sequences of tokens (B, T) into classes."""
+    """Build a transformer encoder (Vaswani et al., 2017) that classifies token sequences (B, T)."""
     block = transformer_block(features, heads, causal=False, dropout=dropout)
     return chain(
         Embedding(vocabulary, features), SinusoidalPositions(), Repeat(block, layers),
@@ -114,9 +123,10 @@ def transformer_decoder(
     dropout: float = 0.0,
     block: int | None = None,
 ) -> LanguageModel:
-    """A causal language model: tokens (B, T) to logits of the next one (B, T, V), embedding and output tied.
+    """Build a causal language model, from tokens (B, T) to logits of the next token (B, T, V).
 
-    ``block`` makes attention memory-lean, see :class:`~jaxnn.layers.MultiHeadAttention`.
+    The embedding and the output share their weights. ``block`` reduces the memory that attention
+    needs, see :class:`~jaxnn.layers.MultiHeadAttention`.
     """
     body = Repeat(
         transformer_block(features, heads, causal=True, dropout=dropout, block=block), layers
@@ -125,6 +135,6 @@ def transformer_decoder(
 
 
 def recurrent_classifier(vocabulary: int, classes: int, *, features: int = 64) -> Sequential:
-    """A bidirectional GRU over tokens (B, T), its two last states sorted into classes."""
+    """Build a bidirectional GRU over tokens (B, T), whose two last states are classified."""
     both = Parallel((GRU(features, output="last"), GRU(features, output="last", reverse=True)))
     return chain(Embedding(vocabulary, features), both, Tanh(), Dense(classes))

@@ -1,14 +1,15 @@
-"""How lengths, masks and states pass through a network.   B batch, T time.
+"""The way of lengths, masks and states through a network.   B batch, T time.
 
-Padded text is a batch of sequences of different lengths, filled up to T. Some layers have to know which
-steps count: those that recur, attend, or pool over time. Such a layer names in ``takes`` the named tuple
-that it accepts in the place of a plain array, such as :class:`Sequences`: its field ``x`` is the
-array, the others stand beside it. The layer returns a plain array.
+Padded text is a batch of sequences of different lengths, filled up to T. Layers that recur, attend
+or pool over time have to know which steps count. The attribute ``takes`` of such a layer names the
+named tuple that it accepts in place of a plain array, such as :class:`Sequences`. The field ``x``
+of the tuple is the array, and the other fields accompany it. The layer returns a plain array.
 
-Layers that act on each position by itself say so by ``per_position = True``, and never see what stands
-beside x. A combinator accepts any such tuple. It hands the array from layer to layer, and to each that
-takes them the lengths, masks and states as well; so they reach every layer that needs them, however deep
-it sits. A layer of neither kind would mix padding into what counts, and is refused.
+Layers that act on each position separately declare this by ``per_position = True``; they never
+receive what accompanies x. A combinator accepts any such tuple. It passes the array from layer to
+layer, and it also passes the lengths, masks and states to each layer that takes them; so they reach
+every layer that needs them, however deeply it is nested. A layer of neither kind would mix padding
+with the steps that count, and is refused.
 """
 
 from typing import Any, NamedTuple
@@ -20,16 +21,17 @@ from jaxtyping import Array, Int, Num, PyTree
 from jaxnn.checks import InputError, check_lengths
 from jaxnn.types import Static
 
-ANY = "any"  # what a combinator takes
+ANY = "any"  # the value of ``takes`` for a combinator, which accepts every such named tuple
 
 
 class Sequences(NamedTuple):
-    """Sequences of different lengths, or with a state to start from, in the place of a plain array.
+    """Sequences of different lengths, or with an initial state, in place of a plain array.
 
     Attributes:
         x: inputs (B, T, I), or tokens (B, T).
-        lengths: how many steps of each sample count, (B,) integers, or None for all T.
-        state: the initial state of the recurrent layer, like its final one, or None for zeros.
+        lengths: the number of steps of each sample that count, (B,) integers, or None for all T.
+        state: the initial state of the recurrent layer, shaped like its final one, or None for
+            zeros.
     """
 
     x: Num[Array, "B T *I"]
@@ -38,21 +40,21 @@ class Sequences(NamedTuple):
 
 
 class Beside(NamedTuple):
-    """What stands beside an array: the named tuple that it came in, without the array; or nothing.
+    """The lengths, masks and states that accompany an array, if there are any.
 
     Attributes:
-        form: the type of the named tuple, or None.
-        fields: its other fields by name.
+        form: the type of the named tuple that held the array, or None if the array came alone.
+        fields: the other fields of the tuple, by name.
     """
 
     form: type | None
     fields: dict[str, Any]
 
     def around(self, layer: Any, x: PyTree) -> PyTree:
-        """Return what a layer is given: x alone, or x with what the layer takes beside it.
+        """Return the input of a layer: x alone, or x with the fields that the layer takes.
 
         Raises:
-            InputError: for a layer that mixes positions, and does not take lengths.
+            InputError: for a layer that mixes positions but does not take lengths.
         """
         if self.form is None or getattr(layer, "per_position", False):
             return x
@@ -68,7 +70,7 @@ class Beside(NamedTuple):
         )
 
     def after(self, x: PyTree, y: PyTree) -> "Beside":
-        """Return what stands beside a layer's output: nothing once the axis of time is gone."""
+        """Return what accompanies a layer's output, which is nothing once the time axis is gone."""
         if self.form is None or jnp.ndim(y) < jnp.ndim(x):
             return NOTHING
         return self
@@ -78,42 +80,42 @@ NOTHING = Beside(None, {})
 
 
 def apart(x: PyTree) -> tuple[PyTree, Beside]:
-    """Take an input apart: the array, and what stands beside it."""
+    """Split an input into the array and what accompanies it."""
     if not is_accompanied(x):
         return x, NOTHING
     return x.x, Beside(type(x), x._asdict() | {"x": None})
 
 
 def is_accompanied(x: Any) -> bool:
-    """Whether an input is a named tuple of an array and its lengths."""
+    """Return whether an input is a named tuple of an array and its lengths."""
     return isinstance(x, tuple) and {"x", "lengths"} <= set(getattr(x, "_fields", ()))
 
 
 def check_beside(who: Any, x: PyTree) -> None:
-    """Check the lengths beside an array, where values are concrete."""
+    """Check the lengths that accompany an array; their values only where they are concrete."""
     if is_accompanied(x) and x.lengths is not None:
         check_lengths(who, x.lengths, *jnp.shape(x.x)[:2])
 
 
 class Accompanied(NamedTuple):
-    """The caches of layers that were given lengths or masks, and the form of the whole input."""
+    """The caches of layers whose input had lengths or masks, and the type of that input."""
 
     caches: Any
     form: Static[type]
 
 
 def keep(caches: Any, beside: Beside) -> Any:
-    """Return caches to keep, with the form of the input where it was more than an array."""
+    """Return the caches to keep, with the type of the input if it was more than an array."""
     return caches if beside.form is None else Accompanied(caches, Static(beside.form))
 
 
 def opened(cache: Any) -> tuple[Any, type | None]:
-    """Return the caches that :func:`keep` kept, and the form of the input."""
+    """Return the caches that :func:`keep` wrapped, and the type of the input."""
     return (cache.caches, cache.form.value) if isinstance(cache, Accompanied) else (cache, None)
 
 
 def add_beside(total: dict[str, Any], dx: PyTree) -> PyTree:
-    """Add the derivatives of states and contexts in ``dx`` to ``total``, and return that of the array."""
+    """Add the derivatives of states and contexts in ``dx`` to ``total``; return the array's."""
     if not is_accompanied(dx):
         return dx
     for name, d in dx._asdict().items():
@@ -123,7 +125,10 @@ def add_beside(total: dict[str, Any], dx: PyTree) -> PyTree:
 
 
 def in_form(form: type | None, dx: PyTree, beside: dict[str, Any]) -> PyTree:
-    """Return dx in the form of the input; lengths and masks have no derivative."""
+    """Return dx in the form of the input, with None for lengths and masks.
+
+    Lengths and masks have no derivative.
+    """
     if form is None:
         return dx
     made: Any = form

@@ -1,9 +1,10 @@
-"""Compiled programs, of which the latest are kept.
+"""Compiled programs, of which only the most recently used are kept.
 
-``jax.jit`` keeps every program that it has compiled as long as its function lives. A function of a module
-lives as long as the process, so that a search over a thousand networks would leave a thousand programs
-behind, some ten megabytes each. Here each combination of settings, such as a network and a loss, has a
-compiled function of its own, and the ones that were not used for the longest are let go of.
+``jax.jit`` keeps every program that it has compiled for as long as its function exists. A function
+of a module exists as long as the process, so a search over a thousand networks would leave a
+thousand programs in memory, some ten megabytes each. Here each combination of settings, such as a
+network and a loss, has a compiled function of its own, and the least recently used of them are
+released.
 """
 
 import functools
@@ -12,16 +13,16 @@ from typing import Any
 
 import jax
 
-KEPT = 64  # combinations of settings a function
+KEPT = 64  # combinations of settings that are kept for each function
 
 
 class Programs:
-    """A function whose first arguments are settings; it is compiled anew for each combination of these.
+    """A function whose first arguments are settings, compiled for each combination of them.
 
     Args:
-        function: pure in its other arguments, which are arrays or pytrees of them.
-        settings: how many arguments are settings, values that hash.
-        **options: of ``jax.jit``.
+        function: a pure function of its other arguments, which are arrays or pytrees of arrays.
+        settings: the number of leading arguments that are settings, which must be hashable.
+        **options: options of ``jax.jit``.
     """
 
     def __init__(self, function: Callable[..., Any], *, settings: int, **options: Any) -> None:
@@ -32,18 +33,18 @@ class Programs:
         )
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        """Run the program for these settings, compiled on its first call."""
+        """Run the program for these settings; it is compiled on its first call."""
         count = self._settings
         return self.of(*arguments[:count])(*arguments[count:], **named)
 
     def eval_shape(self, *arguments: Any) -> Any:
-        """Return the shapes and dtypes of the result, computing nothing."""
+        """Return the shapes and dtypes of the result without computing it."""
         count = self._settings
         return self.of(*arguments[:count]).eval_shape(*arguments[count:])
 
 
 def compiled(*, settings: int, **options: Any) -> Callable[[Callable[..., Any]], Programs]:
-    """Decorate a function to make :class:`Programs` of it."""
+    """Return a decorator that turns a function into :class:`Programs`."""
     return lambda function: Programs(function, settings=settings, **options)
 
 

@@ -1,6 +1,6 @@
 """The contract of the library. Read this file first.
 
-Everything is built from two kinds of thing, and this page defines both.
+Everything is built from two kinds of objects, and this file defines both.
 
 A **layer** is three functions that belong together::
 
@@ -8,7 +8,7 @@ A **layer** is three functions that belong together::
     forward(params, x, key=None)  -> (y, cache)
     backward(params, cache, dy)   -> (dparams, dx)
 
-A **loss** is two::
+A **loss** is two functions::
 
     forward(prediction, target, weights=None) -> (value, cache)
     backward(cache)                           -> dprediction
@@ -16,41 +16,47 @@ A **loss** is two::
 The rules that hold everywhere:
 
 * **A layer is a value.** It holds plain settings and nothing else: no arrays, no state, no
-  parameters. ``Dense(3) == Dense(3)``, it hashes, pickles, prints as the code that builds it, and
-  goes to JSON and back. JAX treats it as a static part of the program, so it passes through
-  ``jit``, ``vmap`` and ``scan`` as it is.
-* **Parameters are pytrees**, made by ``init`` and passed in; ``()`` where there are none.
-* **The cache** is a pytree that holds exactly what ``backward`` needs and nothing it could take
-  from ``params``.
+  parameters. ``Dense(3) == Dense(3)``; a layer can be hashed, pickled, and converted to JSON and
+  back, and it prints as the code that builds it. JAX treats it as a static part of the program, so
+  it passes through ``jit``, ``vmap`` and ``scan`` unchanged.
+* **Parameters are pytrees**. They are made by ``init`` and passed to the other functions; they are
+  ``()`` where there are none.
+* **The cache** is a pytree that holds exactly what ``backward`` needs and nothing that it could
+  take from ``params``.
 * **``backward`` is derived by hand.** ``dparams`` has the structure, shapes and dtypes of
-  ``params``; ``dx`` has those of ``x`` (``None`` when ``x`` is integer).
+  ``params``; ``dx`` has those of ``x`` (``None`` when ``x`` has an integer dtype).
 * **The batch comes first.** A layer *sums* its parameter gradients over the batch. The ``1/B`` of
   a mean belongs to the loss, and to nothing else.
 * ``key=None`` means inference; a key means training (dropout draws from it).
 
-**Running statistics** (BatchNorm's mean and variance) are state that is not trained. They live among
-the parameters, wrapped in :class:`Running`, where their gradient is 0. A layer that has some, or has
-children that do, adds one method, and no signature of a layer without them is any wider for it::
+**Running statistics** (BatchNorm's mean and variance) are state that is not trained. They are
+stored among the parameters, wrapped in :class:`Running`, and their gradient is 0. A layer that has
+some, or whose children have some, adds one method; layers without them need no further argument or
+method::
 
     update_running(params, cache) -> params
 
-which returns the parameters with the statistics updated by what that forward pass saw. The function
-:func:`update_running` calls it where there is one; :func:`split_running` takes the trained parameters and
-the statistics apart, so that no optimizer touches the latter (weight decay would).
+This method returns the parameters with the statistics updated from the forward pass that made the
+cache. The function :func:`update_running` calls it on layers that have it. :func:`split_running`
+separates the trained parameters from the statistics, so that no optimizer changes the latter
+(weight decay, for example, would).
 
-**What predictions mean** a loss may say itself, for metrics and labels: ``probabilities(prediction)``,
-``classes(prediction)`` and ``true_classes(target)`` give a probability or a class for each position,
-``counted(target)`` says which positions count (None for all), and ``labels`` names the labels allowed.
+**The meaning of predictions** may be defined by the loss itself, for metrics and labels. The
+methods ``probabilities(prediction)``, ``classes(prediction)`` and ``true_classes(target)`` return a
+probability or a class for each position, ``counted(target)`` returns which positions count (None
+for all), and the attribute ``labels`` lists the labels that are allowed.
 
-**Formulas** are what a layer says of itself, for whoever wants to see the numbers worked out: an optional
-attribute ``formulas``, described in ``jaxnn.formulas``. Nothing that trains reads it.
+**Formulas** describe what a layer computes, for readers who want to see the numbers worked out.
+They are an optional attribute ``formulas``, described in ``jaxnn.formulas``, and training never
+reads it.
 
 The shape legend, used in every file::
 
     B  batch          T  time or sequence      I  input features
     O  output features  H, W  height, width    C  channels
 
-``dz`` always means the derivative of the loss with respect to ``z``: ``x, dx``; ``w, dw``; ``y, dy``.
+``dz`` always means the derivative of the loss with respect to ``z``, as in ``x, dx``, in ``w, dw``
+and in ``y, dy``.
 """
 
 import dataclasses
@@ -62,7 +68,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 Params: TypeAlias = Any  # a pytree of arrays
 Cache: TypeAlias = Any
-AnyArray: TypeAlias = Array | np.ndarray  # what functions take that users call with their data
+AnyArray: TypeAlias = Array | np.ndarray  # for functions that users call with their own data
 
 
 @runtime_checkable
@@ -70,7 +76,7 @@ class Layer(Protocol):
     """A differentiable function with parameters, and its hand-derived derivative."""
 
     def init(self, key: PRNGKeyArray, x: PyTree) -> Params:
-        """Draw parameters for inputs shaped like ``x``, an example batch or its ShapeDtypeStruct."""
+        """Draw parameters for inputs like ``x``, an example batch or its ShapeDtypeStruct."""
 
     def forward(
         self, params: Params, x: PyTree, key: PRNGKeyArray | None = None
@@ -78,7 +84,7 @@ class Layer(Protocol):
         """Compute the output, and keep what ``backward`` will need."""
 
     def backward(self, params: Params, cache: Cache, dy: PyTree) -> tuple[Params, PyTree]:
-        """Take the derivative with respect to the output to those of parameters and input."""
+        """Compute the derivatives for parameters and input from that for the output."""
 
 
 @runtime_checkable
@@ -86,7 +92,10 @@ class Loss(Protocol):
     """A scalar objective of predictions and targets, and its hand-derived derivative."""
 
     def check(self, prediction: PyTree, target: PyTree) -> None:
-        """Raise InputError for a target outside the loss's domain (values only where concrete)."""
+        """Raise InputError for a target outside the loss's domain.
+
+        Values are checked only where they are concrete.
+        """
 
     def forward(
         self, prediction: Array, target: AnyArray, weights: AnyArray | None = None
@@ -115,7 +124,7 @@ class Static(Generic[T]):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Running(Generic[T]):
-    """State among the parameters that is carried along, not trained: any pytree of arrays."""
+    """State among the parameters that is carried along but not trained: any pytree of arrays."""
 
     value: T
 
@@ -129,7 +138,10 @@ advance = update_running  # its earlier name
 
 
 def split_running(params: Params) -> tuple[Params, Params]:
-    """Split parameters into the trained ones and the running statistics, each with None for the other."""
+    """Split parameters into the trained ones and the running statistics.
+
+    Both parts keep the structure of the parameters, with None in the places of the other part.
+    """
     is_running = lambda node: isinstance(node, Running)  # noqa: E731
     trained = jax.tree.map(
         lambda node: None if is_running(node) else node, params, is_leaf=is_running
@@ -141,16 +153,16 @@ def split_running(params: Params) -> tuple[Params, Params]:
 
 
 def join_running(trained: Params, running: Params) -> Params:
-    """Put together again what :func:`split_running` took apart."""
+    """Join the two parts into which :func:`split_running` separated the parameters."""
     is_gap = lambda node: node is None or isinstance(node, Running)  # noqa: E731
     return jax.tree.map(lambda a, b: b if a is None else a, trained, running, is_leaf=is_gap)
 
 
 def check_input(layer: Any, x: PyTree) -> None:
-    """Check an input's values where they are known: for callers that are about to trace it.
+    """Check the values of an input where they are known, before the input is traced.
 
-    A layer for which shapes do not tell everything (token ids, lengths) adds a method ``check_input(x)``;
-    combinators hand it on to whoever sees x first.
+    A layer whose input can be wrong in more than its shape (token ids, lengths) adds a method
+    ``check_input(x)``. Combinators pass the check on to the layers that receive x first.
     """
     if hasattr(layer, "check_input"):
         layer.check_input(x)

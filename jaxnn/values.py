@@ -1,6 +1,7 @@
-"""What ``@layer`` and ``@loss`` make of a class: a value with equality, a repr, and JSON.
+"""The decorators ``@layer`` and ``@loss``, which turn a class into a value.
 
-A value holds plain settings and nothing else, see :mod:`jaxnn.types`.
+A value has equality, a repr and a JSON form. It holds plain settings and nothing else, see
+:mod:`jaxnn.types`.
 """
 
 import dataclasses
@@ -30,9 +31,9 @@ _REGISTRY: dict[str, type] = {}
 def layer(cls: type[T]) -> type[T]:
     """Turn a class with ``init``, ``forward`` and ``backward`` into a layer value.
 
-    The class becomes a frozen dataclass, equal and hashable by its settings, printed as the code
-    that builds it, known to :func:`from_json`, and static to JAX. Its ``init`` is run as one
-    compiled program and sees only the shape and dtype of the example.
+    The class becomes a frozen dataclass whose equality and hash follow from its settings. It prints
+    as the code that builds it, is known to :func:`from_json`, and is static to JAX. Its ``init``
+    runs as one compiled program and sees only the shape and dtype of the example.
 
     Raises:
         TypeError: if one of the three methods is missing.
@@ -46,7 +47,9 @@ def layer(cls: type[T]) -> type[T]:
 
 @dataclass_transform(frozen_default=True)
 def loss(cls: type[T]) -> type[T]:
-    """Turn a class with ``check``, ``forward`` and ``backward`` into a loss value, as :func:`layer` does.
+    """Turn a class with ``check``, ``forward`` and ``backward`` into a loss value.
+
+    The class gets the same properties as from :func:`layer`.
 
     Raises:
         TypeError: if one of the three methods is missing.
@@ -60,7 +63,8 @@ def _require_methods(cls: type, names: tuple[str, ...]) -> None:
     missing = [name for name in names if not callable(getattr(cls, name, None))]
     if missing:
         raise TypeError(
-            f"{cls.__name__}: expected the methods {', '.join(names)}; missing {', '.join(missing)}."
+            f"{cls.__name__}: expected the methods {', '.join(names)}; "
+            f"missing {', '.join(missing)}."
         )
 
 
@@ -89,7 +93,7 @@ def _value(cls: type[T]) -> type[T]:
 
 
 def _few_positions(cls: type, init: Callable[..., None]) -> Callable[..., None]:
-    """Refuse more settings by position than there may be, and show the right call."""
+    """Refuse more positional settings than the class has, and show the right call in the error."""
     positional = [f.name for f in dataclasses.fields(cls) if not f.kw_only]
 
     @functools.wraps(init)
@@ -102,7 +106,10 @@ def _few_positions(cls: type, init: Callable[..., None]) -> Callable[..., None]:
 
 
 def _right_call(cls: type, settings: tuple[Any, ...], positional: list[str]) -> str:
-    """Say what may stand by position: elsewhere, the number of inputs comes first."""
+    """Return the error message for too many positional settings.
+
+    In other libraries the number of inputs comes first, so one setting too many is often just that.
+    """
     call = lambda arguments: f"{cls.__name__}({', '.join(arguments)})"  # noqa: E731
     shown = [repr(setting) for setting in settings]
     allowed = (
@@ -117,7 +124,7 @@ def _right_call(cls: type, settings: tuple[Any, ...], positional: list[str]) -> 
 
 
 def _require_plain(owner: Any, name: str, setting: Any) -> None:
-    """Settings are ints, floats, strings, booleans, None, layers, and tuples of these."""
+    """Check that a setting is an int, float, str, bool, None, a layer, or a tuple of these."""
     kind = type(owner).__name__
     if isinstance(setting, tuple):
         for i, item in enumerate(setting):
@@ -135,8 +142,8 @@ def _require_plain(owner: Any, name: str, setting: Any) -> None:
             cures = ((type, f"write {setting.__name__}(...)"),)
         hint = next((f" ({cure})" for kind_of, cure in cures if isinstance(setting, kind_of)), "")
         raise InputError(
-            f"{kind}: expected {name} to be a plain value (int, float, str, bool, None, a layer, or a "
-            f"tuple of these), got {type(setting).__name__}{hint}."
+            f"{kind}: expected {name} to be a plain value (int, float, str, bool, None, a layer, "
+            f"or a tuple of these), got {type(setting).__name__}{hint}."
         )
 
 
@@ -157,7 +164,7 @@ def _hash(self: Any) -> int:
 
 
 def _repr(self: Any) -> str:
-    """The call that builds this value, without the settings left at their defaults."""
+    """Return the call that builds this value, without the settings that have their defaults."""
     told = (f for f in dataclasses.fields(self) if getattr(self, f.name) != f.default)
     return (
         f"{type(self).__name__}({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in told)})"
@@ -168,14 +175,15 @@ def _repr_html(self: Any) -> str:
     return notebook.fragment(notebook.tree(tree_of(self)))
 
 
-# ── What is inside a value ──────────────────────────────────────────────────────────────────────
+# ── The layers inside a value ───────────────────────────────────────────────────────────────────
 
 
 class Child(NamedTuple):
     """A layer inside another.
 
     Attributes:
-        path: what is written behind the path of the outer one: "[2]" of several, ".body" of one.
+        path: what is appended to the path of the outer layer, such as "[2]" for one of several
+            layers, or ".body" for a single one.
         layer: the layer.
         field: the field that holds it.
     """
@@ -186,7 +194,10 @@ class Child(NamedTuple):
 
 
 def children(value: Any) -> list[Child]:
-    """List the layers inside a layer, in the order of its fields: the one way in which all look inside."""
+    """List the layers inside a layer, in the order of its fields.
+
+    Everything that walks through a network does so by this function.
+    """
     found: list[Child] = []
     for field in dataclasses.fields(value) if dataclasses.is_dataclass(value) else ():
         inner = getattr(value, field.name)
@@ -198,14 +209,17 @@ def children(value: Any) -> list[Child]:
 
 
 def tree_of(value: Any, path: str = "") -> notebook.Tree:
-    """Lay out a value with what is inside it, as a notebook shows it."""
+    """Return the tree of a value and the layers inside it, in the form that a notebook shows."""
     inner = [tree_of(child.layer, path + child.path) for child in children(value)]
     name = f"{type(value).__name__} of {len(inner)}" if len(inner) > 1 else type(value).__name__
     return notebook.Tree(path, name if inner else repr(value), inner)
 
 
 def _compiled(init: Callable[[Any, Any, Any], Params]) -> Callable[[Any, Any, Any], Params]:
-    """Run ``init`` as one program: drawing parameters op by op would compile a dozen tiny ones."""
+    """Wrap ``init`` so that it runs as one compiled program.
+
+    Drawing parameters operation by operation would compile a dozen tiny programs.
+    """
 
     @functools.wraps(init)
     def run(self: Any, key: PRNGKeyArray, x: PyTree) -> Params:
@@ -229,9 +243,8 @@ def _spec(owner: Any, x: Any) -> jax.ShapeDtypeStruct:
         raise InputError(
             f"{owner!r}: expected an example array or ShapeDtypeStruct, got {type(x).__name__}."
         )
-    return jax.ShapeDtypeStruct(
-        x.shape, jnp.result_type(x)
-    )  # of the array: NumPy's float64 becomes JAX's in silence
+    # the dtype is that of the array for JAX, in which NumPy's float64 silently becomes JAX's own
+    return jax.ShapeDtypeStruct(x.shape, jnp.result_type(x))
 
 
 # ── JSON ────────────────────────────────────────────────────────────────────────────────────────
@@ -251,7 +264,7 @@ def to_json(value: Any) -> str:
 def from_json(text: str) -> Any:
     """Build the layer, network or loss that :func:`to_json` wrote.
 
-    A layer of your own is found once its module has been imported; nothing is imported here.
+    A layer of your own is found once its module has been imported; this function imports nothing.
 
     Raises:
         InputError: if the text is not such JSON, or names an unknown type or setting.
@@ -294,7 +307,11 @@ def parse_json(who: str, text: str) -> Any:
 
 
 def _type_name(cls: type) -> str:
-    """Our own types go by their bare names; others by module too, so that no two collide."""
+    """Return the name of a type in JSON.
+
+    Types of this library have their bare names; other types have their module's name before it, so
+    that no two collide.
+    """
     ours = cls.__module__.partition(".")[0] == __name__.partition(".")[0]
     return cls.__name__ if ours else f"{cls.__module__}.{cls.__qualname__}"
 
@@ -334,7 +351,7 @@ def _decode(document: Any) -> Any:
 
 
 def _find(name: Any) -> Any:
-    """Find a type by its public name, or one of a user's by its module and name."""
+    """Find a type by its name, among the public types of this library and those of a user."""
     if not isinstance(name, str) or name.startswith("_"):
         return None
     found = _REGISTRY.get(name) if "." in name else getattr(sys.modules["jaxnn"], name, None)

@@ -24,8 +24,8 @@ import jax
 SUITES = {
     "lecture": "the neuron's descent: NumPy's loop and the compiled one",
     "backward": "each hand-derived gradient and jax.grad of the same forward",
-    "minibatch": "an epoch of three networks: scikit-learn, Keras, equinox, nnx, PyTorch, a JAX scan",
-    "models": "a step of LeNet, ResNet, GRU, decoder and U-Net: PyTorch, equinox, nnx, a jitted JAX step",
+    "minibatch": "an epoch of three networks: scikit-learn, Keras, equinox, nnx, PyTorch, JAX",
+    "models": "a step of LeNet, ResNet, GRU, decoder, U-Net: PyTorch, equinox, nnx, JAX",
     "population": "256 networks at once: solo runs and scikit-learn",
     "startup": "import, and from the start of the process to a trained classifier",
     "tasks": "what others reach on the tasks of scripts/train.py",

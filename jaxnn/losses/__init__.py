@@ -1,7 +1,7 @@
 """Losses: the value, and the derivative with respect to the prediction, derived by hand.
 
-Each is a mean over all entries of the prediction, so the ``1/B`` of the batch is in here and
-nowhere else. With sample weights it is the weighted mean ``Σ w ℓ / Σ w``::
+Each loss is a mean over all entries of the prediction, so the factor ``1/B`` of the batch is
+applied here and nowhere else. With sample weights it is the weighted mean ``Σ w ℓ / Σ w``::
 
     value       = Σ share ℓ(prediction, target)        share = w / Σ w, or 1/n without weights
     dprediction = share ℓ'(prediction, target)

@@ -1,4 +1,4 @@
-"""Losses of optax."""
+"""Losses from optax, differentiated by JAX."""
 
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from jaxnn.values import loss
 
 
 class OptaxCache(NamedTuple):
-    """The arguments, with which JAX differentiates the function."""
+    """The arguments of the forward pass, at which JAX differentiates the function."""
 
     prediction: Array
     target: Any
@@ -27,8 +27,11 @@ class OptaxLoss:
     """Any loss function of optax, by name. Its derivative is JAX's, **not** derived by hand.
 
     Args:
-        name: of a function ``optax.losses.<name>(predictions, targets, **options)``.
+        name: the name of a function ``optax.losses.<name>(predictions, targets, **options)``.
         options: further arguments, as a tuple of (name, value) pairs.
+
+    Raises:
+        InputError: if optax has no public loss function of this name.
     """
 
     name: str
@@ -42,7 +45,10 @@ class OptaxLoss:
             )
 
     def check(self, prediction: Any, target: Any) -> None:
-        """Require a target of the prediction's shape, or one class a row; the rest is optax's to check."""
+        """Require a target of the prediction's shape, or one class per row.
+
+        Anything else about the target is left to optax to check.
+        """
         check_prediction(self, prediction)
         if is_integer(target) and jnp.ndim(target) < jnp.ndim(prediction):
             check_shape(self, "target", target, jnp.shape(prediction)[:-1])
@@ -55,13 +61,13 @@ class OptaxLoss:
         target: Num[AnyArray, "..."],
         weights: Num[AnyArray, "..."] | None = None,
     ) -> tuple[Float[Array, ""], OptaxCache]:
-        """Return the mean of what optax gives for each entry or sample."""
+        """Return the mean of the costs that optax computes for each entry or sample."""
         self.check(prediction, target)
         cache = OptaxCache(prediction, target, weights)
         return self._value(*cache), cache
 
     def backward(self, cache: OptaxCache) -> Float[Array, "..."]:
-        """Return ``jax.grad`` of the forward."""
+        """Return the gradient that ``jax.grad`` computes from the forward pass."""
         return jax.grad(self._value)(*cache)
 
     def _value(self, prediction: Array, target: Any, weights: Any) -> Array:

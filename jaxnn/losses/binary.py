@@ -1,4 +1,4 @@
-"""Two classes: probabilities, logits and margins."""
+"""Losses for two classes: on probabilities, logits and margins."""
 
 from typing import Any, ClassVar
 
@@ -13,38 +13,38 @@ from jaxnn.values import loss
 
 
 class BinaryLoss(EntrywiseLoss):
-    """A loss of labels among two; it says itself which class a prediction means."""
+    """A loss for two labels, which also defines the class that a prediction stands for."""
 
     labels: ClassVar[tuple[int, int]] = (0, 1)
-    threshold: ClassVar[float] = 0.0  # above it, a prediction means the positive class
+    threshold: ClassVar[float] = 0.0  # a prediction above it stands for the positive class
 
     def check(self, prediction: Any, target: Any) -> None:
-        """Require labels of the prediction's shape, among the two."""
+        """Require a target of the prediction's shape that holds only the two labels."""
         check_binary(self, prediction, target, self.labels)
 
     def classes(self, prediction: Array) -> Array:
-        """Return 1 where the prediction means the positive class, 0 elsewhere."""
+        """Return 1 where the prediction stands for the positive class, and 0 elsewhere."""
         return (prediction > self.threshold).astype(jnp.int32)
 
     def true_classes(self, target: Array) -> Array:
-        """Return 1 where the label is the positive one, 0 elsewhere."""
+        """Return 1 where the label is the positive one, and 0 elsewhere."""
         return (target > 0).astype(jnp.int32)
 
 
 @loss
 class BinaryCrossEntropy(BinaryLoss):
-    """The cross-entropy of a probability p with a label t in {0, 1}: -log p for 1, -log(1 - p) for 0.
+    """The cross-entropy of a probability p with a label t in {0, 1}.
 
-    Exact at both ends: a certain and right prediction costs 0, a certain and wrong one infinity. There
-    the derivative, infinite too, is given as the largest finite slope, so that a saturated sigmoid in
-    front of it yields 0 and not 0 · ∞. What is no probability costs NaN. Prefer
-    :class:`SigmoidBinaryCrossEntropy` for training: it takes the logit, and never saturates.
+    The cost is -log p for the label 1 and -log(1 - p) for the label 0. It is exact at both ends: a
+    certain and correct prediction costs 0, and a certain but wrong one costs infinity. In the
+    latter case the derivative is infinite as well; it is returned as the largest finite slope, so
+    that the backward pass of a saturated sigmoid before the loss yields 0 and not 0 · ∞. A
+    prediction that is not a probability costs NaN. For training, prefer
+    :class:`SigmoidBinaryCrossEntropy`, which takes the logit and never saturates.
     """
 
     threshold: ClassVar[float] = 0.5
-    bounded: ClassVar[bool] = (
-        True  # predictions outside of [0, 1] are refused, where they can be seen
-    )
+    bounded: ClassVar[bool] = True  # concrete predictions outside of [0, 1] are refused
     formula: ClassVar[tuple[str, str]] = (
         "-log(y[n]) if t[n] == 1 else -log(1 - y[n])",
         "-1 / guard(y[n]) if t[n] == 1 else 1 / guard(1 - y[n])",
@@ -62,11 +62,11 @@ class BinaryCrossEntropy(BinaryLoss):
                 )
 
     def probabilities(self, prediction: Array) -> Array:
-        """Return the prediction, which is the probability of the positive class."""
+        """Return the prediction, which already is the probability of the positive class."""
         return prediction
 
     def _cost(self, y: Array, t: Array) -> Array:
-        q = jnp.where(t == 1, y, 1 - y)  # the probability that the prediction gives to the label
+        q = jnp.where(t == 1, y, 1 - y)  # the probability that is predicted for the true label
         cost = jnp.where(q == 0, jnp.inf, -jnp.log(_guarded(q)))
         return jnp.where((y >= 0) & (y <= 1), cost, jnp.nan)
 
@@ -76,17 +76,17 @@ class BinaryCrossEntropy(BinaryLoss):
 
 
 def _guarded(q: Array) -> Array:
-    """Return q, kept from being 0 by the smallest normal number of its dtype."""
+    """Return q, bounded from below by the smallest normal number of its dtype."""
     return jnp.maximum(q, float(jnp.finfo(q.dtype).tiny))
 
 
 @loss
 class SigmoidBinaryCrossEntropy(BinaryLoss):
-    """Binary cross-entropy of a logit z, that is of p = σ(z), in the stable fused form.
+    """The binary cross-entropy of a logit z, that is of p = σ(z), in the stable fused form.
 
-    With m = (1 - 2t) z, the margin by which the logit is on the wrong side, the cost is
-    softplus(m) = log(1 + exp(m)), finite for any finite z, and the slope is σ(z) - t. It is written as
-    ±σ(m), which does not cancel when both are near 1.
+    Let m = (1 - 2t) z be the margin by which the logit lies on the wrong side. The cost is
+    softplus(m) = log(1 + exp(m)), which is finite for any finite z, and the slope is σ(z) - t. The
+    slope is computed as ±σ(m), which avoids the cancellation when σ(z) and t are both near 1.
     """
 
     formula: ClassVar[tuple[str, str]] = (
@@ -108,9 +108,9 @@ class SigmoidBinaryCrossEntropy(BinaryLoss):
 
 @loss
 class Hinge(BinaryLoss):
-    """The support vector machine's loss, max(0, 1 - t z), for labels t of -1 and 1 (Cortes and Vapnik, 1995).
+    """The hinge loss max(0, 1 - t z) of support vector machines (Cortes and Vapnik, 1995).
 
-    At the kink, t z = 1, the derivative is taken as 0.
+    The labels t are -1 and 1. At the kink, where t z = 1, the derivative is taken to be 0.
     """
 
     labels: ClassVar[tuple[int, int]] = (-1, 1)
@@ -130,9 +130,10 @@ class Hinge(BinaryLoss):
 
 @loss
 class PerceptronCriterion(BinaryLoss):
-    """max(0, -t z) for labels t of -1 and 1: only mistakes cost (Rosenblatt, 1958).
+    """The perceptron criterion max(0, -t z), under which only mistakes cost (Rosenblatt, 1958).
 
-    Its derivative is the Perceptron's learning rule. At the kink, z = 0, the derivative is taken as 0.
+    The labels t are -1 and 1. The derivative is the learning rule of the perceptron. At the kink,
+    where z = 0, the derivative is taken to be 0.
     """
 
     labels: ClassVar[tuple[int, int]] = (-1, 1)

@@ -1,4 +1,4 @@
-"""Many classes: logits against classes, distributions against distributions."""
+"""Losses for many classes: of logits against classes, and between distributions."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -30,14 +30,15 @@ from jaxnn.values import loss
 
 
 class CrossEntropyCache(NamedTuple):
-    """What the cross-entropy of logits keeps for its backward pass.
+    """The values that the cross-entropy of logits keeps for its backward pass.
 
     Attributes:
         prediction: the logits z (*n, K).
-        highest: max z of each position (*n, 1): z - highest is exact, however large z is.
-        log_total: log Σ exp(z - highest) (*n, 1): the softmax is exp(z - highest - log_total).
+        highest: the maximum of z at each position (*n, 1); z - highest is exact, however large z
+            is.
+        log_total: log Σ exp(z - highest) (*n, 1); the softmax is exp(z - highest - log_total).
         target: the classes (*n), or the probabilities (*n, K).
-        share: how much each position counts in the mean, (*n) or one number for all.
+        share: the share of each position in the mean, (*n), or one number for all.
     """
 
     prediction: Array
@@ -49,15 +50,19 @@ class CrossEntropyCache(NamedTuple):
 
 @loss
 class SoftmaxCrossEntropy:
-    """Cross-entropy of logits z (…, K) with classes: integers (…) in [0, K), or probabilities (…, K).
+    """The cross-entropy of logits z (…, K) with classes or with probabilities.
 
-    ℓ = log Σ_k exp(z_k) - Σ_k t_k z_k, computed without ever forming exp(z) of a large z, and the same for
-    z + c. A class that is masked by z = -∞ has probability 0. The mean is over all positions but the
-    ignored ones.
+    The target holds classes, which are integers (…) in [0, K), or probabilities (…, K). The cost is
+    ℓ = log Σ_k exp(z_k) - Σ_k t_k z_k. It is computed without ever forming exp(z) of a large z, and
+    adding a constant c to all logits does not change it. A class that is masked by z = -∞ has
+    probability 0. The mean is taken over all positions except the ignored ones.
 
     Args:
         smoothing: ε; the target becomes (1 - ε) t + ε / K (Szegedy et al., 2016).
-        ignore: an integer label whose positions do not count, such as that of padding, or None.
+        ignore: an integer label, such as that of padding, whose positions do not count, or None.
+
+    Raises:
+        InputError: if the smoothing is not in [0, 1).
     """
 
     _: dataclasses.KW_ONLY
@@ -106,7 +111,8 @@ class SoftmaxCrossEntropy:
             self, prediction.shape[:-1], weights, prediction, counted=self.counted(target)
         )
         z = upcast(prediction)
-        highest = lax.stop_gradient(z.max(axis=-1, keepdims=True))  # what it is cancels out
+        # the cost does not depend on the shift, so that it needs no derivative
+        highest = lax.stop_gradient(z.max(axis=-1, keepdims=True))
         shifted = z - highest
         log_total = jnp.log(jnp.exp(shifted).sum(axis=-1, keepdims=True))
         if is_integer(target) and not self.smoothing:
@@ -119,7 +125,10 @@ class SoftmaxCrossEntropy:
         return mean_of(share, (log_total - hit)[..., 0]), cache
 
     def backward(self, cache: CrossEntropyCache) -> Float[Array, "*n K"]:
-        """Return share · (softmax(z) - t), the derivatives of logarithm and softmax having cancelled."""
+        """Return share · (softmax(z) - t).
+
+        The derivatives of the logarithm and of the softmax have cancelled in this expression.
+        """
         prediction, highest, log_total, target, share = cache
         z = upcast(prediction)
         dz = jnp.exp((z - highest) - log_total) - self._probabilities_of(target, z)
@@ -130,11 +139,11 @@ class SoftmaxCrossEntropy:
         return jax.nn.softmax(prediction, axis=-1)
 
     def classes(self, prediction: Array) -> Array:
-        """Return the likeliest class of each position."""
+        """Return the most probable class of each position."""
         return prediction.argmax(axis=-1)
 
     def true_classes(self, target: Array) -> Array:
-        """Return the class of each position, of probabilities the likeliest."""
+        """Return the class of each position; for probabilities, the most probable one."""
         return target if is_integer(target) else target.argmax(axis=-1)
 
     def counted(self, target: Array) -> Array | None:
@@ -173,12 +182,14 @@ class SoftmaxCrossEntropy:
 
 
 class DivergenceCache(NamedTuple):
-    """What the divergence keeps for its backward pass: it is linear in the prediction.
+    """The values that the divergence keeps for its backward pass.
+
+    The divergence is linear in the prediction, so that the prediction itself is not needed.
 
     Attributes:
         target: the probabilities t (*n, K).
-        share: how much each position counts in the mean, (*n) or one number for all.
-        dtype: that of the prediction.
+        share: the share of each position in the mean, (*n), or one number for all.
+        dtype: the dtype of the prediction.
     """
 
     target: Array
@@ -188,9 +199,10 @@ class DivergenceCache(NamedTuple):
 
 @loss
 class KLDivergence:
-    """The divergence Σ_k t_k (log t_k - q_k) of log-probabilities q (…, K) from probabilities t (…, K).
+    """The divergence Σ_k t_k (log t_k - q_k) (Kullback and Leibler, 1951).
 
-    Summed over K, and averaged over all positions (Kullback and Leibler, 1951). 0 · log 0 is 0.
+    It measures how far log-probabilities q (…, K) are from probabilities t (…, K). It is summed
+    over K and averaged over all positions, and 0 · log 0 is taken to be 0.
     """
 
     def check(self, prediction: Any, target: Any) -> None:
@@ -210,7 +222,7 @@ class KLDivergence:
         share = share_of(self, prediction.shape[:-1], weights, prediction)
         t = as_numbers(target, prediction)
         entropy = jax.scipy.special.xlogy(t, t)
-        crossed = jnp.where(t > 0, t * upcast(prediction), 0)  # 0 · -∞ is 0, too
+        crossed = jnp.where(t > 0, t * upcast(prediction), 0)  # 0 · -∞ is taken to be 0, too
         cache = DivergenceCache(t, share, Static(prediction.dtype))
         return mean_of(share, (entropy - crossed).sum(axis=-1)), cache
 

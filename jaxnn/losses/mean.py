@@ -1,4 +1,4 @@
-"""The weighted mean that every loss is, the frame of those that cost each entry by itself, and their checks."""
+"""The weighted mean, the base class of entrywise losses, and the checks that losses share."""
 
 import math
 from typing import Any, ClassVar, NamedTuple
@@ -22,16 +22,16 @@ from jaxnn.formulas import Formulas
 from jaxnn.numerics import upcast
 from jaxnn.types import AnyArray
 
-# ── The frame ───────────────────────────────────────────────────────────────────────────────────
+# ── Entrywise losses ────────────────────────────────────────────────────────────────────────────
 
 
 class EntryCache(NamedTuple):
-    """What an entrywise loss keeps for its backward pass.
+    """The values that an entrywise loss keeps for its backward pass.
 
     Attributes:
-        prediction: where the slope is taken, (*n).
-        target: what the prediction was compared with, (*n).
-        share: how much each entry counts in the mean, (*n) or one number for all.
+        prediction: the predictions, at which the slope is taken, (*n).
+        target: the values with which the predictions were compared, (*n).
+        share: the share of each entry in the mean, (*n), or one number for all.
     """
 
     prediction: Array
@@ -42,14 +42,14 @@ class EntryCache(NamedTuple):
 class EntrywiseLoss:
     """The (weighted) mean over all entries of a cost ℓ(y, t), for a prediction y and a target t.
 
-    What remains in each loss is two equations: ``_cost`` computes ℓ, and ``_slope`` computes ∂ℓ/∂y.
+    Each loss only has to define two equations: ``_cost`` computes ℓ, and ``_slope`` computes ∂ℓ/∂y.
     ``formula`` states both as text, for the entry n.
     """
 
     formula: ClassVar[tuple[str, str]]
 
     def check(self, prediction: Any, target: Any) -> None:
-        """Require numbers of the prediction's shape."""
+        """Require a target of real numbers with the prediction's shape."""
         check_entries(self, prediction, target)
 
     def forward(
@@ -87,7 +87,10 @@ class EntrywiseLoss:
 def share_of(
     who: Any, shape: tuple[int, ...], weights: Any, prediction: Any, counted: Any = None
 ) -> Any:
-    """Return each position's share of the mean: 1/n, or w / Σ w (all 0 where every weight is 0)."""
+    """Return the share of each position in the mean.
+
+    It is 1/n without weights and w / Σ w with weights; if every weight is 0, all shares are 0.
+    """
     if weights is None and counted is None:
         return 1 / math.prod(shape)
     weights = jnp.ones((), prediction.dtype) if weights is None else weights
@@ -105,19 +108,19 @@ def _or_one(total: Array) -> Array:
 
 
 def mean_of(share: Any, cost: Array) -> Array:
-    """Return Σ share · cost, where an entry without a share does not count, be it infinite."""
+    """Return Σ share · cost, where entries of share 0 do not count, even if they cost infinity."""
     return share * cost.sum() if isinstance(share, float) else shared(share, cost).sum()
 
 
 def shared(share: Any, values: Array) -> Array:
-    """Return share · values, which is 0 where there is no share, whatever the value."""
+    """Return share · values, which is 0 wherever the share is 0, whatever the value there."""
     if isinstance(share, float):
         return share * values
     return jnp.where(share > 0, share * jnp.where(share > 0, values, 0), 0)
 
 
 def over_entries(share: Any) -> Any:
-    """Let a position's share stand for all entries along the last axis."""
+    """Return the shares with a new last axis, so that they broadcast over the entries along it."""
     return share if isinstance(share, float) else share[..., None]
 
 
@@ -133,7 +136,7 @@ def mean_formulas(cost: str, slope: str, positions: tuple[int, ...], entry: str 
 
 
 def check_entries(who: Any, prediction: Any, target: Any) -> None:
-    """Check a floating prediction that is not empty, and a target of its shape."""
+    """Check for a floating prediction that is not empty, and a real target of the same shape."""
     check_prediction(who, prediction)
     check_like(who, "target", target, prediction, "the prediction")
     if is_kind(target, jnp.complexfloating):
@@ -152,13 +155,13 @@ def check_prediction(who: Any, prediction: Any) -> None:
 
 
 def check_binary(who: Any, prediction: Any, target: Any, labels: tuple[int, ...]) -> None:
-    """Check labels of the prediction's shape, among two."""
+    """Check that the target has the prediction's shape and holds only the two labels."""
     check_entries(who, prediction, target)
     check_labels(who, "target", target, labels)
 
 
 def check_distribution(who: Any, target: Any) -> None:
-    """Check that rows are probabilities, where values are concrete."""
+    """Check that each row of a target holds probabilities, where values are concrete."""
     if is_concrete(target):
         sums, lowest = np.asarray(target).sum(axis=-1), np.asarray(target).min()
         if lowest < 0 or np.abs(sums - 1).max() > 1e-2:
@@ -169,15 +172,19 @@ def check_distribution(who: Any, target: Any) -> None:
 
 
 def as_numbers(target: Any, prediction: Array) -> Array:
-    """Return a target in the precision in which the loss is computed: the prediction's, or float32."""
+    """Return a target in the precision of the loss: the prediction's, but at least float32."""
     return jnp.asarray(target, upcast(prediction).dtype)
 
 
 def is_integer(target: Any) -> bool:
-    """Whether a target is of an integer dtype, that is of classes."""
+    """Return whether a target has an integer dtype, which means that it holds classes."""
     return is_kind(target, jnp.integer)
 
 
 def valid_classes(classes: Array, z: Array) -> Array:
-    """Return some class to look up for ignored positions too, which have no share."""
+    """Return classes that can be looked up at every position.
+
+    An ignored label may lie outside [0, K). It is clipped into this range; any class will do there,
+    as ignored positions have no share in the mean.
+    """
     return jnp.clip(classes, 0, z.shape[-1] - 1)

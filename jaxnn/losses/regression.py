@@ -1,4 +1,4 @@
-"""Numbers against numbers."""
+"""Losses for regression: of numbers against numbers."""
 
 from typing import ClassVar
 
@@ -25,7 +25,10 @@ class MeanSquaredError(EntrywiseLoss):
 
 @loss
 class MeanAbsoluteError(EntrywiseLoss):
-    """The mean of |prediction - target|. Where they are equal the derivative is taken as 0, as PyTorch does."""
+    """The mean of |prediction - target|.
+
+    Where the two are equal the derivative is taken to be 0, as in PyTorch.
+    """
 
     kinks: ClassVar[str] = "prediction = target"
     formula: ClassVar[tuple[str, str]] = "abs(y[n] - t[n])", "sign(y[n] - t[n])"
@@ -39,15 +42,22 @@ class MeanAbsoluteError(EntrywiseLoss):
 
 @loss
 class Huber(EntrywiseLoss):
-    """Squared for small errors, linear for large ones (Huber, 1964): e²/2 up to |e| = δ, δ (|e| - δ/2) beyond.
+    """The loss of Huber (1964), which is quadratic for small errors and linear for large ones.
+
+    The cost of an error e is e²/2 up to |e| = δ, and δ (|e| - δ/2) beyond.
 
     Args:
-        delta: δ, where the one becomes the other; both have the same slope there.
+        delta: δ, the error at which one formula passes into the other; both have the same slope
+            there.
+
+    Raises:
+        InputError: if delta is not a finite number above 0.
     """
 
     delta: float = 1.0
     formula: ClassVar[tuple[str, str]] = (
-        "(y[n] - t[n])**2 / 2 if abs(y[n] - t[n]) <= delta else delta * (abs(y[n] - t[n]) - delta / 2)",
+        "(y[n] - t[n])**2 / 2 if abs(y[n] - t[n]) <= delta "
+        "else delta * (abs(y[n] - t[n]) - delta / 2)",
         "max(-delta, min(delta, y[n] - t[n]))",
     )
 

@@ -1,5 +1,6 @@
-"""Training: ``fit`` and what it is made of.
+"""Training: ``fit`` and the modules that it is built from.
 
-Reading order: ``train_step`` (one step), ``compiled_loops`` (many steps in one call), ``feeds`` (what the calls
-work on), ``loop`` (one call after another), ``hooks`` (what happens in between), ``fit``.
+A good order to read them is ``train_step`` (one step), ``compiled_loops`` (many steps in one call),
+``feeds`` (the data of each call), ``loop`` (one call after another), ``hooks`` (what happens
+between the calls), and ``fit``.
 """

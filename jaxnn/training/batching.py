@@ -1,6 +1,7 @@
-"""Where training data come from: arrays in memory, shuffled anew each epoch, or a stream of batches.
+"""Batches of training data, from arrays in memory or from a stream.   n rows, B rows per batch.
 
-n rows, B rows a batch; x and target may be any pytree of arrays whose first axis is the rows.
+Arrays in memory are shuffled anew for each epoch. x and target may be any pytree of arrays whose
+first axis is that of the rows.
 """
 
 import contextlib
@@ -19,13 +20,14 @@ from jaxnn.checks import InputError, check_finite, check_not_empty
 from jaxnn.conversion import as_arrays
 from jaxnn.training.placement import with_automatic_axes
 
-STACKED_BYTES = 32 * 2**20  # batches of a stream that one compiled call works through at most
+# the most that one compiled call works through of a stream
+STACKED_BYTES = 32 * 2**20
 STACKED_BATCHES = 64
-LEAVE = 0.5  # seconds that a stream that is no longer wanted is waited for
+LEAVE = 0.5  # seconds to wait for the thread of a stream that is no longer needed
 
 
 class Batch(NamedTuple):
-    """Inputs, targets, and how much each sample counts (None: all alike)."""
+    """Inputs, targets, and the weights of the samples, which are None if all count equally."""
 
     x: PyTree
     target: PyTree
@@ -33,7 +35,7 @@ class Batch(NamedTuple):
 
 
 def is_stream(data: Any) -> bool:
-    """Whether data are an iterable of batches, and not arrays: those come as a tuple or a dict."""
+    """Return whether data are an iterable of batches, and not arrays in a tuple or a dict."""
     return not (isinstance(data, tuple | dict) or hasattr(data, "shape"))
 
 
@@ -49,7 +51,8 @@ def as_batch(who: str, data: Any) -> Batch:
     """Read ``(x, target)``, ``(x, target, weights)`` or a dict with these names; check their rows.
 
     Raises:
-        InputError: for anything else, for arrays of different lengths, and for numbers that are not finite.
+        InputError: for anything else, for arrays of different lengths, for arrays without rows, and
+            for numbers that are not finite.
     """
     if isinstance(data, dict):
         if not {"x", "target"} <= set(data) <= {"x", "target", "weights"}:
@@ -68,7 +71,8 @@ def as_batch(who: str, data: Any) -> Batch:
         for leaf in jax.tree.leaves(tree):
             if not hasattr(leaf, "shape") or not leaf.shape:
                 raise InputError(
-                    f"{who}: expected {name} to be arrays with a first axis of rows, got {_kind(leaf)}."
+                    f"{who}: expected {name} to be arrays with a first axis of rows, "
+                    f"got {_kind(leaf)}."
                 )
             check_not_empty(who, name, leaf)
             rows = rows or len(leaf)
@@ -87,30 +91,34 @@ def _kind(value: Any) -> str:
 
 
 def rows_of(batch: Batch) -> int:
-    """Give n, the number of samples."""
+    """Return n, the number of samples."""
     return len(jax.tree.leaves(batch.x)[0])
 
 
 def on_device(batch: Batch) -> Batch:
-    """Put a batch where the computation will be, in JAX's own dtypes."""
+    """Put a batch on the device that will compute with it, in JAX's own dtypes."""
     return with_automatic_axes(jax.tree.map(jnp.asarray, batch))
 
 
-# ── Arrays: an order of the rows, an epoch at a time ────────────────────────────────────────────
+# ── Arrays: the order of the rows in each epoch ─────────────────────────────────────────────────
 
 
 def shuffle_seeds(keys: PRNGKeyArray) -> list[list[int]]:
-    """Derive the seeds of the shuffles from the key of a training run, or from many: one list of words a run."""
+    """Return the seeds of the shuffles, derived from the keys of one or more training runs.
+
+    Each seed is a list of words, and there is one such list per run.
+    """
     typed = jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
     words = np.asarray(jax.random.key_data(keys) if typed else keys)
     return words.reshape(-1, words.shape[-1]).tolist()
 
 
 def epoch_order(seed: list[int], epoch: int, n: int) -> np.ndarray:
-    """Give the order of the n rows in one epoch: a permutation that depends on seed and epoch alone.
+    """Return the order of the n rows in one epoch.
 
-    NumPy draws it on the host, while the device trains: on the device, drawing random numbers and
-    sorting them would take longer than an epoch of a small network.
+    It is a permutation that depends on the seed and the epoch alone. NumPy draws it on the host
+    while the device trains, because drawing random numbers and sorting them on the device would
+    take longer than an epoch of a small network.
     """
     return np.random.default_rng([*seed, epoch]).permutation(n).astype(np.int32)
 
@@ -119,12 +127,12 @@ def epoch_order(seed: list[int], epoch: int, n: int) -> np.ndarray:
 
 
 class Stack(NamedTuple):
-    """Consecutive batches of one shape, so that one compiled call works through many.
+    """Consecutive batches of one shape, stacked so that one compiled call works through many.
 
     Attributes:
-        batches: with one more axis in front, of which the first ``filled`` entries count.
-        filled: how many batches there are.
-        ends_pass: whether the stream was at its end.
+        batches: the batches along a new first axis, of which the first ``filled`` entries count.
+        filled: the number of batches.
+        ends_pass: whether the stream ended after these batches.
     """
 
     batches: Batch
@@ -142,19 +150,24 @@ def stacks(
     skip: int,
     check: Any,
 ) -> Iterator[Stack]:
-    """Stack the batches of a stream, so that no stack reaches over the end of a pass or a multiple of ``every``.
+    """Stack the batches of a stream.
+
+    No stack extends beyond the end of a pass through the stream, or beyond a multiple of ``every``.
 
     Args:
         who: the function that the user called, for errors.
-        stream: (x, target) or (x, target, weights) each.
-        passes: how often to go through it, or None to go on until ``steps``.
-        steps: the number of batches, or None for all of ``passes``.
-        every: where stacks must end, or None.
-        skip: how many batches to pass over first.
-        check: called with each batch.
+        stream: an iterable of batches, each (x, target) or (x, target, weights).
+        passes: the number of passes through the stream, or None to continue until ``steps``.
+        steps: the number of batches in all, or None for all of ``passes``.
+        every: the number of steps at whose multiples a stack must end, or None.
+        skip: the number of batches to skip at the beginning.
+        check: a function that is called with each batch.
+
+    Yields:
+        The stacks, in order.
 
     Raises:
-        InputError: if the stream ends too early, or a batch is not one.
+        InputError: if the stream ends too early, or if one of its items is not a batch.
     """
     step = 0
     for number in itertools.count():
@@ -184,7 +197,8 @@ def stacks(
         if step == before:
             wanted = f"{steps} steps" if steps else f"{passes} epochs"
             raise InputError(
-                f"{who}: expected batches for {wanted}, got an iterator that was exhausted after {step}."
+                f"{who}: expected batches for {wanted}, "
+                f"got an iterator that was exhausted after {step}."
             )
 
 
@@ -198,7 +212,7 @@ def _capacity(batch: Batch) -> int:
 
 
 def _stack(held: list[Batch], ends_pass: bool) -> Stack:
-    """Stack to full capacity always, so that there is one compiled program, whatever the count."""
+    """Stack batches, always up to full capacity, so that one compiled program serves any count."""
     fill = held[:1] * (_capacity(held[0]) - len(held))
     return Stack(
         on_device(jax.tree.map(lambda *leaves: np.stack(leaves), *held, *fill)),
@@ -208,10 +222,11 @@ def _stack(held: list[Batch], ends_pass: bool) -> Stack:
 
 
 def ahead(items: Iterator[Any], count: int = 2) -> Generator[Any]:
-    """Run an iterator in a thread of its own, at most ``count`` items ahead of whoever takes them.
+    """Run an iterator in a thread of its own, at most ``count`` items ahead of the consumer.
 
-    Closing it waits a moment for the thread, and no longer: an iterator that waits itself, on a queue or a network,
-    can't be stopped from outside. The thread then ends after the next item, or with the process.
+    Closing it waits a moment for the thread, and no longer: an iterator that waits itself, on a
+    queue or a network, can't be stopped from outside. The thread then ends after the next item, or
+    with the process.
     """
     ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(count)
     stop, end = threading.Event(), object()
@@ -229,7 +244,7 @@ def ahead(items: Iterator[Any], count: int = 2) -> Generator[Any]:
                 if not put(item, None):
                     return
             put(end, None)
-        except BaseException as error:  # raised again where the item is taken
+        except BaseException as error:  # raised again in the thread of the consumer
             put(end, error)
 
     worker = threading.Thread(target=work, daemon=True, name="jaxnn data")

@@ -1,9 +1,10 @@
-"""The compiled loops of training: many steps in one call, over rows, a stack of batches, or many networks.
+"""The compiled loops of training, which make many steps in one call.
 
-B rows a batch, n rows in all, E epochs in one call, M networks.
+B rows per batch, n rows in all, E epochs in one call, M networks.
 
-Each loop takes the step, the state to start from, and a span: the first step to make and the one after
-the last, as an array, so that one program makes any number of steps.
+There is a loop over rows in memory, one over a stack of batches, and one over many networks. Each
+takes the step, the state to start from, and a span: the first step to make and the one after the
+last. The span is an array, so that one program can make any number of steps.
 """
 
 import functools
@@ -25,11 +26,11 @@ Span = Int[np.ndarray, "2"]
 
 
 class Chunk(NamedTuple):
-    """What a compiled loop returns.
+    """The result of a compiled loop.
 
     Attributes:
-        state: the state after its steps.
-        losses: one entry a step, in an array that may be longer than the steps made.
+        state: the state after the last step of the loop.
+        losses: one entry per step, in an array that may have more entries than steps were made.
         finite: whether all trained parameters are finite.
     """
 
@@ -39,7 +40,7 @@ class Chunk(NamedTuple):
 
 
 class CompiledLoop:
-    """A loop, compiled once for a step and the shapes of its arrays.
+    """A loop that is compiled once for a step and the shapes of its arrays.
 
     Args:
         loop: one of the functions below.
@@ -53,13 +54,13 @@ class CompiledLoop:
     def __call__(
         self, step: TrainStep, state: TrainState, span: Span, *, donate: bool = False, **data: Any
     ) -> Chunk:
-        """Make the steps of the span; with ``donate`` the memory of the state is reused."""
+        """Make the steps of the span; with ``donate``, reuse the memory of the state."""
         programs = self._in_place if donate else self._keeping
         return programs.of(jax.tree.structure(step))(step, state, span, **data)
 
 
 def _by_step(loop: Callable[..., Chunk]) -> Callable[..., Chunk]:
-    """Let the structure of the step, all of it but numbers, choose the program."""
+    """Add an argument that chooses the program: the structure of the step, without its numbers."""
 
     @functools.wraps(loop)
     def run(_: Any, step: TrainStep, state: TrainState, span: Array, **data: Any) -> Chunk:
@@ -76,13 +77,13 @@ class _Carry(NamedTuple):
 def over_rows(
     step: TrainStep, state: TrainState, span: Array, *, data: Batch, orders: Array, batch_size: int
 ) -> Chunk:
-    """Train through shuffled rows: full batches, then what remains of an epoch as a smaller one.
+    """Train on shuffled rows: full batches, then the remaining rows of an epoch as a smaller one.
 
     Args:
         step: one step of training.
         state: the state to start from.
-        span: which steps to make, counted from the first of the epochs.
-        data: n rows.
+        span: the steps to make, counted from the first step of the first of these epochs.
+        data: the n rows.
         orders: the order of the rows in each epoch, (E, n).
         batch_size: B.
     """
@@ -118,7 +119,7 @@ def over_rows(
 
 
 def over_stack(step: TrainStep, state: TrainState, span: Array, *, batches: Batch) -> Chunk:
-    """Train through batches that are stacked along a new first axis."""
+    """Train on batches that are stacked along a new first axis."""
 
     def train_on(i: Array, carry: _Carry) -> _Carry:
         batch = jax.tree.map(
@@ -143,17 +144,18 @@ def over_members(
     batch_size: int,
     group: int,
 ) -> Chunk:
-    """Train M networks on the same rows, ``group`` of them side by side, and group after group.
+    """Train M networks on the same rows, group after group; the members of a group are parallel.
 
     Args:
-        step: one step of training, the same for all.
-        state: the states of all, stacked along a new first axis.
-        span: which steps to make.
-        data: n rows, shared.
-        weights: how much each row counts for each member, (M, n), or None.
+        step: one step of training, the same for all networks.
+        state: the states of all networks, stacked along a new first axis.
+        span: the steps to make.
+        data: the n rows, which all networks share.
+        weights: the weight of each row for each member, (M, n), or None.
         orders: the order of the rows in each epoch for each member, (M, E, n).
         batch_size: B.
-        group: 1 for one member after another, M for all at once.
+        group: the number of networks to train in parallel, 1 for one after another, M for all at
+            once.
     """
 
     def member(one: tuple[TrainState, Array | None, Array]) -> Chunk:

@@ -1,9 +1,10 @@
-"""A function traced once, its constants taken out: the same program for another learning rate.
+"""Functions with their constants taken out, so that one program serves every learning rate.
 
-``optax.adam(1e-3)`` is a pair of new functions every time it is called, and the learning rate is
-baked into them. A compiled program that holds them would be compiled again for each. So
-:func:`hoist_constants` traces such a function and returns two things: a :class:`Program`, equal to any
-other with the same operations in the same order, and the constants that stood in it.
+``optax.adam(1e-3)`` makes a pair of new functions every time it is called, and the learning rate is
+a constant inside them. A compiled program that contains them would have to be compiled again each
+time. Therefore :func:`hoist_constants` traces such a function and returns two things: a
+:class:`Program`, which equals any other with the same operations in the same order, and the
+constants that it contained.
 """
 
 import dataclasses
@@ -19,10 +20,10 @@ from jaxtyping import Array, PyTree
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """What a function does, apart from its constants; equal by ``text``.
+    """The operations of a function without its constants, compared by ``text`` and structures.
 
     Attributes:
-        text: each operation, in order, with every floating constant written as "#".
+        text: all operations, in order, with every floating constant written as "#".
         inputs: the structure of the arguments.
         output: the structure of the result.
         traced: the operations themselves.
@@ -45,10 +46,10 @@ class Program:
 def hoist_constants(
     function: Callable[..., PyTree], *args: PyTree
 ) -> tuple[Program, tuple[Any, ...]]:
-    """Trace ``function`` for arguments like ``args`` into its program and the constants that stand in it.
+    """Trace ``function`` for arguments like ``args``, and separate its program from its constants.
 
     Returns:
-        program: for which ``program(constants, *args)`` is ``function(*args)``.
+        program: the program, for which ``program(constants, *args)`` is ``function(*args)``.
         constants: the arrays that the function held, and the floating constants of its arithmetic.
     """
     traced, output = jax.make_jaxpr(function, return_shape=True)(*args)
@@ -62,7 +63,10 @@ def hoist_constants(
 
 
 def _describe(jaxpr: Jaxpr, lines: list[str], constants: list[Any]) -> None:
-    """Write out the operations, and collect their constants in the order in which they are read again."""
+    """Write the operations to ``lines``, and their constants to ``constants``.
+
+    The constants are in the order in which :func:`_evaluate` reads them again.
+    """
     names: dict[Any, str] = {}
 
     def define(variable: Any) -> str:
@@ -93,7 +97,7 @@ def _describe(jaxpr: Jaxpr, lines: list[str], constants: list[Any]) -> None:
 
 
 def _evaluate(jaxpr: Jaxpr, held: Any, args: Any, numbers: Iterator[Any]) -> list[Any]:
-    """Run the operations, taking the next number wherever :func:`_describe` took one out."""
+    """Run the operations, with the next number wherever :func:`_describe` took a constant out."""
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*held, *args], strict=True))
 
     def read(equation: JaxprEqn | None, operand: Any) -> Any:
@@ -123,7 +127,10 @@ def _dtype(operand: Any) -> Any:
 
 
 def _is_number(equation: JaxprEqn, operand: Any) -> bool:
-    """Whether an operand is a floating constant of plain arithmetic (not one handed to a branch or a loop)."""
+    """Return whether an operand is a floating constant of plain arithmetic.
+
+    A constant that is passed to a branch or a loop is not.
+    """
     is_constant = isinstance(operand, Literal) and jnp.issubdtype(_dtype(operand), jnp.floating)
     return is_constant and (
         _inlined(equation) is not None or not _holds_jaxpr(tuple(equation.params.values()))
@@ -137,5 +144,5 @@ def _holds_jaxpr(value: Any) -> bool:
 
 
 def _inlined(equation: JaxprEqn) -> ClosedJaxpr | None:
-    """Give the body of a nested ``jit``, which is read as if it stood here."""
+    """Return the body of a nested ``jit``, which is read as if it stood in place of the call."""
     return equation.params["jaxpr"] if equation.primitive.name in ("jit", "pjit") else None

@@ -1,4 +1,4 @@
-"""When training has gone on long enough: the rule, and the hook that follows it."""
+"""Early stopping: the rule, and the hook that applies it."""
 
 import dataclasses
 import math
@@ -16,18 +16,19 @@ from jaxnn.training.metrics import better
 
 @dataclasses.dataclass(frozen=True)
 class EarlyStopping:
-    """Stop when an entry of the history has not become better for a while.
+    """The rule to stop when an entry of the history has not improved for some time.
 
     Args:
-        patience: how many records to wait for an improvement.
+        patience: the number of records to wait for an improvement.
         monitor: the entry, such as "loss", "validation_loss" or "validation_accuracy".
-        mode: "min" if lower is better, "max" if higher is; None where the entry says so itself, as losses
-            and named metrics do.
-        min_delta: what counts as an improvement, at least 0.
-        restore_best: whether the result's parameters are those of the best record, and not the last.
+        mode: "min" if lower is better, "max" if higher is better; None for losses and named
+            metrics, of which this is known.
+        min_delta: the amount that an improvement has to exceed, at least 0.
+        restore_best: whether the result has the parameters of the best record instead of the last.
 
     Raises:
-        InputError: for settings out of their range, or for a function as a metric without a mode.
+        InputError: for settings outside their range, or for a metric that is a function, without a
+            mode.
     """
 
     patience: int = 5
@@ -48,12 +49,12 @@ class EarlyStopping:
 
 
 class StopEarly(Hook):
-    """Follows the rule of an :class:`EarlyStopping`, record by record.
+    """The hook that applies the rule of an :class:`EarlyStopping` to each record.
 
     Args:
-        rule: when to stop.
-        run: the run, whose records so far count.
-        names: the entries that its records have.
+        rule: the rule.
+        run: the run, of which the records so far are taken into account.
+        names: the names of the entries in its records.
     """
 
     def __init__(self, rule: EarlyStopping, run: Run, names: Sequence[str]) -> None:
@@ -66,7 +67,7 @@ class StopEarly(Hook):
         self._check(run)
 
     def after_record(self, run: Run, record: Record) -> None:
-        """Keep the parameters of a record that is the best so far; stop after a long enough wait."""
+        """Keep the parameters of the best record so far; stop when the patience is exhausted."""
         self._take(record)
         if self._rule.restore_best and self._best == self._seen:
             run.best = jax.tree.map(jnp.copy, run.state.params)

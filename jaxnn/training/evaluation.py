@@ -1,4 +1,4 @@
-"""Using a trained network: predictions and scores, in compiled batches."""
+"""Predictions and scores of a trained network, computed in compiled batches."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -24,8 +24,8 @@ from jaxnn.training.metrics import Metric, counted_by, find, over_positions
 from jaxnn.training.placement import with_automatic_axes
 from jaxnn.types import Layer, Loss, Params, check_input
 
-ROWS = 1024  # a batch, unless the caller says otherwise
-FIRST_ROWS = 64  # whose predictions are looked at before training
+ROWS = 1024  # per batch, unless the caller chooses another size
+FIRST_ROWS = 64  # the rows whose predictions are checked before training
 
 
 def predict(net: Layer, params: Params, x: PyTree, *, batch_size: int = ROWS) -> PyTree:
@@ -35,7 +35,7 @@ def predict(net: Layer, params: Params, x: PyTree, *, batch_size: int = ROWS) ->
         net: a layer or network.
         params: its parameters.
         x: inputs, n rows.
-        batch_size: how many rows to run at once.
+        batch_size: the number of rows to run at once.
 
     Returns:
         The outputs, n rows, on the device.
@@ -48,7 +48,7 @@ def predict(net: Layer, params: Params, x: PyTree, *, batch_size: int = ROWS) ->
 
 
 def check_rows(who: str, net: Layer, x: PyTree, batch_size: int) -> PyTree:
-    """Check inputs before they are cut into batches, and return them as arrays."""
+    """Check inputs before they are divided into batches, and return them as arrays."""
     check_positive_int(who, "batch_size", batch_size)
     x = as_arrays(who, "x", x)
     for leaf in jax.tree.leaves(x):
@@ -61,7 +61,7 @@ def check_rows(who: str, net: Layer, x: PyTree, batch_size: int) -> PyTree:
 
 
 def in_batches(run: Callable[[PyTree], PyTree], x: PyTree, batch_size: int, axis: int) -> PyTree:
-    """Run the rows of ``x`` a batch at a time; the outputs have the rows along ``axis``."""
+    """Run the rows of ``x`` batch by batch; the outputs have the rows along ``axis``."""
     outputs = []
     for piece, count in _pieces(x, batch_size):
         keep = functools.partial(lax.slice_in_dim, start_index=0, limit_index=count, axis=axis)
@@ -80,26 +80,28 @@ def evaluate(
 
     Args:
         net: a layer or network.
-        loss: its objective, which also says what predictions mean.
+        loss: its objective, which also defines what predictions mean.
         params: the parameters.
         data: (x, target) or (x, target, weights), or an iterable of such batches.
-        metrics: names ("accuracy", "log_loss", "f1", "roc_auc", "r2": scikit-learn's definitions), or
-            functions ``(target, prediction) -> number``.
-        batch_size: how many rows to run at once.
+        metrics: names ("accuracy", "log_loss", "f1", "roc_auc", "r2", by the definitions of
+            scikit-learn), or functions ``(target, prediction) -> number``.
+        batch_size: the number of rows to run at once.
 
     Returns:
         The (weighted) mean "loss" over all rows, and each metric by its name.
 
     Raises:
-        InputError: for data that do not fit the network or the loss, or a metric that does not fit the loss.
+        InputError: for data that do not fit the network or the loss, or for a metric that does not
+            fit the loss.
     """
     return Scorer("evaluate", net, loss, params, data, metrics, batch_size).scores(params)
 
 
 class Scorer:
-    """Scores parameters on the same data again and again; the arguments are those of :func:`evaluate`.
+    """A scorer of different parameters on the same data.
 
-    Arrays are checked once and kept on the device; an iterable is gone through each time.
+    The arguments are those of :func:`evaluate`. Arrays are checked once and kept on the device; an
+    iterable is iterated over, and its batches are checked, each time.
     """
 
     def __init__(
@@ -123,12 +125,12 @@ class Scorer:
             self._kept = [on_device(piece) for piece in weighted(batch, batch_size)]
 
     def scores(self, params: Params) -> dict[str, float]:
-        """Return "loss" and the metrics."""
+        """Return the "loss" and the metrics, by name."""
         measure = functools.partial(_scores, self.net, self.loss, self._kinds)
         return results(self.metrics, self.parts(measure, params))
 
     def parts(self, scores: Any, params: Params) -> list[Any]:
-        """Give what ``scores(params, batch)`` does for each piece of the data."""
+        """Return the result of ``scores(params, batch)`` for each piece of the data."""
         pieces = self._pieces(params) if is_stream(self._data) else self._kept
         parts = jax.device_get([scores(params, piece) for piece in pieces])
         if not parts:
@@ -149,7 +151,7 @@ class Scorer:
 def make_scorer(
     who: str, net: Layer, loss: Loss, params: Params, validation: Any, metrics: Any
 ) -> Scorer | None:
-    """Make the scorer of a training run, or None where there is nothing to score on."""
+    """Return the scorer of a training run, or None if there are no validation data."""
     if validation is None:
         if metrics:
             raise InputError(f"{who}: expected validation data for metrics {metrics!r}, got none.")
@@ -158,7 +160,7 @@ def make_scorer(
 
 
 def check_targets(who: str, net: Layer, loss: Loss, params: Params, batch: Batch) -> None:
-    """Check the values of a batch, before they enter a compiled program and cannot be seen."""
+    """Check the values of a batch before they enter a compiled program, where they are unknown."""
     x, target, weights = jax.tree.map(_spec, batch)
     check_input(net, batch.x)
     prediction = _outputs.eval_shape(net, params, x)
@@ -169,14 +171,14 @@ def check_targets(who: str, net: Layer, loss: Loss, params: Params, batch: Batch
 
 
 def check_predictions(net: Layer, loss: Loss, params: Params, batch: Batch) -> None:
-    """Check that the first predictions are of the kind that the loss wants, such as probabilities."""
+    """Check that the first predictions are of the kind that the loss takes, e.g. probabilities."""
     if getattr(loss, "bounded", False):
         few = jax.tree.map(lambda leaf: leaf[:FIRST_ROWS], batch._replace(weights=None))
         loss.check(_outputs(net, params, few.x), few.target)
 
 
 def weighted(batch: Batch, batch_size: int) -> Iterator[Batch]:
-    """Cut a batch into pieces of one size, the last filled up with rows that weigh nothing."""
+    """Divide a batch into pieces of one size; the last is filled up with rows of weight 0."""
     weights = (
         np.ones(rows_of(batch), np.float32) if batch.weights is None else np.asarray(batch.weights)
     )
@@ -186,7 +188,7 @@ def weighted(batch: Batch, batch_size: int) -> Iterator[Batch]:
 
 
 def results(metrics: dict[str, Metric], parts: list[Any]) -> dict[str, float]:
-    """Put the scores of all pieces together."""
+    """Combine the scores of all pieces into the loss and the metrics, by name."""
     losses, weight_sums, statistics = zip(*parts, strict=True)
     weights = np.asarray(weight_sums, np.float64)
     total = (
@@ -202,7 +204,11 @@ def results(metrics: dict[str, Metric], parts: list[Any]) -> dict[str, float]:
 
 
 def score(net: Layer, loss: Loss, metrics: tuple[Metric, ...], params: Params, batch: Batch) -> Any:
-    """Give the loss of one weighted batch, the weight it was averaged over, and the metrics' statistics."""
+    """Return the scores of one weighted batch.
+
+    These are the loss, the sum of the weights over which it was averaged, and the statistics of the
+    metrics.
+    """
     prediction, _ = net.forward(params, batch.x)
     value, _ = loss.forward(prediction, batch.target, batch.weights)
     weight_sum = batch.weights.sum()
@@ -228,7 +234,11 @@ def _value(loss: Loss, prediction: Any, target: Any, weights: Any) -> Array:
 
 
 def _pieces(tree: PyTree, size: int) -> Iterator[tuple[PyTree, int]]:
-    """Cut rows into pieces of one size, so that one program serves all; the last repeats its last row."""
+    """Divide rows into pieces of one size, so that one compiled program serves all of them.
+
+    The last piece is filled up with repetitions of its last row. Each piece comes with the number
+    of rows that count. If all rows fit into one piece, it is left as it is.
+    """
     n = len(jax.tree.leaves(tree)[0])
     if n <= size:
         yield tree, n

@@ -1,6 +1,6 @@
-"""What feeds the loop: rows in memory, the same rows for many networks, or a stream of batches.
+"""The feeds of the loop: rows in memory, the same rows for many networks, or a stream of batches.
 
-A feed only says what the next compiled call is to do; :mod:`jaxnn.training.loop` makes the call.
+A feed only determines what the next compiled call does; :mod:`jaxnn.training.loop` makes the call.
 """
 
 import functools
@@ -14,17 +14,17 @@ import numpy as np
 from jaxnn.training.batching import Batch, Stack, ahead, epoch_order, on_device
 from jaxnn.training.compiled_loops import MEMBERS, ROWS, STACK, Chunk
 
-EPOCH_STEPS = 1024  # as many epochs are handed over at once as have so many steps
+EPOCH_STEPS = 1024  # about the number of steps of the epochs that are passed to one call
 
 
 class Work(NamedTuple):
-    """What one compiled call is to do.
+    """The work of one compiled call.
 
     Attributes:
         call: the compiled loop with its data: ``call(step, state, span) -> Chunk``.
-        first: the step, counted in the call's own data, to begin with.
-        rows: how many rows each step sees, one entry a step to make.
-        ends_epoch: whether the data are at their end after it.
+        first: the first step to make, counted from the beginning of the call's own data.
+        rows: the number of rows in the batch of each step to make, one entry per step.
+        ends_epoch: whether an epoch of the data ends with this call.
     """
 
     call: Callable[..., Chunk]
@@ -34,24 +34,24 @@ class Work(NamedTuple):
 
 
 class Feed(Protocol):
-    """Where the work of a training run comes from."""
+    """The source of the work of a training run."""
 
     def work(self, position: int, most: int) -> Work | None:
-        """Return the work from a step on, at most so many steps; None at the end of the data."""
+        """Return the work from a step on, at most ``most`` steps; None at the end of the data."""
 
     def prepare(self) -> None:
-        """Get ready what comes next; called while the device computes."""
+        """Prepare the next work; this is called while the device computes."""
 
     def close(self) -> None:
-        """Let go of the data."""
+        """Release the data."""
 
 
 class Epochs:
-    """How rows in memory are divided into the steps of an epoch, in a new order each time.
+    """The division of rows in memory into the steps of an epoch, in a new order for each epoch.
 
     Args:
-        n: how many rows there are.
-        batch_size: B; the last rows of an epoch make a smaller batch.
+        n: the number of rows.
+        batch_size: B; the last rows of an epoch form a smaller batch.
         seeds: the seed of each member's shuffles, one for a single network; None to keep the order.
         drop_last: whether to leave out the rows that do not fill a batch.
     """
@@ -65,13 +65,13 @@ class Epochs:
         self._drawn: dict[int, np.ndarray] = {}
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        """Return how many rows each step sees."""
+        """Return the number of rows in the batch of each step."""
         last = self.used - (self.steps - 1) * self._batch_size
         is_last = np.arange(start, stop) % self.steps == self.steps - 1
         return np.where(is_last, last, self._batch_size)
 
     def order(self, epoch: int) -> np.ndarray:
-        """Return the order of the rows in one epoch, a line a member: (members, used)."""
+        """Return the order of the rows in one epoch for each member, (members, used)."""
         if self._seeds is None:
             return np.arange(self.used, dtype=np.int32)[None]
         if epoch not in self._drawn:
@@ -80,17 +80,17 @@ class Epochs:
         return self._drawn[epoch]
 
     def draw(self, start: int, stop: int) -> None:
-        """Draw the orders of some epochs ahead of time, and forget all others."""
+        """Draw the orders of some epochs ahead of time, and discard all others."""
         self._drawn = {epoch: self.order(epoch) for epoch in range(start, stop)}
 
 
 class RowsFeed:
-    """Arrays in memory, n rows.
+    """The feed of a single network from arrays in memory, n rows.
 
     Args:
-        data: n rows.
+        data: the n rows.
         batch_size: B.
-        epochs: how they are divided into steps.
+        epochs: the division of the rows into steps.
         donate: whether a call may reuse the memory of the state that it starts from.
     """
 
@@ -103,7 +103,7 @@ class RowsFeed:
         self._coming = range(0)
 
     def work(self, position: int, most: int) -> Work:
-        """Return the work of several epochs, whose orders lie in an array of a fixed size."""
+        """Return the work of several epochs, with their orders in an array of a fixed size."""
         steps, epochs = self._epochs.steps, self._at_once
         first = position // steps
         end = min(position + most, (first + epochs) * steps)
@@ -117,7 +117,7 @@ class RowsFeed:
         return Work(call, position - first * steps, rows, ends_epoch=end % steps == 0)
 
     def prepare(self) -> None:
-        """Draw the orders that the next call will want."""
+        """Draw the orders that the next call will need."""
         self._epochs.draw(self._coming.start, self._coming.stop)
 
     def close(self) -> None:
@@ -125,15 +125,15 @@ class RowsFeed:
 
 
 class MembersFeed:
-    """The same arrays for M networks at once, each of which goes through them in its own order.
+    """The feed of M networks from the same arrays, of which each takes the rows in its own order.
 
     Args:
-        data: n rows, shared.
-        weights: how much each row counts for each member, (M, n), or None.
+        data: the n rows, which all members share.
+        weights: the weight of each row for each member, (M, n), or None.
         batch_size: B.
-        epochs: how they are divided into steps.
+        epochs: the division of the rows into steps.
         members: M.
-        group: how many members to train side by side.
+        group: the number of members to train in parallel.
     """
 
     def __init__(
@@ -175,10 +175,12 @@ class MembersFeed:
 
 
 class StreamFeed:
-    """An iterable of batches, taken and stacked in a thread of its own, ahead of the device.
+    """The feed from an iterable of batches, read and stacked in a thread of its own.
+
+    The thread works ahead of the device.
 
     Args:
-        items: what :func:`jaxnn.training.batching.stacks` yields.
+        items: the stacks that :func:`jaxnn.training.batching.stacks` yields.
         donate: whether a call may reuse the memory of the state that it starts from.
     """
 
@@ -186,10 +188,10 @@ class StreamFeed:
         self._loop = functools.partial(STACK, donate=donate)
         self._stacks = ahead(items)
         self._stack: Stack | None = None
-        self._made = 0  # how many batches of the present stack were handed out
+        self._made = 0  # the number of batches of the present stack that were returned as work
 
     def work(self, position: int, most: int) -> Work | None:
-        """Return the work of the next batches, all of the present stack."""
+        """Return the work of the next batches, all of which belong to the present stack."""
         if self._stack is None or self._made == self._stack.filled:
             self._stack, self._made = next(self._stacks, None), 0
         if self._stack is None:
@@ -205,7 +207,7 @@ class StreamFeed:
         )
 
     def prepare(self) -> None:
-        """Do nothing: a thread reads ahead."""
+        """Do nothing: the thread reads ahead anyway."""
 
     def close(self) -> None:
         """End the thread."""

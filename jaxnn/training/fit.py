@@ -1,4 +1,4 @@
-"""Training: a network, a loss, an optimizer and data in; a trained state and its history out."""
+"""Training: from a network, a loss, an optimizer and data to a trained state and its history."""
 
 import dataclasses
 import itertools
@@ -45,7 +45,7 @@ from jaxnn.training.train_step import TrainState, TrainStep, first_train_state, 
 from jaxnn.types import Layer, Loss, Params, split_running
 from jaxnn.values import tree_of
 
-STREAM_EVERY = 100  # steps between two records of a stream that is not counted in epochs
+STREAM_EVERY = 100  # steps between two records, for a stream that is not counted in epochs
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -56,11 +56,12 @@ class Fit:
         net: the network.
         loss: its objective.
         params: the trained parameters: the last, or the best if early stopping restores them.
-        state: the state after the last step, to go on from with ``fit(..., state=...)``.
-        history: arrays by name, one entry a record (by default: an epoch): "step", "loss" (the mean
-            since the record before), "validation_loss" and "validation_…" of each metric; and
-            "step_loss", one entry a step.
-        stopped: why training ended: "completed", "early stopping", "callback", or "" for an error.
+        state: the state after the last step, from which ``fit(..., state=...)`` can continue.
+        history: arrays by name. "step", "loss" (the mean since the previous record),
+            "validation_loss" and "validation_…" of each metric have one entry per record, which by
+            default is one per epoch. "step_loss" has one entry per step.
+        stopped: the reason why training ended: "completed", "early stopping", "callback", or "" for
+            an error.
     """
 
     net: Layer
@@ -134,47 +135,52 @@ def fit(
         trained.predict(x)
 
     The loop is compiled once for a network, a loss, an optimizer's formula and the shapes of the
-    data: another learning rate, seed or number of epochs compiles nothing. The same call gives the
-    same result, bit for bit; so does a run that was stopped and resumed from its checkpoints.
+    data: another learning rate, seed or number of epochs needs no further compilation. The same
+    call returns the same result, bit for bit; so does a run that was stopped and resumed from its
+    checkpoints.
 
     Args:
-        net: a layer or network, run in training mode.
+        net: a layer or network, which runs in training mode.
         loss: its objective.
-        optimizer: any of optax, with its schedules, clipping, decay and accumulation.
+        optimizer: any optimizer of optax, with its schedules, clipping, decay and accumulation.
         data: (x, target) or (x, target, weights), each an array or a pytree of arrays with n rows,
-            or a dict with these names; or an iterable of such batches, read ahead in a thread of
-            its own.
-        epochs: how often to go through the data in all, or
-        steps: how many batches to train on in all: one of the two.
-        batch_size: rows a batch; for arrays only. The last rows of an epoch make a smaller batch.
-        key: a PRNG key, for the parameters, the shuffles and dropout; not needed with ``state``.
+            or a dict with these names; or an iterable of such batches, which is read ahead in a
+            thread of its own.
+        epochs: the number of passes through the data in all. Either this or ``steps`` is required.
+        steps: the number of batches to train on in all. Either this or ``epochs`` is required.
+        batch_size: the number of rows per batch, for arrays only. The last rows of an epoch form a
+            smaller batch.
+        key: a PRNG key for the parameters, the shuffles and dropout; not needed with ``state``.
         params: parameters to start from, instead of new ones.
-        state: the state to go on from; its steps count among ``epochs`` and ``steps``.
+        state: the state to continue from; its steps are included in ``epochs`` and ``steps``.
         validation: data to score after each record, as for :func:`jaxnn.evaluate`.
-        metrics: names or functions, for validation; see :func:`jaxnn.evaluate`.
-        every: steps between two records of the history. By default an epoch; 100 for a stream
-            without epochs.
-        callbacks: functions of an :class:`jaxnn.Event`, called after each record; True stops.
-        early_stopping: when to stop before the end.
-        checkpoint: where to save and to resume from: a folder, or :class:`jaxnn.Checkpoints`.
+        metrics: names or functions, for the validation; see :func:`jaxnn.evaluate`.
+        every: the number of steps between two records of the history. The default is an epoch, or
+            100 steps for a stream without epochs.
+        callbacks: functions of an :class:`jaxnn.Event`, called after each record; training stops if
+            one of them returns True.
+        early_stopping: the rule by which to stop before the end.
+        checkpoint: the checkpoints to write and to resume from: a folder, or
+            :class:`jaxnn.Checkpoints`.
         method: "hand" for the derived backward passes, "auto" for ``jax.grad``.
-        precision: "bfloat16" to compute the passes in it, while parameters and optimizer keep
-            theirs.
-        shuffle: whether to draw a new order of the rows each epoch.
+        precision: "bfloat16" to compute the forward and backward passes in it, while parameters and
+            optimizer keep their own precision.
+        shuffle: whether to draw a new order of the rows for each epoch.
         drop_last: whether to leave out the rows that do not fill a batch.
-        keep_last_good: whether to keep the state before each compiled call, to go back to if a loss
-            is not finite. False saves the memory of one state: it is then donated from call to
-            call.
-        progress: whether to show a bar; by default on a terminal and in a notebook.
+        keep_last_good: whether to keep the state before each compiled call, so that training can
+            return to it if a loss is not finite. False saves the memory of one state, which is then
+            donated from call to call.
+        progress: whether to show a progress bar; the default is to show it on a terminal and in a
+            notebook.
 
     Returns:
         The trained state and the history, see :class:`Fit`.
 
     Raises:
         InputError: for arguments that do not fit, before any work is done.
-        TrainingError: for a loss that is not finite, or an error on the way; with the result so
-            far.
-        TrainingInterrupted: when interrupted from the keyboard; with the result so far.
+        TrainingError: for a loss that is not finite, or for any other error during training. It
+            carries the result so far.
+        TrainingInterrupted: for Ctrl-C or SIGTERM. It carries the result so far.
     """
     step = make_step("fit", net, loss, optimizer, method, precision)
     flags = {"shuffle": shuffle, "drop_last": drop_last, "keep_last_good": keep_last_good}
@@ -182,7 +188,7 @@ def fit(
     source = _Stream(data, batch_size) if is_stream(data) else _Arrays(data, batch_size)
     state = _first_state(step, optimizer, source.first.x, key, params, state)
     if not keep_last_good:
-        state = jax.tree.map(jnp.copy, state)  # the caller's own is not to be donated
+        state = jax.tree.map(jnp.copy, state)  # so that the caller's own state is not donated
     scorer = check_data("fit", step, state.params, source.first, validation, metrics)
     run = Run.starting(step.hoist("fit", state), state)
     saving = Saving.of(
@@ -235,7 +241,7 @@ def _first_state(
 
 
 def check_state(who: str, optimizer: Any, state: TrainState) -> None:
-    """Check that a state is one of this optimizer's."""
+    """Check that a state belongs to this optimizer."""
     trained = split_running(state.params)[0]
     expected = jax.eval_shape(as_transformation(who, optimizer).init, trained)
     given, wanted = (
@@ -258,7 +264,7 @@ def _listed(leaves: list[tuple[str, tuple[int, ...]]]) -> str:
 
 
 class _Arrays:
-    """Arrays in memory, gone through in epochs."""
+    """Arrays in memory, on which a network is trained in epochs."""
 
     def __init__(self, data: Any, batch_size: Any) -> None:
         self.first = self._data = as_batch("fit", data)
@@ -276,7 +282,7 @@ class _Arrays:
         drop_last: bool,
         donate: bool,
     ) -> tuple[Feed, int | None, int | None]:
-        """Return the feed, the last step, and the steps between two records."""
+        """Return the feed, the last step, and the number of steps between two records."""
         seeds = shuffle_seeds(run.state.key) if shuffle else None
         cut = Epochs(rows_of(self._data), self._batch_size, seeds, drop_last=drop_last)
         feed = RowsFeed(self._data, self._batch_size, cut, donate=donate)
@@ -284,7 +290,7 @@ class _Arrays:
 
 
 class _Stream:
-    """An iterable of batches, of which the first is looked at without losing it."""
+    """An iterable of batches, of which the first is examined without being lost."""
 
     rows: int | None = None
 
@@ -306,7 +312,7 @@ class _Stream:
                 "fit: expected an iterable of batches, got one that is exhausted."
             ) from None
         self.first: Batch = as_batch("fit", first)
-        # an iterator cannot be started again
+        # an iterator cannot be started again, so the first batch is put back before the others
         self._data: Iterable[Any] = itertools.chain([first], source) if source is data else data
 
     def feed(
@@ -320,7 +326,7 @@ class _Stream:
         drop_last: bool,
         donate: bool,
     ) -> tuple[Feed, int | None, int | None]:
-        """Return the feed, the last step where it is known, and the steps between two records."""
+        """Return the feed, the last step if it is known, and the number of steps per record."""
         every = every or (STREAM_EVERY if epochs is None else None)
         net, loss, params = run.step.net, run.step.loss, run.state.params
         items = stacks(
@@ -335,13 +341,13 @@ class _Stream:
         return StreamFeed(items, donate=donate), steps, every
 
 
-# ── What fit and fit_population share ───────────────────────────────────────────────────────────
+# ── Parts that fit and fit_population share ─────────────────────────────────────────────────────
 
 
 def check_data(
     who: str, step: TrainStep, params: Params, batch: Batch, validation: Any, metrics: Any
 ) -> Scorer | None:
-    """Check that data fit the network and the loss; make the scorer of the validation data."""
+    """Check that data fit the network and the loss; return the scorer of the validation data."""
     check_targets(who, step.net, step.loss, params, batch)
     check_predictions(step.net, step.loss, params, batch)
     return make_scorer(who, step.net, step.loss, params, validation, metrics)
@@ -355,7 +361,7 @@ def make_hooks(
     callbacks: Sequence[Callback],
     saving: Saving | None,
 ) -> list[Hook]:
-    """List what happens after each record, in this order."""
+    """Return the hooks that act after each record, in the order in which they are called."""
     hooks: list[Hook] = []
     if score is not None:
         hooks.append(Validation(score))
@@ -369,14 +375,14 @@ def make_hooks(
 
 
 def record_names(scorer: Scorer | None) -> list[str]:
-    """List the entries of a record that can be compared."""
+    """Return the names of the entries of a record that can be compared."""
     return ["loss"] + [
         f"validation_{name}" for name in (["loss", *scorer.metrics] if scorer else [])
     ]
 
 
 def check_schedule(who: str, epochs: Any, steps: Any, every: Any, **flags: Any) -> None:
-    """Check that training is told when to end, in one way, and that flags are True or False."""
+    """Check that exactly one end of training is given, and that flags are True or False."""
     if (epochs is None) == (steps is None):
         raise InputError(
             f"{who}: expected either epochs or steps, got epochs={epochs!r} and steps={steps!r}."
@@ -389,12 +395,13 @@ def check_schedule(who: str, epochs: Any, steps: Any, every: Any, **flags: Any) 
 
 
 def check_batch_size(who: str, batch_size: Any, rows: int) -> int:
-    """Check that there is a batch size, and that the data fill a batch."""
+    """Check that a batch size is given, and that the data fill at least one batch; return it."""
     if batch_size is None:
         raise InputError(f"{who}: expected a batch_size for arrays, got None.")
     check_positive_int(who, "batch_size", batch_size)
     if batch_size > rows:
         raise InputError(
-            f"{who}: expected a batch_size of at most the {rows} rows of the data, got {batch_size}."
+            f"{who}: expected a batch_size of at most the {rows} rows of the data, "
+            f"got {batch_size}."
         )
     return int(batch_size)

@@ -1,20 +1,20 @@
-"""The history of a training run: the loss of every step, and a record every so often."""
+"""The history of a training run: the loss of every step, and records at regular intervals."""
 
 from typing import Any
 
 import numpy as np
 
-Record = dict[str, Any]  # "step", "loss", and what validation adds
+Record = dict[str, Any]  # "step", "loss", and the scores of the validation
 
 
 class History:
     """The losses and the records so far. For M networks at once, each loss is an array (M,).
 
     Args:
-        first: the step that the run starts at.
+        first: the step at which the run starts.
 
     Attributes:
-        step: the step that the run stands at.
+        step: the step that the run has reached.
         records: the records so far, in order.
     """
 
@@ -39,11 +39,11 @@ class History:
 
     @property
     def waiting_rows(self) -> np.ndarray:
-        """How many rows each step since the last record saw."""
+        """The number of rows in the batch of each step since the last record."""
         return self._waiting[1]
 
     def add(self, losses: np.ndarray, rows: np.ndarray) -> None:
-        """Take up the losses of the next steps, and how many rows each of these steps saw."""
+        """Add the losses of the next steps, and the number of rows in the batch of each step."""
         self.step += len(losses)
         self._losses.append(losses)
         if len(self._waiting[0]):
@@ -54,7 +54,7 @@ class History:
 
     @property
     def recorded(self) -> int:
-        """The step of the last record, or that which the run started at."""
+        """The step of the last record, or the first step if there is no record yet."""
         return self.step - len(self._waiting[0])
 
     def due(self, every: int) -> range:
@@ -62,7 +62,7 @@ class History:
         return range((self.recorded // every + 1) * every, self.step + 1, every)
 
     def record(self, step: int) -> Record:
-        """Make the record of a step: the mean loss over all rows since the record before."""
+        """Make the record of a step, with the mean loss over all rows since the previous record."""
         losses, rows = self._waiting
         count = step - self.recorded
         loss = np.average(losses[:count].astype(np.float64), axis=0, weights=rows[:count])
@@ -71,7 +71,7 @@ class History:
         return self.records[-1]
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return arrays by name: one entry a record, and "step_loss" with one entry a step."""
+        """Return arrays by name, with one entry per record; "step_loss" has one entry per step."""
         names = self.records[0] if self.records else ()
         columns = {name: np.array([record[name] for record in self.records]) for name in names}
         step_loss = np.concatenate(self._losses) if self._losses else np.zeros(0)

@@ -1,4 +1,4 @@
-"""What happens after a record of the history: each hook is a small thing of its own, in one list."""
+"""Hooks: the independent actions that are taken after each record of the history."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 class Hook:
-    """Something that happens after each record; what it does not need it leaves as it is here."""
+    """An action after each record; a subclass overrides the methods that it needs."""
 
     def after_record(self, run: "Run", record: Record) -> None:
-        """Look at a new record, add to it, or stop the run."""
+        """Read a new record, add entries to it, or stop the run."""
 
     def at_end(self, run: "Run") -> None:
-        """Finish, after a run that came to its end or was interrupted."""
+        """Finish the work, after a run that came to its end or was interrupted."""
 
     def close(self) -> None:
-        """Let go of everything, after an error too."""
+        """Release all resources, also after an error."""
 
 
 @contextmanager
@@ -52,25 +52,25 @@ def closing_hooks(hooks: Sequence[Hook], run: "Run") -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class Validation(Hook):
-    """Scores the parameters, and adds the scores to the record as "validation_…"."""
+    """The hook that scores the parameters, and adds the scores to the record as "validation_…"."""
 
     score: Callable[[Params], Mapping[str, Any]]
 
     def after_record(self, run: "Run", record: Record) -> None:
-        """Add the scores."""
+        """Add the scores to the record."""
         scores = self.score(run.state.params)
         record |= {f"validation_{name}": value for name, value in scores.items()}
 
 
 class Event(NamedTuple):
-    """What a callback is told after each record of the history.
+    """The argument of a callback, made after each record of the history.
 
     Attributes:
-        step: how many steps were made.
-        record: the newest entry of the history, to be read: "step", "loss", and what validation
-            gave.
-        history: all entries so far, to be read.
-        state: the state, to be read: the next step may reuse its memory.
+        step: the number of steps made so far.
+        record: the newest record of the history, read-only: "step", "loss", and the scores of the
+            validation.
+        history: all records so far, read-only.
+        state: the present state, to be read but not kept, as the next step may reuse its memory.
     """
 
     step: int
@@ -79,15 +79,15 @@ class Event(NamedTuple):
     state: TrainState
 
 
-Callback = Callable[[Event], Any]  # training stops when it returns True, Python's or NumPy's
+Callback = Callable[[Event], Any]  # training stops when it returns True of Python or NumPy
 
 
 class Callbacks(Hook):
-    """Calls functions of the user's, which may stop the run.
+    """The hook that calls functions of the user, which may stop the run.
 
     Args:
-        functions: called one after another.
-        records: those that there are already, of a run that is resumed.
+        functions: the functions, which are called one after another.
+        records: the records that already exist if the run is resumed.
     """
 
     def __init__(self, functions: Sequence[Callback], records: Sequence[Record]) -> None:
@@ -95,7 +95,7 @@ class Callbacks(Hook):
         self._seen = tuple(map(MappingProxyType, records))
 
     def after_record(self, run: "Run", record: Record) -> None:
-        """Call each function."""
+        """Call each function, and stop the run if one of them returns True."""
         self._seen = (*self._seen, MappingProxyType(record))
         event = Event(record["step"], self._seen[-1], self._seen, run.state)
         for function in self._functions:

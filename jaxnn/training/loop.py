@@ -1,8 +1,8 @@
-"""The loop of training: compiled calls in, records of the history out.
+"""The loop of training, which makes compiled calls and yields records of the history.
 
-:func:`records` makes the calls and yields a record every so often; :func:`train` hands each record
-to the hooks, one after another. Validation, early stopping, callbacks and checkpoints are such
-hooks.
+:func:`records` makes the calls and yields a record at regular intervals; :func:`train` passes each
+record to the hooks, one after another. Validation, early stopping, callbacks and checkpoints are
+such hooks.
 """
 
 import dataclasses
@@ -26,23 +26,21 @@ from jaxnn.training.interrupts import Terminated, terminating
 from jaxnn.training.train_step import TrainState, TrainStep
 from jaxnn.types import Params, split_running
 
-SECONDS = (
-    0.5  # how long one compiled call should last, so that a bar moves and an interrupt is heard
-)
-FIRST_STEPS = 4  # of the first call, whose time is not known yet
+SECONDS = 0.5  # aimed at for each call, so that the bar moves and interrupts are noticed
+FIRST_STEPS = 4  # the number of steps of the first call, when the time of a step is not known yet
 
 
 @dataclasses.dataclass
 class Run:
-    """A run of training, and how far it has come.
+    """A run of training with its progress so far.
 
     Attributes:
         step: one step of training.
         state: the present state.
         history: the losses and the records so far.
-        best: the parameters of the best record, where early stopping restores them.
-        stopped: why the run ended: "completed", "early stopping" or "callback"; "" while it has
-            not.
+        best: the parameters of the best record, if early stopping restores them.
+        stopped: the reason why the run ended: "completed", "early stopping" or "callback"; "" while
+            it goes on.
     """
 
     step: TrainStep
@@ -53,16 +51,19 @@ class Run:
 
     @classmethod
     def starting(cls, step: TrainStep, state: TrainState) -> "Run":
-        """Start a run at a state."""
+        """Return a new run that starts from a state."""
         return cls(step, state, History(int(np.ravel(state.step)[0])))
 
     def stop(self, reason: str) -> None:
-        """End the run after this record; the first reason counts."""
+        """End the run after this record; if several reasons are given, the first one counts."""
         self.stopped = self.stopped or reason
 
 
 class TrainingError(RuntimeError):
-    """Training stopped at an error. ``result`` is what was trained until then, with the last good state."""
+    """Training stopped because of an error.
+
+    ``result`` is the result of the training until then, with the last good state.
+    """
 
     def __init__(self, message: str, result: Any) -> None:
         super().__init__(message)
@@ -70,7 +71,7 @@ class TrainingError(RuntimeError):
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """Training was interrupted from the keyboard. ``result`` is what was trained until then."""
+    """Training was interrupted from the keyboard; ``result`` is its result until then."""
 
     def __init__(self, message: str, result: Any) -> None:
         super().__init__(message)
@@ -78,7 +79,7 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 
 class NotFiniteError(Exception):
-    """A loss or a parameter was no longer finite: how it is said within this library."""
+    """A loss or a parameter was not finite; used within this library, not raised to the user."""
 
 
 def train(
@@ -98,20 +99,23 @@ def train(
 
     Args:
         who: the function that the user called, for errors.
-        run: what to train.
-        feed: where its data come from.
-        hooks: what happens after each record.
-        result: makes the result of the run as it then stands.
-        total: the step to end at, or None for the end of the data.
-        every: steps between two records, or None for the ends of the data's epochs.
+        run: the run to train.
+        feed: the source of its data.
+        hooks: the actions after each record.
+        result: a function that makes the result of the run in its present condition.
+        total: the last step, or None for the end of the data.
+        every: the number of steps between two records, or None for a record after each epoch.
         require_finite: whether a loss that is not finite ends the run with an error.
-        donated: whether the calls reuse the memory of the state, so that there is none to go back
-            to.
-        progress: whether to show a bar; None to show it where somebody watches.
+        donated: whether the calls reuse the memory of the state, so that an earlier state does not
+            exist any more.
+        progress: whether to show a progress bar; None to show it on a terminal and in a notebook.
+
+    Returns:
+        The result of the run.
 
     Raises:
-        TrainingError: for any error on the way; with the result so far.
-        TrainingInterrupted: when interrupted from the keyboard; with the result so far.
+        TrainingError: for any error during training. It carries the result so far.
+        TrainingInterrupted: for Ctrl-C or SIGTERM. It carries the result so far.
     """
     position = run.history.step
     with (
@@ -133,14 +137,14 @@ def train(
 
 @dataclasses.dataclass(frozen=True)
 class Ends:
-    """Where the loop has to come back from a compiled call.
+    """The conditions under which the loop has to return from a compiled call.
 
     Attributes:
         total: the last step, or None for the end of the data.
-        every: steps between two records, or None for the ends of the data's epochs.
-        watched: whether something happens after a record, so that no call may reach beyond it.
+        every: the number of steps between two records, or None for a record after each epoch.
+        watched: whether there are hooks, which have to act before the run goes beyond a record.
         require_finite: whether a loss that is not finite is an error.
-        donated: whether the state before a call is gone after it.
+        donated: whether the state before a call does not exist any more after it.
     """
 
     total: int | None
@@ -150,7 +154,7 @@ class Ends:
     donated: bool
 
     def steps_from(self, position: int) -> int:
-        """Return how many steps there are to the next of these places."""
+        """Return the number of steps until the loop next has to return."""
         end = sys.maxsize if self.total is None else self.total
         if self.every and self.watched:
             end = min(end, (position // self.every + 1) * self.every)
@@ -161,8 +165,8 @@ def records(run: Run, feed: Feed, ends: Ends, shown: Any) -> Iterator[Record]:
     """Make one compiled call after another, and yield each record of the history that becomes due.
 
     Raises:
-        NotFiniteError: if a loss or a parameter was not finite; the run is then at its last good
-            state.
+        NotFiniteError: if a loss or a parameter was not finite; the run then has its last good
+            state, if that still exists.
     """
     history, steps = run.history, FIRST_STEPS
     while not run.stopped and history.step != ends.total:
@@ -185,24 +189,24 @@ def records(run: Run, feed: Feed, ends: Ends, shown: Any) -> Iterator[Record]:
             yield from map(history.record, history.due(ends.every))
         elif work.ends_epoch:
             yield history.record(history.step)
-    if history.recorded != history.step:  # the end did not fall on a record
+    if history.recorded != history.step:  # the last steps do not belong to a record yet
         yield history.record(history.step)
 
 
 def span(work: Work, steps: int | None = None) -> np.ndarray:
-    """Return the first step of a call and the one after its last, as the compiled loops take them."""
+    """Return the first step of a call and the one after the last, as compiled loops take them."""
     return np.array(
         [work.first, work.first + (len(work.rows) if steps is None else steps)], np.int32
     )
 
 
 def made_by(work: Work, losses: jax.Array) -> np.ndarray:
-    """Return the losses of the steps that were made, the steps along the first axis."""
+    """Return the losses of the steps that were made, with the steps along the first axis."""
     return np.moveaxis(np.asarray(losses), -1, 0)[slice(*span(work))]
 
 
 def _fall_back(run: Run, work: Work, losses: np.ndarray, only_state: TrainState | None) -> NoReturn:
-    """Go back to the last state whose loss was finite, and say where it was not."""
+    """Restore the last state with a finite loss, if possible, and report the step that failed."""
     finite = np.isfinite(losses)
     bad = len(finite) if finite.all() else int(finite.argmin())
     what = "a parameter was not finite after" if finite.all() else f"the loss was {losses[bad]} at"
@@ -230,7 +234,7 @@ def _mean_of_finite(values: np.ndarray) -> float:
 
 @contextmanager
 def handing_out(who: str, result: Callable[[], Any]) -> Iterator[None]:
-    """Hand out what was trained together with any error that ends training."""
+    """Raise any error that ends training with the result so far."""
     kept = "What was trained is in .result."
     try:
         yield
@@ -239,7 +243,7 @@ def handing_out(who: str, result: Callable[[], Any]) -> Iterator[None]:
         raise TrainingInterrupted(f"{who} was interrupted{by}. {kept}", result()) from error
     except NotFiniteError as error:
         raise TrainingError(f"{who}: {error}. {kept}", result()) from None
-    except InputError as error:  # which names its caller itself
+    except InputError as error:  # its message already names the caller
         raise TrainingError(f"{error} {kept}", result()) from error
     except Exception as error:
         raise TrainingError(f"{who}: {type(error).__name__}: {error} {kept}", result()) from error

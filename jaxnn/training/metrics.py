@@ -1,8 +1,8 @@
-"""Metrics by scikit-learn's definitions, as sums over batches where they are such sums.
+"""Metrics by the definitions of scikit-learn, computed as sums over batches where this is possible.
 
-Each has two halves: ``measure`` runs inside the compiled program, on one batch, and gives statistics;
-``result`` takes those of all batches to a number. What predictions mean, the loss says itself, see
-:mod:`jaxnn.types`. B rows a batch, K classes.
+Each metric has two parts: ``measure`` runs inside the compiled program, on one batch, and returns
+statistics; ``result`` computes a number from the statistics of all batches. The meaning of
+predictions is defined by the loss, see :mod:`jaxnn.types`. B rows per batch, K classes.
 """
 
 import dataclasses
@@ -23,13 +23,13 @@ class Metric(Protocol):
 
     @property
     def better(self) -> str:
-        """Return "max" if higher is better, "min" if lower is, "" if that is not known."""
+        """Return "max" if higher is better, "min" if lower is better, "" if that is not known."""
 
     def measure(self, loss: Any, prediction: Array, target: Array, weights: Array) -> Any:
-        """Return the statistics of one batch: sums over its rows, each counted by its weight."""
+        """Return the statistics of one batch, such as sums over its rows with their weights."""
 
     def result(self, parts: list[Any]) -> float:
-        """Take the statistics, one entry a batch, to the number."""
+        """Return the metric, from the statistics with one entry per batch."""
 
 
 def find(who: str, metrics: Any, loss: Loss) -> dict[str, Metric]:
@@ -37,12 +37,16 @@ def find(who: str, metrics: Any, loss: Loss) -> dict[str, Metric]:
 
     Args:
         who: the caller, for errors.
-        metrics: names, see METRICS; or functions ``(target, prediction) -> number`` in scikit-learn's
-            order of arguments, called once with all rows.
-        loss: it says what predictions mean: logits, probabilities, or numbers.
+        metrics: names, see METRICS; or functions ``(target, prediction) -> number``, with
+            scikit-learn's order of arguments, which are called once with all rows.
+        loss: the loss, which defines what predictions mean: logits, probabilities, or numbers.
+
+    Returns:
+        The metrics by their names.
 
     Raises:
-        InputError: for an unknown name, a metric that does not fit the loss, or two of one name.
+        InputError: for an unknown name, a metric that does not fit the loss, or two metrics of the
+            same name.
     """
     if isinstance(metrics, str) or not isinstance(metrics, tuple | list):
         raise InputError(
@@ -68,26 +72,27 @@ def _named(who: str, name: Any, loss: Any) -> Metric:
     if not all(hasattr(loss, need) for need in needs):
         methods = " and ".join(needs)
         raise InputError(
-            f"{who}: expected metric {name!r} with a loss of classes, which has the methods {methods}, "
-            f"got {loss!r}."
+            f"{who}: expected metric {name!r} with a loss of classes, "
+            f"which has the methods {methods}, got {loss!r}."
         )
     if not needs and hasattr(loss, "classes"):
         raise InputError(
-            f"{who}: expected metric {name!r} with a loss of numbers, got {loss!r}, which is of classes."
+            f"{who}: expected metric {name!r} with a loss of numbers, "
+            f"got {loss!r}, which is of classes."
         )
     return metric
 
 
 def better(who: str, entry: str, mode: str | None) -> str:
-    """Say whether lower or higher is better for an entry of the history: "min" or "max".
+    """Return whether lower or higher is better for an entry of the history: "min" or "max".
 
     Args:
         who: the caller, for errors.
-        entry: its name, such as "loss" or "validation_accuracy".
-        mode: as the caller was told, or None.
+        entry: the name of the entry, such as "loss" or "validation_accuracy".
+        mode: the mode that the user gave, or None.
 
     Raises:
-        InputError: if nobody says.
+        InputError: if no mode was given and it is not known for the entry.
     """
     name = entry.removeprefix("validation_")
     known = "min" if name == "loss" else METRICS[name][0].better if name in METRICS else None
@@ -103,18 +108,18 @@ def better(who: str, entry: str, mode: str | None) -> str:
 
 
 def counted_by(loss: Any, target: Array) -> Array | None:
-    """Return which positions of a target the loss counts, or None where it counts all."""
+    """Return which positions of a target the loss counts, or None if it counts all of them."""
     return loss.counted(target) if hasattr(loss, "counted") else None
 
 
 def over_positions(weights: Array, positions: Array) -> Array:
-    """Spread the weight of a row (B,) over its positions (B, …)."""
+    """Return the weights of rows (B,), broadcast to the positions in each row (B, …)."""
     spread = weights.reshape(weights.shape + (1,) * (positions.ndim - 1))
     return jnp.broadcast_to(spread, positions.shape)
 
 
 def _weights_of(loss: Any, target: Array, labels: Array, weights: Array) -> Array:
-    """Return how much each position counts: as its row, the ignored ones not at all."""
+    """Return the weight of each position: that of its row, or 0 where the position is ignored."""
     counted = counted_by(loss, target)
     spread = over_positions(weights, labels)
     return spread if counted is None else jnp.where(counted, spread, 0)
@@ -124,28 +129,28 @@ def _weights_of(loss: Any, target: Array, labels: Array, weights: Array) -> Arra
 
 
 class Accuracy:
-    """The share of classes predicted right."""
+    """The fraction of positions whose class is predicted correctly."""
 
     better: ClassVar[str] = "max"
 
     def measure(self, loss: Any, prediction: Array, target: Array, weights: Array) -> Any:
-        """Count the hits, and the positions."""
+        """Return the weighted counts of the correct predictions, and of all positions."""
         labels = loss.true_classes(target)
         counts = _weights_of(loss, target, labels, weights)
         return (counts * (loss.classes(prediction) == labels)).sum(), counts.sum()
 
     def result(self, parts: list[Any]) -> float:
-        """Divide."""
+        """Divide the first count by the second."""
         return _ratio(parts)
 
 
 class LogLoss:
-    """The mean of -log p(true class), with p clipped to the resolution of its dtype."""
+    """The mean of -log p(true class), where p is at least the resolution eps of its dtype."""
 
     better: ClassVar[str] = "min"
 
     def measure(self, loss: Any, prediction: Array, target: Array, weights: Array) -> Any:
-        """Sum -log p, and the positions."""
+        """Return the weighted sum of -log p, and the weighted count of positions."""
         p, labels = loss.probabilities(prediction), loss.true_classes(target)
         if p.ndim > labels.ndim:
             valid = labels.clip(0, p.shape[-1] - 1)[..., None]
@@ -156,17 +161,21 @@ class LogLoss:
         return (counts * -jnp.log(hit.clip(jnp.finfo(p.dtype).eps))).sum(), counts.sum()
 
     def result(self, parts: list[Any]) -> float:
-        """Divide."""
+        """Divide the sum by the count."""
         return _ratio(parts)
 
 
 class F1:
-    """2 TP / (2 TP + FP + FN): of the positive class of two, or the plain mean over K (f1_score's "macro")."""
+    """The F1 score, 2 TP / (2 TP + FP + FN).
+
+    For two classes it is the score of the positive class; for K classes it is the unweighted mean
+    of their scores, which scikit-learn's f1_score calls "macro".
+    """
 
     better: ClassVar[str] = "max"
 
     def measure(self, loss: Any, prediction: Array, target: Array, weights: Array) -> Any:
-        """Count, for each class, the hits, and the predictions and labels together."""
+        """Return two counts for each class: of hits, and of predictions and labels together."""
         labels = loss.true_classes(target)
         counts = _weights_of(loss, target, labels, weights)[..., None]
         several = prediction.ndim > labels.ndim
@@ -179,7 +188,7 @@ class F1:
         return (counts * (predicted & true)).sum(over), (counts * seen).sum(over)
 
     def result(self, parts: list[Any]) -> float:
-        """Average over the classes that were predicted or labelled."""
+        """Average the scores of the classes that occur among the predictions or the labels."""
         hits, seen = (
             np.array(column, np.float64).sum(axis=0) for column in zip(*parts, strict=True)
         )
@@ -187,15 +196,19 @@ class F1:
 
 
 class R2:
-    """1 - Σ (y - ŷ)² / Σ (y - ȳ)², averaged over the outputs.
+    """The coefficient of determination, 1 - Σ (y - ŷ)² / Σ (y - ȳ)², averaged over the outputs.
 
-    A constant output counts 1 if it is predicted exactly, else 0.
+    An output whose target is constant counts as 1 if it is predicted exactly, and as 0 otherwise.
     """
 
     better: ClassVar[str] = "max"
 
     def measure(self, loss: Any, prediction: Array, target: Array, weights: Array) -> Any:
-        """Return the batch's weight, its mean, and the squares around the mean and the predictions."""
+        """Return the statistics of the targets in one batch.
+
+        These are the total weight, the mean, and the sums of the squared distances from the mean
+        and from the predictions.
+        """
         y = target.reshape(len(target), -1).astype(prediction.dtype)
         w = weights[:, None].astype(prediction.dtype)
         mean = (w * y).sum(axis=0, keepdims=True) / jnp.maximum(w.sum(), 1e-30)
@@ -204,7 +217,7 @@ class R2:
         return w.sum(), mean[0], squares, errors
 
     def result(self, parts: list[Any]) -> float:
-        """Put the batches' squares together around the mean of all (Chan, Golub and LeVeque, 1983)."""
+        """Combine the sums of squares around the common mean (Chan, Golub and LeVeque, 1983)."""
         columns = (np.array(column, np.float64) for column in zip(*parts, strict=True))
         weight, means, squares, errors = columns
         mean = weight @ means / weight.sum()
@@ -216,17 +229,17 @@ class R2:
 
 @dataclasses.dataclass(frozen=True)
 class Collected:
-    """Any function of all targets and predictions, which has to see them all at once."""
+    """A metric that is any function of all targets and predictions, which it needs all at once."""
 
     function: Callable[[np.ndarray, np.ndarray], Any]
     better: ClassVar[str] = ""
 
     def measure(self, loss: Any, prediction: Array, target: Array, weights: Array) -> Any:
-        """Keep the rows."""
+        """Return the rows themselves."""
         return target, prediction, weights
 
     def result(self, parts: list[Any]) -> float:
-        """Call the function."""
+        """Call the function with all rows of a weight above 0."""
         target, prediction, weights = (
             np.concatenate(column) for column in zip(*parts, strict=True)
         )
@@ -234,17 +247,20 @@ class Collected:
 
 
 class ROCAUC:
-    """The area under the receiver operating characteristic; for K classes the mean of one against the rest."""
+    """The area under the receiver operating characteristic curve.
+
+    For K classes it is the mean of the areas of each class against the rest.
+    """
 
     better: ClassVar[str] = "max"
 
     def measure(self, loss: Any, prediction: Array, target: Array, weights: Array) -> Any:
-        """Keep labels and scores: a rank is no sum."""
+        """Return labels, scores and weights, because the ranks are not sums over batches."""
         scores = loss.probabilities(prediction) if hasattr(loss, "probabilities") else prediction
         return loss.true_classes(target), scores, weights
 
     def result(self, parts: list[Any]) -> float:
-        """Rank the scores, by scikit-learn; not a number where not all classes are there."""
+        """Compute the area by scikit-learn; return NaN if not all classes occur in the labels."""
         from sklearn.metrics import roc_auc_score
 
         labels, scores, weights = (np.concatenate(column) for column in zip(*parts, strict=True))
@@ -268,9 +284,8 @@ def _ratio(parts: list[Any]) -> float:
 
 
 _CLASSES = ("classes", "true_classes")
-METRICS: dict[
-    str, tuple[Metric, tuple[str, ...]]
-] = {  # by name: the metric, and what the loss has to say
+# by name: the metric, and the methods that the loss needs to have
+METRICS: dict[str, tuple[Metric, tuple[str, ...]]] = {
     "accuracy": (Accuracy(), _CLASSES),
     "log_loss": (LogLoss(), ("probabilities", "true_classes")),
     "f1": (F1(), _CLASSES),

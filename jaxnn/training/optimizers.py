@@ -1,4 +1,4 @@
-"""Optimizers of optax as programs: the formula apart from its constants."""
+"""Optimizers of optax as programs, in which the formula is separate from its constants."""
 
 import dataclasses
 import functools
@@ -21,23 +21,24 @@ Update = Callable[[Constants, PyTree, PyTree, Params, Any], tuple[PyTree, PyTree
 
 
 def as_transformation(who: str, optimizer: Any) -> optax.GradientTransformation:
-    """Return an optimizer of optax as the pair of functions that it is.
+    """Return an optimizer of optax as a GradientTransformation, its pair of functions.
 
     Raises:
-        InputError: if it is none.
+        InputError: if it is not an optimizer of optax.
     """
     if isinstance(optimizer, optax.MultiSteps):
         optimizer = optimizer.gradient_transformation()
     if not isinstance(optimizer, optax.GradientTransformation):
         raise InputError(
-            f"{who}: expected optimizer to be an optax.GradientTransformation, got {type(optimizer).__name__}."
+            f"{who}: expected optimizer to be an optax.GradientTransformation, "
+            f"got {type(optimizer).__name__}."
         )
     return optimizer
 
 
 @dataclasses.dataclass(frozen=True)
 class OptaxUpdate:
-    """The update of an optimizer as optax has it, its constants inside."""
+    """The update of an optimizer as optax defines it, with its constants inside."""
 
     optimizer: optax.GradientTransformation
 
@@ -52,10 +53,10 @@ class OptaxUpdate:
 def hoisted(
     who: str, update: OptaxUpdate, opt_state: PyTree, trained: Params
 ) -> tuple[Program, Constants]:
-    """Take the constants out of an update.
+    """Take the constants out of an update; return its program and its constants.
 
     Raises:
-        InputError: for an optimizer that wants more than the gradient and the value.
+        InputError: for an optimizer that needs more than the gradient and the value.
     """
     try:
         return _hoist_update(update, *_specs((trained, opt_state)))
@@ -68,7 +69,7 @@ def hoisted(
 def hoisted_init(
     optimizer: optax.GradientTransformation, trained: Params
 ) -> tuple[Program, Constants]:
-    """Take the constants out of ``trained -> opt_state``."""
+    """Take the constants out of the function ``trained -> opt_state`` of an optimizer."""
     return _hoist_init(optimizer, *_specs(trained))
 
 
@@ -83,7 +84,10 @@ def _run(program: Program, constants: Constants, trained: Params) -> PyTree:
 
 
 def _specs(tree: PyTree) -> tuple[Any, Any, Any]:
-    """Return what a trace depends on, as something that hashes: the tree, and the default precision."""
+    """Return everything that a trace depends on, in a hashable form.
+
+    This is the structure of the tree, its shapes and dtypes, and the default precision.
+    """
     leaves, structure = jax.tree.flatten(tree)
     specs = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
     return structure, specs, jnp.result_type(float)

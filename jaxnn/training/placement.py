@@ -1,4 +1,4 @@
-"""Where arrays lie: their place is kept, and the compiler distributes the work."""
+"""Placement of arrays on devices: arrays stay in place, and the compiler distributes the work."""
 
 from typing import Any
 
@@ -8,11 +8,12 @@ from jaxtyping import PyTree
 
 
 def with_automatic_axes(tree: PyTree) -> PyTree:
-    """Return a pytree with each array where it lies, its mesh one over which the compiler distributes work.
+    """Return a pytree of the same arrays in place, on meshes whose axes are automatic.
 
-    ``jax.make_mesh`` makes axes that are explicit: every operation then has to say how its result is
-    laid out. The loops of training leave that to the compiler, so their arrays lie on the same devices in
-    the same layout, on a mesh of the automatic kind. Nothing is copied.
+    Over automatic axes the compiler distributes the work. ``jax.make_mesh`` makes explicit axes
+    instead, for which every operation has to state how its result is laid out. The loops of
+    training leave that to the compiler; so their arrays are on the same devices, in the same
+    layout, but on a mesh with automatic axes. Nothing is copied.
     """
     return jax.tree.map(_automatic, tree)
 

@@ -1,7 +1,8 @@
-"""Many networks in one program: seeds, hyperparameters, initial scales and folds as a batch axis.
+"""Training of many networks in one program.   M members, n rows.
 
-M members, n rows. Each member is trained as :func:`jaxnn.training.fit.fit` would train it alone, with its
-own parameters, optimizer, shuffles and dropout.
+Seeds, hyperparameters, initial scales and folds form a batch axis of the program. Each member is
+trained as :func:`jaxnn.training.fit.fit` would train it alone, with its own parameters, optimizer,
+shuffles and dropout.
 """
 
 import contextlib
@@ -45,10 +46,12 @@ class Population:
         net: the network.
         loss: its objective.
         state: the states of all members, stacked along a new first axis of M.
-        history: arrays as of a fit, those of losses and scores with one more axis of M at the end.
-        failed: for each member, the step at which its loss was not finite, or 0 if it always was, (M,).
-        group: how many members were trained side by side: 1 for ``lax.map``, M for ``vmap``.
-        stopped: why training ended: "completed", "callback", or "" for an error.
+        history: arrays as in a fit; those of losses and scores have one more axis of M at the end.
+        failed: for each member, the step at which its loss was not finite, or 0 if it was always
+            finite, (M,).
+        group: the number of members that were trained in parallel: 1 for ``lax.map``, M for
+            ``vmap``.
+        stopped: the reason why training ended: "completed", "callback", or "" for an error.
     """
 
     net: Layer
@@ -76,17 +79,17 @@ class Population:
         failed, stopped = int((self.failed > 0).sum()), self.stopped or "stopped by an error"
         steps = int(np.max(self.state.step))
         return (
-            f"Population of {len(self)} times {self.net!r} with {self.loss!r}: {steps} steps, {stopped}; "
-            f"{failed} failed."
+            f"Population of {len(self)} times {self.net!r} with {self.loss!r}: "
+            f"{steps} steps, {stopped}; {failed} failed."
         )
 
     def best(self, by: str = "validation_loss", mode: str | None = None) -> int:
-        """Return the member whose last entry in the history is the best, of those that did not fail.
+        """Return the member with the best last entry in the history, among those that did not fail.
 
         Args:
             by: the name of the entry, such as "loss", "validation_loss" or "validation_accuracy".
-            mode: "min" if lower is better, "max" if higher is; None where the entry says so itself, as
-                losses and named metrics do.
+            mode: "min" if lower is better, "max" if higher is better; None for losses and named
+                metrics, of which this is known.
 
         Raises:
             InputError: for an unknown entry or mode, or if every member failed.
@@ -104,13 +107,16 @@ class Population:
         return int(np.where(good, last, np.inf).argmin())
 
     def predict_members(self, x: PyTree, *, batch_size: int = ROWS) -> PyTree:
-        """Run every member in inference mode: (M, n, ...)."""
+        """Run every member in inference mode, and return the outputs (M, n, ...)."""
         x = check_rows("Population.predict_members", self.net, x, batch_size)
         run = functools.partial(_outputs_of_members, self.net, self.group, self.state.params)
         return in_batches(run, x, batch_size, axis=1)
 
     def predict(self, x: PyTree, *, batch_size: int = ROWS) -> Array:
-        """Average what the members that did not fail predict: probabilities, where the loss has them; (n, ...)."""
+        """Return the mean prediction of the members that did not fail, (n, ...).
+
+        If the loss defines probabilities, these are averaged instead of the outputs.
+        """
         outputs = self.predict_members(x, batch_size=batch_size)[self.failed == 0]
         probabilities = getattr(self.loss, "probabilities", lambda prediction: prediction)
         return probabilities(outputs).mean(axis=0)
@@ -141,21 +147,24 @@ def fit_population(
     strategy: str | int = "auto",
     progress: bool | None = None,
 ) -> Population:
-    """Train M networks at once, each equal to its solo run, to rounding.
+    """Train M networks at once, each with the result of training it alone, up to rounding.
 
-    A member whose loss is not finite is marked, and harms no other.
+    A member whose loss is not finite is marked, and does not affect the others.
 
     Args:
         net: a layer or network.
         loss: its objective.
-        optimizer: any of optax.
+        optimizer: any optimizer of optax.
         data: (x, target) or (x, target, weights), shared by all members.
-        keys: a PRNG key a member, (M,), such as ``jax.random.split(key, M)``.
-        hyperparameters: values a member, (M,), of what ``optax.inject_hyperparams`` made variable: for
-            ``optax.inject_hyperparams(optax.adam)(learning_rate=1e-3)`` a "learning_rate".
-        initial_scale: a factor a member, (M,), on its initial weights (the arrays of two axes or more).
-        weights: how much each row counts for each member, (M, n): 0 for the rows that a fold holds out.
-        epochs: as of :func:`jaxnn.training.fit.fit`; so are all others that are not named here.
+        keys: one PRNG key per member, (M,), such as ``jax.random.split(key, M)``.
+        hyperparameters: one value per member, (M,), of each hyperparameter that
+            ``optax.inject_hyperparams`` made variable, by name, such as "learning_rate" for
+            ``optax.inject_hyperparams(optax.adam)(learning_rate=1e-3)``.
+        initial_scale: one factor per member, (M,), for its initial weights, which are the arrays of
+            two axes or more.
+        weights: the weight of each row for each member, (M, n), such as 0 for the rows that a fold
+            holds out.
+        epochs: as in :func:`jaxnn.training.fit.fit`.
         steps: see there.
         batch_size: see there.
         validation: see there.
@@ -165,12 +174,12 @@ def fit_population(
         checkpoint: see there.
         method: see there.
         precision: see there.
-        shuffle: see there; each member has orders of its own.
+        shuffle: see there; each member has its own orders of the rows.
         drop_last: see there.
-        strategy: "vmap" for all members side by side, "map" for one after another, a number for so many at
-            a time; "auto" measures, and takes the fastest. How many are side by side decides the order of
-            summation, and so the last bits: name it for the same bits in another process. A resumed run
-            goes on as it began.
+        strategy: "vmap" to train all members in parallel, "map" to train one after another, or the
+            number of members to train in parallel; "auto" measures a few numbers and takes the
+            fastest. This number decides the order of summation, and so the last bits: name it for
+            the same bits in another process. A resumed run keeps the number that it began with.
         progress: see there.
 
     Returns:
@@ -178,8 +187,8 @@ def fit_population(
 
     Raises:
         InputError: for arguments that do not fit, before any work is done.
-        TrainingError: for an error on the way; with the result so far.
-        TrainingInterrupted: when interrupted from the keyboard; with the result so far.
+        TrainingError: for an error during training. It carries the result so far.
+        TrainingInterrupted: for an interrupt from the keyboard. It carries the result so far.
     """
     step = make_step("fit_population", net, loss, optimizer, method, precision)
     check_schedule("fit_population", epochs, steps, every, shuffle=shuffle, drop_last=drop_last)
@@ -195,7 +204,8 @@ def fit_population(
     }
     if initial_scale is not None:
         initial_scale = _per_member("initial_scale", initial_scale, (members,))
-    states = _initial(net, step.update.optimizer, data.x, keys, initial_scale, hyperparameters)  # type: ignore[attr-defined]
+    transformation = step.update.optimizer  # type: ignore[attr-defined]
+    states = _initial(net, transformation, data.x, keys, initial_scale, hyperparameters)
     one = jax.tree.map(lambda leaf: leaf[0], states)
     scorer = check_data("fit_population", step, one.params, data, validation, metrics)
     run = Run.starting(step.hoist("fit_population", one), states)
@@ -229,7 +239,7 @@ def fit_population(
         result,
         total=steps if epochs is None else epochs * cut.steps,
         every=every or cut.steps,
-        require_finite=False,  # a member that fails is marked at the end, and harms no other
+        require_finite=False,  # a member that fails is marked at the end, and the others go on
         progress=progress,
     )
 
@@ -245,7 +255,7 @@ def _initial(
     scale: Any,
     hyperparameters: dict[str, np.ndarray],
 ) -> TrainState:
-    """Make what ``init_state`` makes for each key, with the hyperparameters put in their places."""
+    """Return the states that ``init_state`` makes for each key, with the hyperparameters set."""
     example = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.result_type(leaf.dtype)), x
     )
@@ -258,8 +268,9 @@ def _initial(
         places = optax.tree_utils.tree_get_all_with_path(opt_state, name)
         if not places:
             raise InputError(
-                f"fit_population: expected hyperparameter {name!r} in the optimizer's state, got none: "
-                f"make it variable, as in optax.inject_hyperparams(optax.adam)({name}=...)."
+                f"fit_population: expected hyperparameter {name!r} in the optimizer's state, "
+                "got none: make it variable, as in "
+                f"optax.inject_hyperparams(optax.adam)({name}=...)."
             )
         opt_state = optax.tree_utils.tree_set(
             opt_state, **{name: jnp.asarray(values, places[0][1].dtype)}
@@ -293,7 +304,8 @@ def _count(keys: Any) -> int:
     if not typed or keys.ndim != 1 or not len(keys):
         got = f"shape {keys.shape} of {keys.dtype}" if hasattr(keys, "shape") else repr(keys)
         raise InputError(
-            f"fit_population: expected keys such as jax.random.split(jax.random.key(0), 8), got {got}."
+            "fit_population: expected keys such as jax.random.split(jax.random.key(0), 8), "
+            f"got {got}."
         )
     return len(keys)
 
@@ -307,7 +319,7 @@ def _per_member(name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _weights_of_members(weights: Any, data: Batch, members: int) -> np.ndarray | None:
-    """Return how much each row counts for each member: its own weights times those of the data."""
+    """Return the weight of each row for each member: its own weights times those of the data."""
     if weights is None:
         return None
     weights = _per_member("weights", weights, (members, rows_of(data)))
@@ -318,14 +330,17 @@ def _weights_of_members(weights: Any, data: Batch, members: int) -> np.ndarray |
 # ── All members in one program ──────────────────────────────────────────────────────────────────
 
 TRIAL_STEPS = 8
-GROUPS = (4, 256)  # tried besides one at a time and all at once
-_chosen: dict[Any, int] = {}  # what was measured to be the fastest, for a plan and its shapes
+GROUPS = (4, 256)  # tried in addition to one member at a time and all members at once
+_chosen: dict[Any, int] = {}  # the group that was measured to be the fastest, by what decides it
 
 
 def _choose(
     strategy: str | int, step: TrainStep, feed_by: Callable[..., MembersFeed], states: TrainState
 ) -> int:
-    """Return the number of members to train side by side: as told, or the fastest of a few by trial."""
+    """Return the number of members to train in parallel.
+
+    It is the number that the strategy names, or for "auto" the fastest of a few in a trial.
+    """
     members = len(states.step)
     if isinstance(strategy, int) and not isinstance(strategy, bool) and 1 <= strategy <= members:
         return strategy
@@ -344,7 +359,7 @@ def _choose(
 
 
 def _what_decides(step: TrainStep, feed_by: Any, states: TrainState) -> Any:
-    """Return what the fastest group depends on, as something that hashes."""
+    """Return everything that the fastest group depends on, in a hashable form."""
     data, weights, batch_size, _ = feed_by.args
     shapes = tuple(
         (leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves((data, weights, states))
@@ -374,7 +389,7 @@ def _scores_of_members(
 
 
 def _score_members(scorer: Scorer, group: int, params: Params) -> dict[str, np.ndarray]:
-    """Give what validation does, an array (M,) for each name."""
+    """Return the scores of the validation, an array (M,) for each name."""
     metrics = tuple(scorer.metrics.values())
     parts = scorer.parts(
         functools.partial(_scores_of_members, scorer.net, scorer.loss, metrics, group), params
@@ -388,7 +403,10 @@ def _score_members(scorer: Scorer, group: int, params: Params) -> dict[str, np.n
 
 
 def _failures(history: dict[str, np.ndarray], state: TrainState) -> np.ndarray:
-    """Give the first step at which each member was not finite; the last for one that is not finite after it."""
+    """Return the first step at which the loss of each member was not finite, or 0, (M,).
+
+    For a member whose losses are finite but whose parameters are not, it is the last step.
+    """
     members, bad = len(state.step), ~np.isfinite(history["step_loss"])
     if not len(bad):
         return np.zeros(members, int)

@@ -1,4 +1,4 @@
-"""Saving a run of training in checkpoints, and resuming it from the newest."""
+"""Saving of a training run in checkpoints, and resuming it from the newest one."""
 
 import json
 import os
@@ -18,7 +18,11 @@ from jaxnn.values import to_json
 
 
 def as_checkpoints(who: str, given: Any) -> Checkpoints | None:
-    """Return the checkpoints that a caller named: as they are, or by their folder."""
+    """Return the checkpoints that a caller gave, either as such or by their folder.
+
+    Raises:
+        InputError: if they are neither.
+    """
     if given is None or isinstance(given, Checkpoints):
         return given
     if not isinstance(given, str | os.PathLike):
@@ -29,7 +33,10 @@ def as_checkpoints(who: str, given: Any) -> Checkpoints | None:
 
 
 def describe_run(step: TrainStep, rows: int | None, batch_size: int | None) -> dict[str, Any]:
-    """Say what a checkpoint belongs to; a difference is found by comparing two of these."""
+    """Return a description of the run that a checkpoint belongs to.
+
+    Two descriptions are compared to find out whether a checkpoint belongs to another run.
+    """
     return {
         "network": json.loads(to_json(step.net)),
         "loss": json.loads(to_json(step.loss)),
@@ -42,15 +49,15 @@ def describe_run(step: TrainStep, rows: int | None, batch_size: int | None) -> d
 
 
 class Saving(Hook):
-    """Writes a checkpoint every so many records, and at the end.
+    """The hook that writes a checkpoint at regular intervals of records, and at the end.
 
     Args:
-        checkpoints: where to.
-        about: what they belong to, see :func:`describe_run`.
+        checkpoints: the checkpoints to write to.
+        about: the description of the run to which they belong, see :func:`describe_run`.
 
     Attributes:
-        choices: numbers that were found by trial and that the bits of the run depend on; they are saved,
-            and a resumed run goes on with them.
+        choices: numbers that were found by trial and on which the bits of the run depend. They are
+            saved, and a resumed run keeps them.
     """
 
     def __init__(self, checkpoints: Checkpoints, about: dict[str, Any]) -> None:
@@ -60,14 +67,14 @@ class Saving(Hook):
 
     @classmethod
     def of(cls, checkpoints: Checkpoints | None, about: dict[str, Any]) -> "Saving | None":
-        """Make the hook, where there are checkpoints to write."""
+        """Return the hook, or None if there are no checkpoints to write."""
         return None if checkpoints is None else cls(checkpoints, about)
 
     def resume(self, run: Run) -> None:
-        """Put a run where the newest checkpoint left it, if there is one.
+        """Restore a run from the newest checkpoint, if there is one.
 
         Raises:
-            InputError: if it belongs to another run.
+            InputError: if the checkpoint belongs to another run.
         """
         try:
             if (found := self._checkpoints.load()) is not None:
@@ -83,11 +90,11 @@ class Saving(Hook):
         fresh, stored = (shuffle_seeds(each.key) for each in (run.state, state))
         if fresh != stored:
             raise InputError(
-                f"checkpoint {found.step}: belongs to another run: expected key data {fresh[0]}, got {stored[0]}."
+                f"checkpoint {found.step}: belongs to another run: "
+                f"expected key data {fresh[0]}, got {stored[0]}."
             )
-        if (
-            found.about["jax"] == self._about["jax"]
-        ):  # another version may write a formula otherwise
+        # another version of JAX may write the formula of an optimizer differently
+        if found.about["jax"] == self._about["jax"]:
             found.check(self._about)
         run.state = state
         kept = found.group("run")
@@ -101,12 +108,12 @@ class Saving(Hook):
         self._saved = found.step
 
     def after_record(self, run: Run, record: Record) -> None:
-        """Write a checkpoint, if one is due."""
+        """Write a checkpoint if one is due."""
         if len(run.history.records) % self._checkpoints.every == 0:
             self._save(run)
 
     def at_end(self, run: Run) -> None:
-        """Write the last checkpoint, and wait until it is there."""
+        """Write the last checkpoint, unless the present step is already saved."""
         if self._saved != run.history.step:
             self._save(run)
 

@@ -1,4 +1,4 @@
-"""One step of training as a pure function, and the state that it takes on."""
+"""One step of training as a pure function, and the state that it updates."""
 
 import dataclasses
 import functools
@@ -20,13 +20,13 @@ PRECISIONS = ("bfloat16",)
 
 
 class TrainState(NamedTuple):
-    """Everything that a step of training reads and writes: a pytree.
+    """Everything that a step of training reads and writes, as a pytree.
 
     Attributes:
-        params: the parameters of the network, running statistics among them.
+        params: the parameters of the network, including running statistics.
         opt_state: the state of the optimizer, for the trained parameters.
         key: the PRNG key of the run; step number i draws from ``fold_in(key, i)``.
-        step: how many steps were made, an int32 scalar.
+        step: the number of steps made so far, an int32 scalar.
     """
 
     params: Params
@@ -42,17 +42,19 @@ class TrainState(NamedTuple):
 )
 @dataclasses.dataclass(frozen=True)
 class TrainStep:
-    """What :func:`train_step` returns: the function ``(state, batch) -> (state, metrics)``.
+    """The function ``(state, batch) -> (state, metrics)`` that :func:`train_step` returns.
 
-    It is a pytree, whose only leaves are the optimizer's constants. As :func:`train_step` makes it there
-    are none, and the constants are part of the program; :meth:`hoist` takes them out.
+    It is a pytree whose only leaves are the optimizer's constants. When :func:`train_step` makes
+    it, it has no leaves, and the constants are part of the program; :meth:`hoist` takes them out.
 
     Attributes:
         net: the network.
         loss: its objective.
-        update: the optimizer: ``(constants, gradient, opt_state, params, value) -> (updates, opt_state)``.
-        method: the route of the gradient.
-        precision: that of the passes.
+        update: the update of the optimizer, a function of constants, gradient, opt_state, params
+            and value that returns ``(updates, opt_state)``.
+        method: the method by which the gradient is computed, "hand" or "auto".
+        precision: the precision of the forward and backward passes, or None for that of the
+            parameters.
         constants: the optimizer's floating-point constants, such as the learning rate.
     """
 
@@ -67,11 +69,11 @@ class TrainStep:
         """Make one step.
 
         Args:
-            state: before it.
+            state: the state before the step.
             batch: (x, target) or (x, target, weights).
 
         Returns:
-            The state after it, and the metrics {"loss": J before the step}.
+            The state after the step, and the metrics {"loss": J before the step}.
         """
         batch = jax.tree.map(jnp.asarray, Batch(*batch))
         trained, running = split_running(state.params)
@@ -93,19 +95,21 @@ class TrainStep:
         return TrainState(params, opt_state, state.key, state.step + 1), {"loss": done.value}
 
     def hoist(self, who: str, state: TrainState) -> "TrainStep":
-        """Take the optimizer's constants out, so that steps of one formula share one compiled program.
+        """Return this step with the optimizer's constants taken out.
+
+        Steps whose optimizers have the same formula then share one compiled program.
 
         Raises:
-            InputError: for an optimizer that wants more than the gradient and the value.
+            InputError: for an optimizer that needs more than the gradient and the value.
         """
         trained = split_running(state.params)[0]
         if not isinstance(self.update, OptaxUpdate):
-            return self  # it was done before
+            return self  # the constants are out already
         update, constants = hoisted(who, self.update, state.opt_state, trained)
         return dataclasses.replace(self, update=update, constants=constants)
 
     def _cast(self, tree: PyTree) -> PyTree:
-        """Compute in the precision asked for; the optimizer always sees the full one."""
+        """Return a tree in the precision of the passes; the optimizer keeps the full precision."""
         if self.precision is None:
             return tree
         is_floating = lambda leaf: jnp.issubdtype(leaf.dtype, jnp.floating)  # noqa: E731
@@ -124,20 +128,22 @@ def train_step(
 ) -> TrainStep:
     """Make the pure function ``(state, batch) -> (state, metrics)``, for a loop of your own.
 
-    It holds no state, and goes through ``jax.jit``, ``lax.scan`` and ``vmap``; ``fit`` is built on it.
-    The network runs in training mode. The state before the first step is made by :func:`init_state`.
+    It holds no state, and can be used with ``jax.jit``, ``lax.scan`` and ``vmap``; ``fit`` is built
+    on it. The network runs in training mode. :func:`init_state` makes the state before the first
+    step.
 
     Args:
         net: a layer or network.
         loss: a loss.
-        optimizer: any of optax, MultiSteps too. It is given the trained parameters alone, without running
-            statistics, and the value and gradient as extra arguments.
+        optimizer: any optimizer of optax, including MultiSteps. It receives only the trained
+            parameters, without running statistics, and the value and gradient as extra arguments.
         method: "hand" for the derived backward passes, "auto" for ``jax.grad``.
-        precision: "bfloat16" to run forward and backward passes in it, while parameters, optimizer and
-            running statistics keep theirs; None to compute in the parameters' own.
+        precision: "bfloat16" to compute the forward and backward passes in it, while parameters,
+            optimizer and running statistics keep their own precision; None to compute in that of
+            the parameters.
 
     Raises:
-        InputError: for what is not a layer, a loss, an optimizer, a method or a precision.
+        InputError: if an argument is not a layer, a loss, an optimizer, a method or a precision.
     """
     return make_step("train_step", net, loss, optimizer, method, precision)
 
@@ -145,7 +151,7 @@ def train_step(
 def make_step(
     who: str, net: Any, loss: Any, optimizer: Any, method: Method, precision: str | None
 ) -> TrainStep:
-    """Make the step of :func:`train_step`, with errors in the name of ``who``."""
+    """Make the step of :func:`train_step`, with ``who`` as the caller in errors."""
     check_network(who, net, loss)
     check_choice(who, "method", method, ("hand", "auto"))
     if precision is not None:
@@ -164,9 +170,9 @@ def init_state(
 
     Args:
         net: a layer or network.
-        optimizer: any of optax.
+        optimizer: any optimizer of optax.
         x: an example batch, or its ShapeDtypeStruct.
-        key: a PRNG key; the parameters are drawn from it, and the run's own key is derived from it.
+        key: a PRNG key, from which the parameters are drawn and the run's own key is derived.
         params: parameters to start from, instead of new ones.
 
     Raises:
@@ -178,7 +184,7 @@ def init_state(
 def first_train_state(
     who: str, net: Layer, optimizer: Any, x: PyTree, key: Any, params: Params
 ) -> TrainState:
-    """Make the state of :func:`init_state`, with errors in the name of ``who``."""
+    """Make the state of :func:`init_state`, with ``who`` as the caller in errors."""
     check_key(who, key)
     optimizer = as_transformation(who, optimizer)
     init_key, run_key = jax.random.split(key)

@@ -1,4 +1,4 @@
-"""The hand-derived gradient against jax.grad of the same forward, by time and temporary memory; and inside a loop."""
+"""The hand-derived gradient against jax.grad, by time and memory, alone and inside a loop."""
 
 import statistics
 
@@ -23,7 +23,8 @@ def tokens(*shape):
 
 IMAGES, ROWS, SERIES = normal(16, 32, 32, 16), normal(256, 1024), normal(32, 64, 128)
 ACTIVATIONS = [
-    nn.Heaviside(), nn.Sigmoid(), nn.HardSigmoid(), nn.Tanh(), nn.ReLU(), nn.LeakyReLU(), nn.ELU(), nn.SELU(), nn.Softplus(),
+    nn.Heaviside(), nn.Sigmoid(), nn.HardSigmoid(), nn.Tanh(), nn.ReLU(), nn.LeakyReLU(),
+    nn.ELU(), nn.SELU(), nn.Softplus(),
     nn.SiLU(), nn.Mish(), nn.GELU(), nn.GELU(form="tanh"), nn.Softmax(), nn.LogSoftmax(),
 ]  # fmt: skip
 BACKWARD = {
@@ -88,7 +89,7 @@ LOOPS = 4  # gradients in one compiled loop
 
 
 def in_loop(net, params, x, key, dy):
-    """Run the hand-derived gradient in the body of a loop, each time on inputs that the last result has touched."""
+    """Run the hand-derived gradient in a loop, on inputs that depend on the last result."""
 
     def touched(tree, result):
         nothing = sum(leaf.reshape(-1)[0] for leaf in jax.tree.leaves(result)) * 1e-30
@@ -151,7 +152,8 @@ def run(only=""):
     """Run time in turn, and temporary memory, of the hand-derived gradients against jax.grad."""
     figures = {}
     print(
-        f"{'layer':<34}  {'by hand, µs':>12}  {'jax.grad, µs':>12}  {'in a loop, µs':>13}  {'time ratio':>10}  "
+        f"{'layer':<34}  {'by hand, µs':>12}  {'jax.grad, µs':>12}  "
+        f"{'in a loop, µs':>13}  {'time ratio':>10}  "
         f"{'memory ratio':>12}  {'loop ratio':>10}"
     )
     for name, case in BACKWARD.items():

@@ -1,4 +1,4 @@
-"""A step of five networks, ours and everybody's: same network, data, batch size and optimizer, in turn."""
+"""A step of five networks in each library: same network, data, batch size and optimizer."""
 
 import functools
 import importlib

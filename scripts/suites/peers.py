@@ -1,8 +1,8 @@
 """The same training, written for each library as its own documentation recommends.
 
-Each function takes the sizes of a ReLU network, the data and the batch size, and returns ``run(epochs)``,
-which trains a new network with Adam on shuffled batches and waits for the result. What a peer does
-once, such as compiling, is done by a first call.
+Each function takes the sizes of a ReLU network, the data and the batch size, and returns
+``run(epochs)``, which trains a new network with Adam on shuffled batches and waits for the result.
+What a peer does once, such as compiling, is done by a first call.
 """
 
 import functools
@@ -43,7 +43,7 @@ def ours(sizes, x, y, batch_size):
 
 
 def raw_jax(sizes, x, y, batch_size):
-    """A loop by hand: one compiled scan an epoch over donated state, the order of the rows drawn by NumPy."""
+    """A loop by hand: one compiled, donated scan per epoch, rows shuffled by NumPy."""
     x, y, optimizer = jnp.asarray(x), jnp.asarray(y), optax.adam(RATE)
     steps = len(x) // batch_size
 
@@ -89,7 +89,8 @@ def sklearn(sizes, x, y, batch_size):
 
     def run(epochs):
         model = MLPClassifier(
-            sizes[1:-1], batch_size=batch_size, learning_rate_init=RATE, alpha=0.0, max_iter=epochs, tol=0.0,
+            sizes[1:-1], batch_size=batch_size, learning_rate_init=RATE, alpha=0.0,
+            max_iter=epochs, tol=0.0,
             n_iter_no_change=epochs + 1, random_state=0,
         )  # fmt: skip
         with warnings.catch_warnings():

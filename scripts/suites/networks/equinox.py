@@ -1,4 +1,4 @@
-"""The networks in equinox: modules of one sample, channels first, under ``vmap``; a filtered, jitted step."""
+"""The networks in equinox: modules of one sample, vmapped; a filtered, jitted step."""
 
 import equinox as eqx
 import jax
@@ -40,7 +40,8 @@ class LeNet(eqx.Module):
         self.layers = [
             eqx.nn.Conv2d(1, 6, 5, padding=2, key=next(key)), relu, pool,
             eqx.nn.Conv2d(6, 16, 5, padding=2, key=next(key)), relu, pool, eqx.nn.Lambda(jnp.ravel),
-            eqx.nn.Linear(784, 120, key=next(key)), relu, eqx.nn.Linear(120, 84, key=next(key)), relu,
+            eqx.nn.Linear(784, 120, key=next(key)), relu,
+            eqx.nn.Linear(120, 84, key=next(key)), relu,
             eqx.nn.Linear(84, 10, key=next(key)),
         ]  # fmt: skip
 

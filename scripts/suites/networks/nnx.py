@@ -1,4 +1,4 @@
-"""The networks in Flax nnx: a jitted step with its graph cached, as its guide on performance recommends."""
+"""The networks in Flax nnx: a jitted step with a cached graph, as its performance guide advises."""
 
 import functools
 

@@ -25,7 +25,8 @@ def unet():
         nn.MaxPool(2), nn.Conv2D(64, 3), nn.ReLU(), nn.ConvTranspose2D(32, 2, stride=2)
     )
     outer = nn.chain(
-        nn.MaxPool(2), nn.Conv2D(32, 3), nn.ReLU(), nn.Residual(inner), nn.ReLU(), nn.Conv2D(32, 3), nn.ReLU(),
+        nn.MaxPool(2), nn.Conv2D(32, 3), nn.ReLU(), nn.Residual(inner), nn.ReLU(),
+        nn.Conv2D(32, 3), nn.ReLU(),
         nn.ConvTranspose2D(16, 2, stride=2),
     )  # fmt: skip
     return nn.chain(

@@ -1,4 +1,4 @@
-"""The networks in JAX alone: parameters in lists, a jitted step over donated state, in a Python loop."""
+"""The networks in JAX alone: parameters in lists, a jitted step over donated state."""
 
 import functools
 import math
@@ -185,7 +185,8 @@ def decoder(params, tokens):
 def unet_params():
     """The way down, the way up."""
     return [
-        affine(3, 3, 3, 16), affine(3, 3, 16, 32), affine(3, 3, 32, 64), affine(2, 2, 64, 32), affine(3, 3, 32, 32),
+        affine(3, 3, 3, 16), affine(3, 3, 16, 32), affine(3, 3, 32, 64), affine(2, 2, 64, 32),
+        affine(3, 3, 32, 32),
         affine(2, 2, 32, 16), affine(3, 3, 16, 16), affine(1, 1, 16, 1),
     ]  # fmt: skip
 
