@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -110,6 +111,55 @@ def test_directions_across_a_kink_are_left_out_and_said_so():
 
 def test_a_gradient_that_is_zero_everywhere_is_not_praised():
     assert "0 everywhere" in str(nn.certify(nn.Heaviside(), X))
+
+
+def test_a_batch_of_one_is_refused():
+    with pytest.raises(nn.InputError, match="certify: expected a batch of at least two samples"):
+        nn.certify(nn.Dense(2), X[:1])
+
+
+def test_a_backward_that_is_not_linear_in_dy_is_caught():
+    @nn.layer
+    class Clipped(nn.Tanh):
+        def backward(self, params, cache, dy):
+            return super().backward(params, cache, dy.clip(-100, 100))
+
+    with pytest.raises(nn.CertificateError, match="wrong with respect to x"):
+        nn.certify(Clipped(), X)
+
+
+def test_a_backward_that_remembers_an_earlier_call_is_caught():
+    remembered = []
+
+    @nn.layer
+    class Stale(nn.Dense):
+        def backward(self, params, cache, dy):
+            if not isinstance(params.w, jax.core.Tracer):
+                remembered.append(params)
+                params = remembered[0]
+            return super().backward(params, cache, dy)
+
+    with pytest.raises(nn.CertificateError, match="wrong with respect to x"):
+        nn.certify(Stale(3), X)
+
+
+def test_a_gradient_of_running_statistics_is_caught():
+    @nn.layer
+    class Training(nn.BatchNorm):
+        def backward(self, params, cache, dy):
+            dparams, dx = super().backward(params, cache, dy)
+            return dparams._replace(moments=jax.tree.map(lambda m: m + 1, dparams.moments)), dx
+
+    with pytest.raises(nn.CertificateError, match=r"moments.* expected 0, as running statistics"):
+        nn.certify(Training(), X, key=jax.random.key(0))
+
+
+def test_a_gradient_that_only_kinks_could_show_is_not_passed():
+    certificate = nn.certify(nn.ReLU(), np.zeros((2, 3)), raises=False)
+    assert not certificate.passed
+    assert "NOT SHOWN" in str(certificate)
+    with pytest.raises(nn.CertificateError, match="Every direction of x crosses a kink"):
+        nn.certify(nn.ReLU(), np.zeros((2, 3)))
 
 
 def test_certificate_reads_as_a_table_and_as_json():

@@ -8,7 +8,8 @@ The cotangent is random, never ones: with ones, the true gradient of a softmax i
 gradient that sums to 0 would pass. Errors are relative norms, leaf by leaf: a tolerance in
 proportion to the size of the output would accept a wrong gradient if that gradient is small. The
 hand-derived rule is run op by op, under ``jit`` and under ``vmap``, and has to return the same
-numbers each time.
+numbers each time. A backward is linear in dy: several cotangents are compared, of sizes from 1/1000
+to 1000. It depends on no earlier call: a second point is compared, op by op.
 """
 
 import dataclasses
@@ -24,12 +25,21 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxnn import notebook
 from jaxnn.gradcheck.finite_differences import Comparison, compare
-from jaxnn.gradcheck.vjp_claim import Claim, Floats, WrongForm, cast, relative_errors, state_claim
+from jaxnn.gradcheck.vjp_claim import (
+    Claim,
+    Floats,
+    WrongForm,
+    cast,
+    check_batch,
+    relative_errors,
+    state_claim,
+)
 from jaxnn.types import AnyArray, Layer, Loss
 from jaxnn.values import children
 
 AUTODIFF_TOLERANCE = 1e-12  # in float64; in a narrower dtype, 1000 times its epsilon
 DIFFERENCES_TOLERANCE = 1e-6
+SCALES = (1.0, 1e3, 1e-3)  # of the cotangents
 
 
 class CertificateError(AssertionError):
@@ -45,6 +55,8 @@ class LeafCheck:
         norm: the norm of its gradient.
         vs_autodiff: the relative error of the hand-derived gradient against ``jax.vjp``.
         vs_differences: its relative error against central differences.
+        shown: whether any direction that changes the output crosses no kink. Otherwise the
+            differences show nothing, and ``passed`` is False.
         passed: whether both errors are within their tolerances.
     """
 
@@ -52,6 +64,7 @@ class LeafCheck:
     norm: float
     vs_autodiff: float
     vs_differences: float
+    shown: bool
     passed: bool
 
 
@@ -125,6 +138,8 @@ class Certificate:
 
 
 def _verdict(row: LeafCheck) -> str:
+    if not row.shown:
+        return "NOT SHOWN"
     return ("passed" if row.norm else "passed: 0 everywhere") if row.passed else "FAILED"
 
 
@@ -147,7 +162,8 @@ def certify(
 
     Args:
         op: a layer, a network or a loss, from this library or your own.
-        x: an example batch; for a loss, the predictions.
+        x: an example batch of at least two samples, as one cannot distinguish a sum over the batch
+            from a mean; for a loss, the predictions.
         target: for a loss, the targets.
         params: the layer's parameters; by default drawn with ``seed`` and jittered, so that no bias
             is 0 and no gain 1.
@@ -162,9 +178,10 @@ def certify(
         A :class:`Certificate`, which prints as a table.
 
     Raises:
-        CertificateError: if a gradient is wrong; the message names the leaf.
-        InputError: if ``op`` is neither a layer nor a loss, if ``x`` is not finite, or if a loss
-            has no target.
+        CertificateError: if a gradient is wrong, or not shown because every direction crosses a
+            kink; the message names the leaf.
+        InputError: if ``op`` is neither a layer nor a loss, if ``x`` is not finite or has only one
+            sample, or if a loss has no target.
     """
     with jax.enable_x64(True):
         dtype = jnp.dtype(dtype)
@@ -179,6 +196,7 @@ def certify(
             dtype=dtype,
             seed=seed,
         )
+        check_batch("certify", claim)
         try:
             rows, comparison = _compare(claim, dtype, np.random.default_rng(seed + 1))
         except WrongForm as finding:
@@ -199,28 +217,37 @@ def certify(
         },
     )
     if raises and not certificate.passed:
-        wrong = ", ".join(row.leaf for row in rows if not row.passed)
-        raise CertificateError(f"The gradient is wrong with respect to {wrong}.\n{certificate}")
+        wrong = ", ".join(row.leaf for row in rows if row.shown and not row.passed)
+        hidden = ", ".join(row.leaf for row in rows if not row.shown)
+        findings = [f"The gradient is wrong with respect to {wrong}."] if wrong else []
+        if hidden:
+            findings.append(f"Every direction of {hidden} crosses a kink: expected another x.")
+        raise CertificateError("\n".join([*findings, str(certificate)]))
     return certificate
 
 
 def _compare(
     claim: Claim, dtype: np.dtype, random: np.random.Generator
 ) -> tuple[tuple[LeafCheck, ...], Comparison]:
-    floats, dy = claim.floats, claim.random_dy(random)
+    floats = claim.floats
+    cotangents = [_scaled(claim.random_dy(random), scale) for scale in SCALES]
+    dy, half = cotangents[0], [_scaled(leaf, 0.5) for leaf in floats]
+    points = [(floats, dy), (half, dy), *((floats, other) for other in cotangents[1:])]
 
     @jax.jit
     def compiled(
-        floats: Floats, dy: PyTree, half: tuple[Floats, PyTree]
+        points: list[tuple[Floats, PyTree]],
     ) -> tuple[Floats, Floats, Floats]:
-        pair = jax.tree.map(lambda *copies: jnp.stack(copies), half, (floats, dy))
-        mapped = [leaf[1] for leaf in jax.vmap(claim.by_hand)(*pair)]
-        return claim.autodiff(floats, dy), claim.by_hand(floats, dy), mapped
+        together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *points)
+        by_hand, autodiff = jax.vmap(claim.by_hand), jax.vmap(claim.autodiff)
+        return autodiff(*together), by_hand(*together), claim.by_hand(*points[0])
 
-    half = jax.tree.map(lambda a: np.asarray(a) * np.asarray(0.5, a.dtype), (floats, dy))
-    autodiff, *by_hand = compiled(floats, dy, half)
-    by_hand.append(claim.by_hand(floats, dy))  # op by op
-    vs_autodiff = np.max([relative_errors(leaves, autodiff) for leaves in by_hand], axis=0)
+    autodiffs, mapped, alone = compiled(points)
+    expected = [[leaf[i] for leaf in autodiffs] for i in range(len(points))]
+    by_hand = [(0, alone)] + [(i, [leaf[i] for leaf in mapped]) for i in range(len(points))]
+    by_hand += [(i, claim.by_hand(*points[i])) for i in (0, 1)]  # op by op, at two points
+    vs_autodiff = np.max([relative_errors(leaves, expected[i]) for i, leaves in by_hand], axis=0)
+    autodiff = expected[0]
 
     comparison = compare(claim, cast(floats, jnp.float64), cast(dy, jnp.float64), random)
     vs_differences = relative_errors(comparison.by_hand, comparison.by_differences)
@@ -231,13 +258,18 @@ def _compare(
             norm=float(np.linalg.norm(np.asarray(gradient, np.float64))),
             vs_autodiff=float(auto_error),
             vs_differences=float(error),
-            passed=bool(auto_error <= tolerance and error <= DIFFERENCES_TOLERANCE),
+            shown=shown,
+            passed=bool(shown and auto_error <= tolerance and error <= DIFFERENCES_TOLERANCE),
         )
-        for name, gradient, auto_error, error in zip(
-            claim.names, autodiff, vs_autodiff, vs_differences, strict=True
+        for name, gradient, auto_error, error, shown in zip(
+            claim.names, autodiff, vs_autodiff, vs_differences, comparison.shown, strict=True
         )
     )
     return rows, comparison
+
+
+def _scaled(tree: PyTree, scale: float) -> PyTree:
+    return jax.tree.map(lambda a: a * jnp.asarray(scale, a.dtype), tree)
 
 
 def _worst(errors: Iterable[float]) -> float:

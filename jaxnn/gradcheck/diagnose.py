@@ -17,7 +17,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxnn.checks import InputError
 from jaxnn.gradcheck.activation_mistakes import wrong_derivatives
-from jaxnn.gradcheck.vjp_claim import Claim, Floats, is_float, state_claim
+from jaxnn.gradcheck.vjp_claim import Claim, Floats, check_batch, is_float, state_claim
 from jaxnn.types import AnyArray, Layer, Loss
 
 RIGHT = 1e-5  # relative error up to which a gradient is right; it may have been computed in float32
@@ -107,11 +107,7 @@ def diagnose(
             seed=seed,
         )
         claim = state(x)
-        if claim.batch == 1:
-            raise InputError(
-                "diagnose: expected a batch of at least two samples, "
-                "to distinguish sums from means, got one."
-            )
+        check_batch("diagnose", claim)
         case = _Case(claim, np.random.default_rng(seed + 1))
         try:
             claimed = _leaves(claim, case.floats, case.dy)

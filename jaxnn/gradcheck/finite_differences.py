@@ -30,12 +30,15 @@ class Comparison(NamedTuple):
     Attributes:
         by_hand: an array for each leaf, 0 where the function is not smooth.
         by_differences: the same derivatives by finite differences.
+        shown: for each leaf, whether they show anything: not if directions were excluded and the
+            derivatives along all others are 0.
         excluded: the number of directions that cross a kink.
         directions: the number of all directions.
     """
 
     by_hand: list[np.ndarray]
     by_differences: list[np.ndarray]
+    shown: list[bool]
     excluded: int
     directions: int
 
@@ -118,10 +121,18 @@ def _split(
     by_hand: np.ndarray, differences: np.ndarray, jump: np.ndarray, sizes: list[int]
 ) -> Comparison:
     smooth = ~(jump > KINK * max(1.0, float(np.abs(differences).max(initial=0))))
-    cuts = np.cumsum(sizes)[:-1]
+    kept, cuts = (
+        (np.where(smooth, slopes, 0) for slopes in (by_hand, differences)),
+        np.cumsum(sizes)[:-1],
+    )
+    claimed, found, whole = (np.split(array, cuts) for array in (*kept, smooth))
     return Comparison(
-        np.split(np.where(smooth, by_hand, 0), cuts),
-        np.split(np.where(smooth, differences, 0), cuts),
+        claimed,
+        found,
+        shown=[
+            bool(smooth.all() or a.any() or b.any())
+            for a, b, smooth in zip(claimed, found, whole, strict=True)
+        ],
         excluded=int((~smooth).sum()),
         directions=smooth.size,
     )

@@ -159,6 +159,15 @@ def state_claim(
     return _of_loss(op, cast(x, dtype), jnp.asarray(target), weights, backward)
 
 
+def check_batch(who: str, claim: Claim) -> None:
+    """Check that the batch has two samples: one cannot distinguish a sum from a mean."""
+    if claim.batch < 2:
+        raise InputError(
+            f"{who}: expected a batch of at least two samples, "
+            f"to distinguish sums from means, got {claim.batch}."
+        )
+
+
 def _own_backward(op: Layer | Loss, *arguments: PyTree) -> PyTree:
     # it is looked up at each call, so that a mutation planted later takes effect
     return op.backward(*arguments)
@@ -187,9 +196,22 @@ def _of_layer(
 
     def claimed(point: PyTree, cache: Cache, dy: PyTree) -> PyTree:
         dparams, dx = backward(join_running(point["params"], running), cache, dy)
-        return {"params": split_running(dparams)[0], "x": dx}
+        trainable, constant = split_running(dparams)
+        _check_zero(constant)
+        return {"params": trainable, "x": dx}
 
     return Claim(op, {"params": trained, "x": x}, forward, claimed)
+
+
+def _check_zero(running: PyTree) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(running):
+        if not isinstance(leaf, jax.core.Tracer) and np.any(np.asarray(leaf)):
+            name = "params" + jax.tree_util.keystr(path)
+            raise WrongForm(
+                name,
+                f"The gradient with respect to {name} is wrong: expected 0, as running statistics "
+                f"are not trained, got {np.asarray(leaf).ravel()[:3]}.",
+            )
 
 
 def _of_loss(
