@@ -1,5 +1,7 @@
 """The page computes the numbers of the library, in V8 and, if there is one, in a browser."""
 
+import base64
+import hashlib
 import html.parser
 import json
 import re
@@ -158,7 +160,7 @@ def test_the_page_is_self_contained_and_can_be_used_by_all():
     assert "prefers-color-scheme: dark" in page
     assert page.isascii() or 'charset="utf-8"' in page
     shown = page._repr_html_()
-    assert shown.startswith("<iframe srcdoc=")
+    assert shown.startswith('<iframe sandbox="allow-scripts" srcdoc=')
     assert '"Backpropagation, step by step"' in shown
 
 
@@ -210,9 +212,16 @@ DRIVER = """<script>window.addEventListener("load", () => {
 });</script></body>"""
 
 
+def with_script(page, end):
+    """Add a script before the end of the page, and to the scripts that its policy allows."""
+    script = re.search(r"<script>(.*)</script>", end, re.DOTALL)[1]
+    source = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return page.replace("script-src ", f"script-src 'sha256-{source}' ").replace("</body>", end)
+
+
 def use(page, tmp_path):
     """Open a page in a browser window as narrow as a phone, use it, and return what it shows."""
-    (tmp_path / "page.html").write_text(page.replace("</body>", DRIVER), encoding="utf-8")
+    (tmp_path / "page.html").write_text(with_script(page, DRIVER), encoding="utf-8")
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=500,900"]
     command += ["--virtual-time-budget=4000", "--dump-dom", (tmp_path / "page.html").as_uri()]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
@@ -263,6 +272,32 @@ def test_in_a_browser(name, tmp_path):
         assert len(seen["labels"]) == 4
 
 
+HOSTILE = "</script><img src=x onerror=alert(1)> /*JS*/ `b` \\input{a} ^ ~ $"
+
+
+@nn.layer
+class Noted(nn.Tanh):
+    """A layer whose representation holds text of any kind."""
+
+    note: str = ""
+
+
+def test_a_setting_is_shown_as_the_text_that_it_is():
+    net = nn.chain(nn.Dense(2), Noted(note=HOSTILE), nn.Dense(1), nn.Sigmoid())
+    x = np.ones((1, 2))
+    params = net.init(jax.random.key(0), x)
+    trace = nn.trace(net, nn.BinaryCrossEntropy(), params, x, np.array([[1]]))
+    page = nn.explain(trace, "html")
+    assert "<img" not in page
+    assert page.count("</script>") == 2  # the data's and the code's own
+    assert any(HOSTILE[:9] in group["title"] for group in data_of(page)["groups"])
+    assert nn.explain(trace, "html")._repr_html_().startswith('<iframe sandbox="allow-scripts" ')
+    assert "`` Noted(note=" in nn.explain(trace, "markdown")
+    latex = nn.explain(trace, "latex")
+    assert r"\textbackslash{}input\{a\} \textasciicircum{} \textasciitilde{} \$" in latex
+    assert r"\input" not in latex
+
+
 LOOK = """<script>window.addEventListener("load", () => backprop.go(21))</script></body>"""
 
 
@@ -270,7 +305,7 @@ LOOK = """<script>window.addEventListener("load", () => backprop.go(21))</script
 def test_it_looks_as_in_the_readme(tmp_path):
     """The tolerance allows for other fonts; without its graph a page differs by 20, empty by 31."""
     (tmp_path / "page.html").write_text(
-        nn.explain(traces.lecture(), "html").replace("</body>", LOOK), encoding="utf-8"
+        with_script(nn.explain(traces.lecture(), "html"), LOOK), encoding="utf-8"
     )
     command = [
         BROWSER,

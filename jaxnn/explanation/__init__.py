@@ -61,7 +61,8 @@ class _Page(str):
         style = "width:100%;height:820px;border:1px solid #8a8f98"
         title = "Backpropagation, step by step"
         return (
-            f'<iframe srcdoc="{html.escape(str(self))}" style="{style}" title="{title}"></iframe>'
+            f'<iframe sandbox="allow-scripts" srcdoc="{html.escape(str(self))}" '
+            f'style="{style}" title="{title}"></iframe>'
         )
 
 

@@ -29,6 +29,12 @@ GREEK = {
     "xhat": r"\hat{x}",
     "score": "s",
 }
+SPECIAL = str.maketrans(
+    {character: f"\\{character}" for character in "_{}#&%$"}
+    | {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
+    | {character: f"{character}\\allowbreak{{}}" for character in "(,="}
+    | {"\n": " "}
+)
 NEXT = " \\\\\n"  # line of an aligned formula
 BLANK = r"\underline{\hspace{5em}}"
 
@@ -40,6 +46,17 @@ HEAD = r"""\documentclass{article}
 \sloppy
 \begin{document}
 """
+
+
+def _latex_code(text: str) -> str:
+    return rf"\texttt{{{text.translate(SPECIAL)}}}"
+
+
+def _markdown_code(text: str) -> str:
+    # a code span ends at a run of as many backticks as began it
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " if "`" in text else ""
+    return f"{fence}{space}{' '.join(text.splitlines())}{space}{fence}"
 
 
 class Layout(NamedTuple):
@@ -65,11 +82,7 @@ class Layout(NamedTuple):
 LATEX = Layout(
     head=HEAD,
     heading=lambda level, text: rf"\{'sub' * (level - 1)}section*{{{text}}}",
-    code=lambda text: (
-        r"\texttt{"
-        + re.sub(r"([(,=])", r"\1\\allowbreak{}", re.sub(r"([_{}#&%$])", r"\\\1", text))
-        + "}"
-    ),
+    code=_latex_code,
     display=lambda lines: "\\begin{align*}\n" + " \\\\\n".join(lines) + "\n\\end{align*}",
     page=r"\newpage",
     tail="\\end{document}\n",
@@ -77,7 +90,7 @@ LATEX = Layout(
 MARKDOWN = Layout(
     head="",
     heading=lambda level, text: f"{'#' * level} {text}",
-    code=lambda text: f"`{text}`",
+    code=_markdown_code,
     display=lambda lines: "$$\n\\begin{aligned}\n" + " \\\\\n".join(lines) + "\n\\end{aligned}\n$$",
     page='<div style="page-break-before: always"></div>',
     tail="",
@@ -226,10 +239,15 @@ def _entry(equations: Equations, step: Step, spot: Spot) -> str:
 def symbol(equations: Equations, identity: str, at: list[int] | None = None) -> str:
     """Write an array or one of its entries as on a blackboard, a derivative as a fraction."""
     parts = parts_of(equations, identity)
-    name = GREEK.get(
-        parts.name, parts.name if len(parts.name) == 1 else rf"\mathit{{{parts.name}}}"
-    )
+    name = GREEK.get(parts.name) or _letters(parts.name)
     indices = ([parts.time] if parts.time else []) + (at or [])
     above = f"^{{({parts.number})}}" if parts.number else ""
     whole = f"{name}{above}" + (f"_{{{', '.join(map(str, indices))}}}" if indices else "")
     return rf"\frac{{\partial J}}{{\partial {whole}}}" if parts.is_slope else whole
+
+
+def _letters(name: str) -> str:
+    if len(name) == 1 and name.isalnum():
+        return name
+    # the key of a dict may hold anything, which is safe as text
+    return rf"\mathit{{{name}}}" if name.replace(" ", "").isalnum() else _latex_code(name)

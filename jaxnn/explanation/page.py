@@ -3,12 +3,15 @@
 A reader can go through its steps one by one and change its numbers; the page then computes
 everything again. It contains the equations of the trace as trees and evaluates these. It knows
 nothing about layers, so that every layer with formulas works in it. Nothing is fetched from a
-network: the page opens from disk and in a frame.
+network: the page opens from disk and in a frame, and its security policy forbids all else.
 """
 
+import base64
+import hashlib
 import html
 import json
 import math
+import re
 from importlib import resources
 from typing import Any
 
@@ -57,15 +60,16 @@ def as_page(trace: Trace) -> str:
     assets = resources.files("jaxnn.explanation").joinpath("assets")
     asset = lambda name: assets.joinpath(name).read_text(encoding="utf-8")  # noqa: E731
     data = json.dumps(_data(equations, trace), ensure_ascii=False, allow_nan=False)
-    page = asset("page.html")
-    for mark, text in (
-        ("/*CSS*/", asset("page.css")),
-        ("<!--NET-->", html.escape(f"{trace.net!r}, {trace.loss!r}")),
-        ("/*JS*/", asset("engine.js") + asset("page.js")),
-        ("/*TRACE*/", data.replace("<", "\\u003c")),  # so that no text in it ends the script
-    ):
-        page = page.replace(mark, text, 1)
-    return page
+    script = asset("engine.js") + asset("page.js")
+    parts = {
+        "/*CSS*/": asset("page.css"),
+        "/*HASH*/": base64.b64encode(hashlib.sha256(f"\n{script}\n".encode()).digest()).decode(),
+        "<!--NET-->": html.escape(f"{trace.net!r}, {trace.loss!r}"),
+        "/*JS*/": script,
+        "/*TRACE*/": data.replace("<", "\\u003c"),  # so that no text in it ends the script
+    }
+    # in one pass, so that a mark inside a setting stays the text that it is
+    return re.sub("|".join(map(re.escape, parts)), lambda mark: parts[mark[0]], asset("page.html"))
 
 
 def _data(equations: Equations, trace: Trace) -> dict[str, Any]:
@@ -143,7 +147,7 @@ def _array(value: np.ndarray) -> dict[str, Any]:
 def _symbol(equations: Equations, identity: str) -> dict[str, Any]:
     name, number, time, is_slope = parts_of(equations, identity)
     return {
-        "name": name,
+        "name": html.escape(name),  # the key of a dict may hold anything
         "number": number,
         "time": time,
         "slope": is_slope,
