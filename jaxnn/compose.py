@@ -96,10 +96,10 @@ class Sequential:
         return tuple(dparams), in_form(form, dy, dbeside)
 
     def check_input(self, x: PyTree) -> None:
-        """Check the lengths, and let the first layer check its input."""
-        check_beside(self, x)
+        """Let the first layer check its input, and check the lengths."""
         with inside("[0]"):
             check_given(self.layers[0], x)
+        check_beside(self, x)
 
     def update_running(self, params: tuple[Params, ...], cache: Cache) -> tuple[Params, ...]:
         """Update the running statistics of each layer."""
@@ -164,10 +164,10 @@ class Residual:
         return dparams, in_form(form, dy + add_beside(dbeside, df), dbeside)
 
     def check_input(self, x: PyTree) -> None:
-        """Check the lengths, and let the body check its input."""
-        check_beside(self, x)
+        """Let the body check its input, and check the lengths."""
         with inside(".body"):
             check_given(self.body, x)
+        check_beside(self, x)
 
     def update_running(self, params: Params, cache: Cache) -> Params:
         """Update the running statistics of the body."""
@@ -252,11 +252,11 @@ class Parallel:
         return tuple(dparams), in_form(form, dx, dbeside)
 
     def check_input(self, x: PyTree) -> None:
-        """Check the lengths, and let each branch check the input."""
-        check_beside(self, x)
+        """Let each branch check the input, and check the lengths."""
         for i, branch in enumerate(self.branches):
             with inside(f"[{i}]"):
                 check_given(branch, x)
+        check_beside(self, x)
 
     def update_running(self, params: tuple[Params, ...], cache: Cache) -> tuple[Params, ...]:
         """Update the running statistics of each branch."""
@@ -350,10 +350,10 @@ class Repeat:
         return dparams, in_form(form, dx, jax.tree.map(lambda each: each.sum(axis=0), dbeside))
 
     def check_input(self, x: PyTree) -> None:
-        """Check the lengths, and let the block check its input."""
-        check_beside(self, x)
+        """Let the block check its input, and check the lengths."""
         with inside(".block"):
             check_given(self.block, x)
+        check_beside(self, x)
 
     def update_running(self, params: Params, cache: Cache) -> Params:
         """Update the running statistics of each block."""
@@ -412,10 +412,10 @@ class Remat:
         return dparams, in_form(apart(x)[1].form, add_beside(dbeside, dx), dbeside)
 
     def check_input(self, x: PyTree) -> None:
-        """Check the lengths, and let the body check its input."""
-        check_beside(self, x)
+        """Let the body check its input, and check the lengths."""
         with inside(".body"):
             check_given(self.body, x)
+        check_beside(self, x)
 
     def update_running(self, params: Params, cache: Any) -> Params:
         """Update the body's running statistics, which requires another forward pass."""
@@ -473,10 +473,10 @@ class Frozen:
         return jax.tree.map(jnp.zeros_like, params), dx
 
     def check_input(self, x: PyTree) -> None:
-        """Check the lengths, and let the body check its input."""
-        check_beside(self, x)
+        """Let the body check its input, and check the lengths."""
         with inside(".body"):
             check_given(self.body, x)
+        check_beside(self, x)
 
     def _check(self, params: Any) -> None:
         if not isinstance(params, Running):

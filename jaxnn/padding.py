@@ -70,8 +70,11 @@ class Beside(NamedTuple):
         )
 
     def after(self, x: PyTree, y: PyTree) -> "Beside":
-        """Return what accompanies a layer's output, which is nothing once the time axis is gone."""
-        if self.form is None or jnp.ndim(y) < jnp.ndim(x):
+        """Return what accompanies a layer's output.
+
+        That is nothing once the time axis is gone, or if the output is more than an array.
+        """
+        if self.form is None or not hasattr(y, "ndim") or y.ndim < x.ndim:
             return NOTHING
         return self
 
@@ -94,7 +97,8 @@ def is_accompanied(x: Any) -> bool:
 def check_beside(who: Any, x: PyTree) -> None:
     """Check the lengths that accompany an array; their values only where they are concrete."""
     if is_accompanied(x) and x.lengths is not None:
-        check_lengths(who, x.lengths, *jnp.shape(x.x)[:2])
+        context = getattr(x, "context", None)  # the keys, of which the lengths count
+        check_lengths(who, x.lengths, *jnp.shape(x.x if context is None else context)[:2])
 
 
 class Accompanied(NamedTuple):

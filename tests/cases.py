@@ -110,6 +110,7 @@ LAYERS = [
     LayerCase(nn.AveragePool(2), normal(2, 5, 4, 2)),
     LayerCase(nn.AveragePool((3, 2), stride=(2, 1), padding="SAME"), normal(2, 5, 3, 2)),
     LayerCase(nn.GlobalAveragePool(), normal(2, 3, 2, 4)),
+    LayerCase(nn.GlobalAveragePool(), nn.Sequences(normal(3, 4, 2), np.array([4, 2, 0]))),
     LayerCase(nn.Flatten(), normal(2, 3, 2)),
     LayerCase(nn.Reshape((2, 6)), normal(2, 4, 3)),
     LayerCase(nn.Dropout(0.4), normal(4, 5)),
@@ -169,6 +170,10 @@ LAYERS = [
     ),
     LayerCase(
         nn.Repeat(nn.chain(nn.Dense(3), nn.Tanh(), nn.Dropout(0.2)), 3), normal(4, 3), train=True
+    ),
+    LayerCase(
+        nn.Repeat(nn.MultiHeadAttention(2), 2),
+        nn.AttentionInput(normal(2, 3, 4), normal(2, 5, 4, seed=1), lengths=np.array([5, 3])),
     ),
     LayerCase(
         nn.Remat(nn.chain(nn.Dense(3), nn.Tanh(), nn.Dropout(0.2))), normal(4, 3), train=True

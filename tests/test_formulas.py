@@ -47,7 +47,11 @@ def worst(equations):
     return np.max(errors), defined  # np.max returns NaN if there is one, which is below no bound
 
 
-@pytest.mark.parametrize("case", [*LAYERS, NETWORKS[2], NETWORKS[4]], ids=lambda case: case.id)
+# a Repeat states no formulas for an input that is more than an array
+STATED = [c for c in LAYERS if not isinstance(c.layer, nn.Repeat) or isinstance(c.x, np.ndarray)]
+
+
+@pytest.mark.parametrize("case", [*STATED, NETWORKS[2], NETWORKS[4]], ids=lambda case: case.id)
 def test_formulas_give_what_the_layer_gives(case):
     trace = trace_with_random_slopes(case)
     equations = equations_of(trace)
