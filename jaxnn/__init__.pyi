@@ -37,6 +37,8 @@ from .gradcheck.certify import CertificateError as CertificateError
 from .gradcheck.certify import certify as certify
 from .gradcheck.diagnose import Diagnosis as Diagnosis
 from .gradcheck.diagnose import diagnose as diagnose
+from .gradcheck.not_finite import NanReport as NanReport
+from .gradcheck.not_finite import explain_nan as explain_nan
 from .layers import ELU as ELU
 from .layers import GELU as GELU
 from .layers import GRU as GRU

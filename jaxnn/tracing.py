@@ -347,4 +347,5 @@ def _both_passes(
 def _stage(net: Layer, path: str, notes: dict[str, Arrays]) -> Stage:
     inner = [child for child in parts(net, unrolled=True) if path + child.path in notes]
     stages = tuple(_stage(child.layer, path + child.path, notes) for child in inner)
-    return Stage(path, net, **notes[path], inner=stages)
+    seen = {name: arrays for name, arrays in notes[path].items() if name != "key"}
+    return Stage(path, net, **seen, inner=stages)

@@ -20,7 +20,7 @@ from jaxnn.padding import ANY, add_beside, apart, in_form, keep, opened
 from jaxnn.types import Cache, Layer, Params
 from jaxnn.values import Child, children, layer
 
-Arrays = dict[str, PyTree]  # by name: params, x, y, cache, dy, dparams, dx
+Arrays = dict[str, PyTree]  # by name: params, x, key, y, cache; dy, dparams, dx
 Take = Callable[[str, Arrays], None]  # receives the path of a layer and its arrays
 _open = threading.local()  # each thread has its own notes
 
@@ -91,7 +91,8 @@ class _Watched:
         self, params: Params, x: PyTree, key: PRNGKeyArray | None = None
     ) -> tuple[PyTree, Cache]:
         y, cache = self.layer.forward(params, x, key)
-        _open.take(self.path, {"params": params, "x": x, "y": y, "cache": cache})
+        seen = {"params": params, "x": x, "key": key, "y": y, "cache": cache}
+        _open.take(self.path, seen)
         return y, cache
 
     def backward(self, params: Params, cache: Cache, dy: PyTree) -> tuple[Params, PyTree]:

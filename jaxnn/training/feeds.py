@@ -25,12 +25,14 @@ class Work(NamedTuple):
         first: the first step to make, counted from the beginning of the call's own data.
         rows: the number of rows in the batch of each step to make, one entry per step.
         ends_epoch: whether an epoch of the data ends with this call.
+        batch: a function that returns the batch of a step, counted as ``first`` is.
     """
 
     call: Callable[..., Chunk]
     first: int
     rows: np.ndarray
     ends_epoch: bool
+    batch: Callable[[int], Batch]
 
 
 class Feed(Protocol):
@@ -79,6 +81,12 @@ class Epochs:
             self._drawn[epoch] = np.stack(each)
         return self._drawn[epoch]
 
+    def batch(self, data: Batch, orders: np.ndarray, step: int) -> Batch:
+        """Return the batch of one step, counted from the first of the epochs with these orders."""
+        epoch, i = divmod(step, self.steps)
+        rows = orders[epoch, i * self._batch_size : (i + 1) * self._batch_size]
+        return jax.tree.map(lambda leaf: leaf[rows], data)
+
     def draw(self, start: int, stop: int) -> None:
         """Draw the orders of some epochs ahead of time, and discard all others."""
         self._drawn = {epoch: self.order(epoch) for epoch in range(start, stop)}
@@ -95,9 +103,8 @@ class RowsFeed:
     """
 
     def __init__(self, data: Batch, batch_size: int, epochs: Epochs, *, donate: bool) -> None:
-        self._loop = functools.partial(
-            ROWS, data=on_device(data), batch_size=batch_size, donate=donate
-        )
+        self._data = on_device(data)
+        self._loop = functools.partial(ROWS, data=self._data, batch_size=batch_size, donate=donate)
         self._epochs = epochs
         self._at_once = max(1, EPOCH_STEPS // epochs.steps)
         self._coming = range(0)
@@ -112,9 +119,13 @@ class RowsFeed:
         for i in range(last - first):
             orders[i] = self._epochs.order(first + i)[0]
         self._coming = range(last - 1, 2 * last - first)  # the last one may be needed again
-        call = functools.partial(self._loop, orders=orders)
-        rows = self._epochs.rows(position, end)
-        return Work(call, position - first * steps, rows, ends_epoch=end % steps == 0)
+        return Work(
+            functools.partial(self._loop, orders=orders),
+            position - first * steps,
+            self._epochs.rows(position, end),
+            ends_epoch=end % steps == 0,
+            batch=functools.partial(self._epochs.batch, self._data, orders),
+        )
 
     def prepare(self) -> None:
         """Draw the orders that the next call will need."""
@@ -146,9 +157,10 @@ class MembersFeed:
         members: int,
         group: int,
     ) -> None:
+        self._data = on_device(data)
         self._loop = functools.partial(
             MEMBERS,
-            data=on_device(data),
+            data=self._data,
             weights=None if weights is None else jnp.asarray(weights),
             batch_size=batch_size,
             group=group,
@@ -163,8 +175,13 @@ class MembersFeed:
         order = self._epochs.order(epoch)[:, None]
         orders = np.broadcast_to(order, (self._members, 1, self._epochs.used))
         self._coming = epoch + 1
-        rows, ends = self._epochs.rows(position, end), end % self._epochs.steps == 0
-        return Work(functools.partial(self._loop, orders=orders), first, rows, ends)
+        return Work(
+            functools.partial(self._loop, orders=orders),
+            first,
+            self._epochs.rows(position, end),
+            ends_epoch=end % self._epochs.steps == 0,
+            batch=functools.partial(self._epochs.batch, self._data, orders[0]),
+        )
 
     def prepare(self) -> None:
         """Draw the orders of the next epoch; the present one may be needed again."""
@@ -204,6 +221,7 @@ class StreamFeed:
             first,
             np.full(self._made - first, size),
             ends_epoch=self._stack.ends_pass and self._made == self._stack.filled,
+            batch=lambda step: jax.tree.map(lambda leaf: leaf[step], batches),
         )
 
     def prepare(self) -> None:

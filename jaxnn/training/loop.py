@@ -6,6 +6,7 @@ such hooks.
 """
 
 import dataclasses
+import functools
 import math
 import sys
 import time
@@ -18,12 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn.checks import InputError
+from jaxnn.gradcheck.not_finite import NanReport
 from jaxnn.progress import bar
 from jaxnn.training.feeds import Feed, Work
 from jaxnn.training.history import History, Record
 from jaxnn.training.hooks import Hook, closing_hooks
 from jaxnn.training.interrupts import Terminated, terminating
-from jaxnn.training.train_step import TrainState, TrainStep
+from jaxnn.training.train_step import TrainState, TrainStep, explain_steps
 from jaxnn.types import Params, split_running
 
 SECONDS = 0.5  # aimed at for each call, so that the bar moves and interrupts are noticed
@@ -65,9 +67,28 @@ class TrainingError(RuntimeError):
     ``result`` is the result of the training until then, with the last good state.
     """
 
-    def __init__(self, message: str, result: Any) -> None:
+    def __init__(
+        self, message: str, result: Any, explain: Callable[[], NanReport] | None = None
+    ) -> None:
         super().__init__(message)
         self.result = result
+        self._explain = explain
+
+    def explain_nan(self) -> NanReport:
+        """Find the first number that was not finite, see :func:`jaxnn.explain_nan`.
+
+        The steps that failed are made again, from the last good state.
+
+        Raises:
+            InputError: if training did not stop because of such a number, or if its last good state
+                does not exist any more, as with ``keep_last_good=False``.
+        """
+        if self._explain is None:
+            raise InputError(
+                "TrainingError: expected an error at a number that is not finite, after which the "
+                f"last good state is known, got: {self}"
+            )
+        return self._explain()
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -80,6 +101,10 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 class NotFiniteError(Exception):
     """A loss or a parameter was not finite; used within this library, not raised to the user."""
+
+    def __init__(self, message: str, explain: Callable[[], NanReport] | None = None) -> None:
+        super().__init__(message)
+        self.explain = explain
 
 
 def train(
@@ -222,8 +247,12 @@ def _fall_back(run: Run, work: Work, losses: np.ndarray, only_state: TrainState 
         good, state = 0, run.state
     run.state = state
     run.history.add(losses[:good], work.rows[:good])
+    begin = work.first + good
+    batches = [work.batch(i) for i in range(begin, min(begin + 2, work.first + len(finite)))]
     raise NotFiniteError(
-        f"{what} step {step}; the last good state is that after step {run.history.step}"
+        f"{what} step {step}; the last good state is that after step {run.history.step}. "
+        "The method explain_nan() of this error finds where the number came from",
+        functools.partial(explain_steps, run.step, state, batches),
     )
 
 
@@ -242,7 +271,7 @@ def handing_out(who: str, result: Callable[[], Any]) -> Iterator[None]:
         by = " by SIGTERM" if isinstance(error, Terminated) else ""
         raise TrainingInterrupted(f"{who} was interrupted{by}. {kept}", result()) from error
     except NotFiniteError as error:
-        raise TrainingError(f"{who}: {error}. {kept}", result()) from None
+        raise TrainingError(f"{who}: {error}. {kept}", result(), error.explain) from None
     except InputError as error:  # its message already names the caller
         raise TrainingError(f"{error} {kept}", result()) from error
     except Exception as error:

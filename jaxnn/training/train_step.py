@@ -11,6 +11,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from jaxnn.backprop import Method, backpropagation, check_network
 from jaxnn.checks import check_choice, check_key
+from jaxnn.gradcheck.not_finite import NanReport, explain_nan, explain_update
 from jaxnn.training.batching import Batch
 from jaxnn.training.optimizers import OptaxUpdate, Update, as_transformation, first_state, hoisted
 from jaxnn.training.placement import with_automatic_axes
@@ -108,6 +109,22 @@ class TrainStep:
         update, constants = hoisted(who, self.update, state.opt_state, trained)
         return dataclasses.replace(self, update=update, constants=constants)
 
+    def explain_nan(self, state: TrainState, batch: Batch) -> NanReport:
+        """Find the first number of this step that is not finite, see :func:`jaxnn.explain_nan`."""
+        trained, running = split_running(state.params)
+        params = join_running(self._cast(trained), running)
+        key = jax.random.fold_in(state.key, state.step)
+        report = explain_nan(
+            self.net,
+            self.loss,
+            params,
+            self._cast(batch.x),
+            batch.target,
+            weights=batch.weights,
+            key=key,
+        )
+        return report if report.found else explain_update(self(state, batch)[0].params)
+
     def _cast(self, tree: PyTree) -> PyTree:
         """Return a tree in the precision of the passes; the optimizer keeps the full precision."""
         if self.precision is None:
@@ -116,6 +133,17 @@ class TrainStep:
         return jax.tree.map(
             lambda leaf: leaf.astype(self.precision) if is_floating(leaf) else leaf, tree
         )
+
+
+def explain_steps(step: TrainStep, state: TrainState, batches: list[Batch]) -> NanReport:
+    """Find the first number that is not finite in some steps, one after another."""
+    report = NanReport("")
+    for batch in batches:
+        report = step.explain_nan(state, batch)
+        if report.found:
+            break
+        state, _ = step(state, batch)
+    return report
 
 
 def train_step(
