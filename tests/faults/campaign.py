@@ -1,4 +1,4 @@
-"""Do all that can go wrong, many times, and print what held: campaign.py [--kills N]."""
+"""Do all that can go wrong, many times, and print what held."""
 
 import argparse
 import signal
@@ -14,9 +14,13 @@ def main():
     parser.add_argument(
         "--kills", type=int, default=18, metavar="N", help="of each of six kinds (default 18)"
     )
-    kills = parser.parse_args().kills
+    parser.add_argument(
+        "--networks", type=int, default=300, metavar="N", help="that are drawn (default 300)"
+    )
+    kills, networks = vars(parser.parse_args()).values()
     signals = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
     plans = [
+        (do.networks, networks),
         *((do.damage, way, 25) for way in do.WAYS),
         (do.full_disk,),
         (do.no_inodes,),

@@ -15,6 +15,7 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
+import any_network
 import jax
 import numpy as np
 import optax
@@ -35,6 +36,17 @@ class Row(NamedTuple):
     times: int
     must: str
     broken: list[str]
+
+
+def networks(times, dtypes=("float32", "bfloat16"), *, same_each_time=False):
+    """Networks out of all layers and combinators, drawn at random."""
+    done, must = "networks drawn", "hand equals auto, eager compiled; narrow as near as auto"
+    try:
+        with jax.enable_x64(True):
+            any_network.campaign(times, dtypes, same_each_time=same_each_time)()
+    except AssertionError as failure:
+        return Row(done, times, must, [str(failure)])
+    return Row(done, times, must, [])
 
 
 def arrays(step):

@@ -35,6 +35,10 @@ def test_kills():
     assert_held(do.kills(3, (signal.SIGKILL, signal.SIGTERM, signal.SIGINT), do.LOOP))
 
 
+def test_networks():
+    assert_held(do.networks(8, dtypes=(), same_each_time=True))
+
+
 def assert_held(row):
     assert not row.broken
     if not row.times:
