@@ -97,6 +97,7 @@ def test_it_prints_each_number_beside_the_published_one_and_draws_everything(lec
     assert lecture[3] < 60
 
 
+@pytest.mark.slow
 def test_the_benchmark_measures_what_it_says(tmp_path):
     """The figures of a short run exist and are consistent; their sizes depend on the machine."""
     file = tmp_path / "figures.json"

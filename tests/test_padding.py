@@ -42,6 +42,7 @@ def test_padding_changes_nothing(name):
         np.testing.assert_allclose(padded, alone, atol=1e-12)
 
 
+@pytest.mark.slow
 @every_network
 def test_gradients_through_padding_are_certified(name):
     assert nn.certify(NETWORKS[name], PADDED).worst_vs_autodiff < 1e-12

@@ -77,6 +77,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_with_the_same_command(tmp_path):
     """The run is killed when its third of twelve checkpoints has begun, complete or not."""
     options = ("--epochs", 12, "--export", tmp_path / "model.safetensors")

@@ -35,6 +35,7 @@ def test_kills():
     assert_held(do.kills(3, (signal.SIGKILL, signal.SIGTERM, signal.SIGINT), do.LOOP))
 
 
+@pytest.mark.slow
 def test_networks():
     assert_held(do.networks(8, dtypes=(), same_each_time=True))
 
