@@ -20,6 +20,7 @@ from .backprop import apply as apply
 from .backprop import grad as grad
 from .backprop import value_and_grad as value_and_grad
 from .checks import InputError as InputError
+from .checks import strict as strict
 from .compose import Frozen as Frozen
 from .compose import Parallel as Parallel
 from .compose import Remat as Remat

@@ -35,6 +35,30 @@ def inside(step: str) -> Iterator[None]:
         raise InputError(f"{step}{joint}{text}") from None
 
 
+@contextmanager
+def strict() -> Iterator[None]:
+    """Let JAX raise an error for what it otherwise does silently, to the end of a ``with``.
+
+    ::
+
+        with nn.strict():
+            trained = nn.fit(net, loss, optimizer, data, epochs=3, batch_size=32, key=key)
+
+    The errors are those of JAX itself: for arithmetic between arrays of different ranks or dtypes
+    (``jax_numpy_rank_promotion``, ``jax_numpy_dtype_promotion``), for a PRNG key that is used twice
+    (``jax_debug_key_reuse``), and for NaN as the result of a program (``jax_debug_nans``, which
+    makes programs slower). Everything in this library runs under it. Your own functions that run
+    inside, such as a layer or a callback, have to as well.
+    """
+    with (
+        jax.numpy_rank_promotion("raise"),
+        jax.numpy_dtype_promotion("strict"),
+        jax.debug_key_reuse(True),
+        jax.debug_nans(True),
+    ):
+        yield
+
+
 def is_concrete(*arrays: Any) -> bool:
     """Return whether all values are known, as they are not for traced arrays and mere shapes."""
     return not any(

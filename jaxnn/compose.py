@@ -398,7 +398,7 @@ class Remat:
         """Return the body's output, and the input and key as the cache."""
         with inside(".body"):
             y, _ = self.body.forward(params, given_to(self.body, x), key)
-        return y, (x, key)  # enough to repeat the pass: the same key drops the same entries
+        return y, (x, _again(key))  # enough to repeat the pass: the same key drops the same entries
 
     def backward(self, params: Params, cache: Any, dy: PyTree) -> tuple[Params, PyTree]:
         """Run the body forward once more, and then backward."""
@@ -407,7 +407,7 @@ class Remat:
         x, dy = lax.optimization_barrier((x, dy))
         dbeside = dict[str, Any]()
         with inside(".body"):
-            _, body_cache = self.body.forward(params, given_to(self.body, x), key)
+            _, body_cache = self.body.forward(params, given_to(self.body, x), _again(key))
             dparams, dx = self.body.backward(params, body_cache, dy)
         return dparams, in_form(apart(x)[1].form, add_beside(dbeside, dx), dbeside)
 
@@ -420,7 +420,7 @@ class Remat:
     def update_running(self, params: Params, cache: Any) -> Params:
         """Update the body's running statistics, which requires another forward pass."""
         x, key = cache
-        _, body_cache = self.body.forward(params, given_to(self.body, x), key)
+        _, body_cache = self.body.forward(params, given_to(self.body, x), _again(key))
         return update_running(self.body, params, body_cache)
 
 
@@ -512,6 +512,11 @@ def check_given(layer: Layer, x: PyTree) -> None:
 def split_key(key: PRNGKeyArray | None, n: int) -> Any:
     """Return n keys, one for each of n layers, or n times None at inference."""
     return [None] * n if key is None else jax.random.split(key, n)
+
+
+def _again(key: PRNGKeyArray | None) -> PRNGKeyArray | None:
+    """Return a key for drawing the same numbers once more, which JAX otherwise takes for a slip."""
+    return None if key is None else jax.random.clone(key)
 
 
 def check_params_tuple(who: Any, params: Any, n: int) -> None:

@@ -3,12 +3,19 @@
 import math
 
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 
 def upcast(x: Array) -> Array:
     """Cast half precision to float32, for sums and statistics."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x.astype(at_least_single(x.dtype))
+
+
+def at_least_single(dtype: DTypeLike) -> np.dtype:
+    """Return a floating dtype if it has at least the precision of float32, and else float32."""
+    return np.promote_types(dtype, np.float32)  # JAX's own refuses under its strict promotion
 
 
 def broadcast_last(v: Float[Array, "n"], ndim: int) -> Float[Array, "*ones n"]:

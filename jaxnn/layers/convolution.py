@@ -348,7 +348,7 @@ class _Forward(_Convolution):
         at = self._geometry(x.shape[1:-1])
         check_shape(self, "dy", dy, jax.eval_shape(lambda x, w: conv(x, w, at), x, w).shape)
         dw = conv_kernel(x, dy, at, w.shape[:-2])
-        db = None if b is None else dy.sum(axis=range(dy.ndim - 1))
+        db = None if b is None else dy.sum(axis=tuple(range(dy.ndim - 1)))
         dx = conv_input(dy, w, at, x.shape[1:-1])
         return ConvParams(dw, db), dx
 
@@ -405,7 +405,7 @@ class _Transposed(_Convolution):
         at = self._geometry(size)
         check_shape(self, "dy", dy, (len(x), *size, self.features))
         dw = conv_kernel(dy, x, at, w.shape[:-2])
-        db = None if b is None else dy.sum(axis=range(dy.ndim - 1))
+        db = None if b is None else dy.sum(axis=tuple(range(dy.ndim - 1)))
         dx = conv(dy, w, at)
         return ConvParams(dw, db), dx
 

@@ -7,10 +7,10 @@ defaults; a tuple adds arguments: ``("normal", 1.0)`` is ``jax.nn.initializers.n
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from jaxnn.checks import InputError, check_choice
+from jaxnn.numerics import at_least_single
 
 Initializer = str | tuple[str | float, ...]
 
@@ -41,7 +41,7 @@ def initialize(
     setting: Initializer, key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any
 ) -> Array:
     """Draw an array of this shape and dtype with the named initialiser, in at least float32."""
-    return _factory(setting)(key, shape, jnp.promote_types(dtype, jnp.float32)).astype(dtype)
+    return _factory(setting)(key, shape, at_least_single(dtype)).astype(dtype)
 
 
 def _factory(setting: Initializer) -> Any:

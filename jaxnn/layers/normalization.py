@@ -78,7 +78,7 @@ def _check(who: Any, params: Any, kind: type, x: Array) -> None:
 
 
 def _sum_to_channels(x: Array, dtype: Any) -> Array:
-    return x.sum(axis=range(x.ndim - 1)).astype(dtype)
+    return x.sum(axis=tuple(range(x.ndim - 1))).astype(dtype)
 
 
 _AFFINE_BACKWARD = (

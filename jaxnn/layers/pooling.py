@@ -328,7 +328,7 @@ class GlobalAveragePool:
             mask = steps < jnp.expand_dims(x.lengths, (1, 2))
         cache = GlobalAverageCache(Static(array.shape), mask, Static(beside.form))
         total = upcast(array if mask is None else jnp.where(mask, array, 0))
-        y = total.sum(axis=range(1, array.ndim - 1)) / self._count(cache, total.dtype)
+        y = total.sum(axis=tuple(range(1, array.ndim - 1))) / self._count(cache, total.dtype)
         return y.astype(array.dtype), cache
 
     def backward(

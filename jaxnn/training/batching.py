@@ -67,8 +67,9 @@ def as_batch(who: str, data: Any) -> Batch:
         *(as_arrays(who, name, part) for name, part in zip(Batch._fields, data, strict=False))
     )
     rows = None
-    for name, tree in zip(Batch._fields, batch, strict=True):
-        for leaf in jax.tree.leaves(tree):
+    for field, tree in zip(Batch._fields, batch, strict=True):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            name = field + jax.tree_util.keystr(path)
             if not hasattr(leaf, "shape") or not leaf.shape:
                 raise InputError(
                     f"{who}: expected {name} to be arrays with a first axis of rows, "
@@ -80,7 +81,7 @@ def as_batch(who: str, data: Any) -> Batch:
                 raise InputError(
                     f"{who}: expected {name} with as many rows as x ({rows}), got {len(leaf)}."
                 )
-        check_finite(who, name, tree)
+        check_finite(who, field, tree)
     if not jax.tree.leaves(batch.x) or not jax.tree.leaves(batch.target):
         raise InputError(f"{who}: expected x and target with at least one array each, got none.")
     return batch

@@ -47,7 +47,8 @@ class OptaxUpdate:
     ) -> tuple[PyTree, PyTree]:
         """Return the updates of the parameters, and the optimizer's next state."""
         update = optax.with_extra_args_support(self.optimizer).update
-        return update(gradient, opt_state, trained, value=value, grad=gradient)
+        with jax.numpy_dtype_promotion("standard"):  # Adam raises a float to the power of a count
+            return update(gradient, opt_state, trained, value=value, grad=gradient)
 
 
 def hoisted(
