@@ -23,7 +23,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("python", nargs="*", default=[sys.executable], help="default: this one")
     parser.add_argument("--lowest", action="store_true", help="the oldest versions allowed")
-    parser.add_argument("--tests", nargs="+", default=[], metavar="ARGUMENT", help="for pytest")
+    parser.add_argument(
+        "--tests", nargs=argparse.REMAINDER, default=[], help="the rest is for pytest"
+    )
     arguments = parser.parse_args()
     lines = [tested(python, arguments.lowest, arguments.tests) for python in arguments.python]
     print(*lines, sep="\n")

@@ -145,7 +145,8 @@ def fit(
         optimizer: any optimizer of optax, with its schedules, clipping, decay and accumulation.
         data: (x, target) or (x, target, weights), each an array or a pytree of arrays with n rows,
             or a dict with these names; or an iterable of such batches, which is read ahead in a
-            thread of its own.
+            thread of its own. Each call copies arrays of NumPy to the device; arrays of JAX are
+            used where they are.
         epochs: the number of passes through the data in all. Either this or ``steps`` is required.
         steps: the number of batches to train on in all. Either this or ``epochs`` is required.
         batch_size: the number of rows per batch, for arrays only. The last rows of an epoch form a
