@@ -78,7 +78,9 @@ class ValueAndGrad:
             self._check_values(x, target, weights, seen)
         return value, dparams
 
-    def _check_values(self, x: PyTree, target: AnyArray, weights: Any, seen: "_Seen") -> None:
+    def _check_values(
+        self, x: PyTree, target: AnyArray, weights: AnyArray | None, seen: "_Seen"
+    ) -> None:
         """Check what is unknown inside of a compiled program: values of labels, tokens, lengths."""
         check_input(self.net, x)
         if not seen.finite:  # only then search all numbers for the first that is not finite
@@ -164,11 +166,13 @@ def apply(net: Layer, params: Params, x: PyTree, key: PRNGKeyArray | None = None
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _apply(net: Layer, params: Params, x: PyTree, key: Any) -> PyTree:
+def _apply(net: Layer, params: Params, x: PyTree, key: PRNGKeyArray | None) -> PyTree:
     return net.forward(params, x, key)[0]
 
 
-def _apply_forward(net: Layer, params: Params, x: PyTree, key: Any) -> tuple[PyTree, Any]:
+def _apply_forward(
+    net: Layer, params: Params, x: PyTree, key: PRNGKeyArray | None
+) -> tuple[PyTree, Any]:
     y, cache = net.forward(params, x, key)
     return y, (params, cache)
 
@@ -212,7 +216,13 @@ def backpropagation(method: Method) -> Route:
 
 
 def by_hand(
-    net: Layer, loss: Loss, params: Params, x: PyTree, target: AnyArray, weights: Any, key: Any
+    net: Layer,
+    loss: Loss,
+    params: Params,
+    x: PyTree,
+    target: AnyArray,
+    weights: AnyArray | None,
+    key: PRNGKeyArray | None,
 ) -> Pass:
     """Compute the forward pass, and the backward pass by the hand-derived rules."""
     prediction, cache = net.forward(params, x, key)
@@ -223,7 +233,13 @@ def by_hand(
 
 
 def by_autodiff(
-    net: Layer, loss: Loss, params: Params, x: PyTree, target: AnyArray, weights: Any, key: Any
+    net: Layer,
+    loss: Loss,
+    params: Params,
+    x: PyTree,
+    target: AnyArray,
+    weights: AnyArray | None,
+    key: PRNGKeyArray | None,
 ) -> Pass:
     """Compute the forward pass, and the gradient by JAX's differentiation of this same pass."""
 
@@ -267,7 +283,7 @@ def _value_and_grad(
     checked: bool,
     params: Params,
     x: PyTree,
-    target: Any,
+    target: AnyArray,
     *more: Any,
 ) -> tuple[Array, Params, _Seen]:
     done = backpropagation(method)(net, loss, params, x, target, *more)

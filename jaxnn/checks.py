@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 
 class InputError(ValueError):
@@ -66,7 +67,7 @@ def is_concrete(*arrays: Any) -> bool:
     )
 
 
-def check_concrete(who: Any, **arrays: Any) -> None:
+def check_concrete(who: object, **arrays: Any) -> None:
     """Check that a function that looks at values is not called under a JAX transformation."""
     for name, array in arrays.items():
         if not is_concrete(array):
@@ -79,7 +80,7 @@ def check_concrete(who: Any, **arrays: Any) -> None:
 # ── Arrays ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def check_shape(who: Any, name: str, x: Any, expected: tuple[str | int, ...]) -> None:
+def check_shape(who: object, name: str, x: PyTree, expected: tuple[str | int, ...]) -> None:
     """Check a shape against the sizes and axes that are expected.
 
     An int requires that size, a letter allows any size of its axis, and a leading "..." stands for
@@ -98,13 +99,13 @@ def check_shape(who: Any, name: str, x: Any, expected: tuple[str | int, ...]) ->
         raise InputError(f"{who!s}: expected {name} of shape ({wanted}), got {shape}.")
 
 
-def is_kind(x: Any, kind: Any) -> bool:
+def is_kind(x: PyTree, kind: Any) -> bool:
     """Return whether an array or a plain number has a dtype of a kind such as ``jnp.floating``."""
     dtype = x.dtype if hasattr(x, "dtype") else jnp.result_type(x)
     return jnp.issubdtype(dtype, kind)
 
 
-def check_floating(who: Any, name: str, x: Any, like: Any = None) -> None:
+def check_floating(who: object, name: str, x: PyTree, like: Any = None) -> None:
     """Check that ``x`` has a floating dtype, and if ``like`` is given, the dtype of ``like``."""
     if like is None and is_kind(x, jnp.floating):
         return
@@ -118,7 +119,7 @@ def check_floating(who: Any, name: str, x: Any, like: Any = None) -> None:
         raise InputError(f"{who!s}: expected {name} of a floating dtype, got {dtype}.")
 
 
-def check_like(who: Any, name: str, x: Any, like: Any, like_name: str) -> None:
+def check_like(who: object, name: str, x: PyTree, like: Any, like_name: str) -> None:
     """Check that two arrays have the same shape, because a gradient must never be broadcast."""
     if jnp.shape(x) != jnp.shape(like):
         raise InputError(
@@ -127,7 +128,7 @@ def check_like(who: Any, name: str, x: Any, like: Any, like_name: str) -> None:
         )
 
 
-def check_finite(who: Any, name: str, tree: Any) -> None:
+def check_finite(who: object, name: str, tree: PyTree) -> None:
     """Check that every number is finite, where values are concrete."""
     if not is_concrete(tree):
         return
@@ -141,7 +142,7 @@ def check_finite(who: Any, name: str, tree: Any) -> None:
             raise InputError(f"{who!s}: expected finite {name}, got {values[first]} at {place}.")
 
 
-def has_finite_sum(x: Any) -> Any:
+def has_finite_sum(x: PyTree) -> Any:
     """Return whether the sum of an array is finite.
 
     If it is, then all numbers in the array are finite, which is found out in a single pass. The
@@ -158,7 +159,7 @@ def _finite_sum(x: jax.Array) -> jax.Array:
     return jnp.isfinite(x.sum())
 
 
-def check_not_empty(who: Any, name: str, x: Any) -> None:
+def check_not_empty(who: object, name: str, x: PyTree) -> None:
     """Check that a batch has at least one sample, because the mean over none is not a number."""
     if 0 in jnp.shape(x):
         raise InputError(
@@ -166,7 +167,7 @@ def check_not_empty(who: Any, name: str, x: Any) -> None:
         )
 
 
-def check_same_length(who: Any, **arrays: Any) -> None:
+def check_same_length(who: object, **arrays: Any) -> None:
     """Check that all arrays have as many rows as the first."""
     (first, reference), *others = arrays.items()
     for name, array in others:
@@ -177,7 +178,7 @@ def check_same_length(who: Any, **arrays: Any) -> None:
             )
 
 
-def check_labels(who: Any, name: str, labels: Any, allowed: tuple[int, ...]) -> None:
+def check_labels(who: object, name: str, labels: Any, allowed: tuple[int, ...]) -> None:
     """Check that labels are among the allowed ones, where values are concrete."""
     if not is_concrete(labels):
         return
@@ -187,7 +188,7 @@ def check_labels(who: Any, name: str, labels: Any, allowed: tuple[int, ...]) -> 
         raise InputError(f"{who!s}: expected {name} in {set(allowed)}, got {values[wrong][0]}.")
 
 
-def check_weights(who: Any, weights: Any) -> None:
+def check_weights(who: object, weights: Any) -> None:
     """Check that sample weights are finite, at least 0, and in the range of float32.
 
     They are checked only where their values are concrete.
@@ -203,7 +204,7 @@ def check_weights(who: Any, weights: Any) -> None:
         raise InputError(f"{who!s}: expected weights that float32 can hold, got {wrong}.")
 
 
-def check_lengths(who: Any, lengths: Any, batch: int, longest: int) -> None:
+def check_lengths(who: object, lengths: Any, batch: int, longest: int) -> None:
     """Check that there is one integer length per sample.
 
     Where the values are concrete, also check that each length is in [0, longest].
@@ -220,7 +221,7 @@ def check_lengths(who: Any, lengths: Any, batch: int, longest: int) -> None:
             raise InputError(f"{who!s}: expected lengths in [0, {longest}], got {wrong}.")
 
 
-def check_params(who: Any, params: Any, kind: type) -> None:
+def check_params(who: object, params: PyTree, kind: type) -> None:
     """Check that parameters have the type that the layer's own ``init`` returns."""
     if not isinstance(params, kind):
         raise InputError(
@@ -228,13 +229,13 @@ def check_params(who: Any, params: Any, kind: type) -> None:
         )
 
 
-def check_no_params(who: Any, params: Any) -> None:
+def check_no_params(who: object, params: PyTree) -> None:
     """Check that a layer without parameters was given none."""
     if jax.tree.leaves(params):
         raise InputError(f"{who!s}: expected no parameters, (), got {type(params).__name__}.")
 
 
-def check_key(who: Any, key: Any) -> None:
+def check_key(who: object, key: Any) -> None:
     """Check that ``key`` is a PRNG key of JAX, either a typed one or the older pair of uint32."""
     typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     raw = getattr(key, "dtype", None) == jnp.uint32 and jnp.shape(key) == (2,)

@@ -264,7 +264,7 @@ class Parallel:
         each = zip(self.branches, params, caches, strict=True)
         return tuple(update_running(*parts) for parts in each)
 
-    def formulas(self, x: Any, cache: Any) -> Formulas:
+    def formulas(self, x: PyTree, cache: Cache) -> Formulas:
         """State how the outputs are joined, and how dy is divided.
 
         f1 is the output of the first branch, dy1 the derivative that it receives, and df1 the one
@@ -400,7 +400,7 @@ class Remat:
             y, _ = self.body.forward(params, given_to(self.body, x), key)
         return y, (x, _again(key))  # enough to repeat the pass: the same key drops the same entries
 
-    def backward(self, params: Params, cache: Any, dy: PyTree) -> tuple[Params, PyTree]:
+    def backward(self, params: Params, cache: Cache, dy: PyTree) -> tuple[Params, PyTree]:
         """Run the body forward once more, and then backward."""
         x, key = cache
         # without the barrier the compiler would recognise the first run and keep its cache
@@ -417,7 +417,7 @@ class Remat:
             check_given(self.body, x)
         check_beside(self, x)
 
-    def update_running(self, params: Params, cache: Any) -> Params:
+    def update_running(self, params: Params, cache: Cache) -> Params:
         """Update the body's running statistics, which requires another forward pass."""
         x, key = cache
         _, body_cache = self.body.forward(params, given_to(self.body, x), _again(key))
@@ -478,7 +478,7 @@ class Frozen:
             check_given(self.body, x)
         check_beside(self, x)
 
-    def _check(self, params: Any) -> None:
+    def _check(self, params: Params) -> None:
         if not isinstance(params, Running):
             raise InputError(
                 "Frozen: expected parameters wrapped as Running(params), "
@@ -519,14 +519,14 @@ def _again(key: PRNGKeyArray | None) -> PRNGKeyArray | None:
     return None if key is None else jax.random.clone(key)
 
 
-def check_params_tuple(who: Any, params: Any, n: int) -> None:
+def check_params_tuple(who: object, params: Params, n: int) -> None:
     """Check that the parameters are a tuple with one entry per layer."""
     if type(params) is not tuple or len(params) != n:
         got = f"one of {len(params)}" if isinstance(params, tuple) else type(params).__name__
         raise InputError(f"{type(who).__name__}: expected parameters as a tuple of {n}, got {got}.")
 
 
-def _check_layers(who: Any, name: str, layers: Any) -> None:
+def _check_layers(who: object, name: str, layers: Any) -> None:
     if not isinstance(layers, tuple) or not layers:
         raise InputError(
             f"{type(who).__name__}: expected a tuple of at least one layer, got {layers!r}."

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, Num, PyTree
 
 from jaxnn.checks import InputError, check_lengths
-from jaxnn.types import Static
+from jaxnn.types import Cache, Static
 
 ANY = "any"  # the value of ``takes`` for a combinator, which accepts every such named tuple
 
@@ -89,12 +89,12 @@ def apart(x: PyTree) -> tuple[PyTree, Beside]:
     return x.x, Beside(type(x), x._asdict() | {"x": None})
 
 
-def is_accompanied(x: Any) -> bool:
+def is_accompanied(x: PyTree) -> bool:
     """Return whether an input is a named tuple of an array and its lengths."""
     return isinstance(x, tuple) and {"x", "lengths"} <= set(getattr(x, "_fields", ()))
 
 
-def check_beside(who: Any, x: PyTree) -> None:
+def check_beside(who: object, x: PyTree) -> None:
     """Check the lengths that accompany an array; their values only where they are concrete."""
     if is_accompanied(x) and x.lengths is not None:
         context = getattr(x, "context", None)  # the keys, of which the lengths count
@@ -113,7 +113,7 @@ def keep(caches: Any, beside: Beside) -> Any:
     return caches if beside.form is None else Accompanied(caches, Static(beside.form))
 
 
-def opened(cache: Any) -> tuple[Any, type | None]:
+def opened(cache: Cache) -> tuple[Any, type | None]:
     """Return the caches that :func:`keep` wrapped, and the type of the input."""
     return (cache.caches, cache.form.value) if isinstance(cache, Accompanied) else (cache, None)
 

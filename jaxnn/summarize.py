@@ -150,7 +150,7 @@ def count_flops(jaxpr: Jaxpr) -> int:
 
 def _flops(equation: JaxprEqn) -> int:
     name, settings = equation.primitive.name, equation.params
-    output: Any = equation.outvars[0].aval if equation.outvars else None
+    output: PyTree = equation.outvars[0].aval if equation.outvars else None
     if name == "dot_general":
         (contracted, _), _ = settings["dimension_numbers"]
         shape = _shape(equation.invars[0])

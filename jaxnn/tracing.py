@@ -94,8 +94,8 @@ class Trace:
     loss: Loss = dataclasses.field(metadata={"static": True})
     params: Params
     x: PyTree
-    target: Any  # an array, as key and value are; but JAX also builds traces with other leaves
-    key: Any
+    target: PyTree  # an array, as key and value are; but JAX also builds traces with other leaves
+    key: PyTree
     stages: tuple[Stage, ...]
     value: Any
     dprediction: PyTree

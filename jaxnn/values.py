@@ -234,11 +234,11 @@ def _compiled(init: Callable[[Any, Any, Any], Params]) -> Callable[[Any, Any, An
 
 
 @compiled(settings=4)
-def _init_program(init: Any, self: Any, leaves: Any, tree: Any, key: PRNGKeyArray) -> Params:
+def _init_program(init: Any, self: Any, leaves: Any, tree: PyTree, key: PRNGKeyArray) -> Params:
     return init(self, key, jax.tree.unflatten(tree, leaves))
 
 
-def _spec(owner: Any, x: Any) -> jax.ShapeDtypeStruct:
+def _spec(owner: Any, x: PyTree) -> jax.ShapeDtypeStruct:
     if not (hasattr(x, "shape") and hasattr(x, "dtype")):
         raise InputError(
             f"{owner!r}: expected an example array or ShapeDtypeStruct, got {type(x).__name__}."

@@ -18,7 +18,7 @@ import pytest
 import jaxnn as nn
 from jaxnn.training.batching import ahead
 from jaxnn.training.checkpoint import Checkpoints
-from jaxnn.training.folder import DamagedError, Folder
+from jaxnn.training.checkpoint_folder import DamagedError, Folder
 from jaxnn.training.interrupts import Terminated, terminating
 
 RNG = np.random.default_rng(0)
@@ -225,7 +225,7 @@ def test_what_cannot_be_read_now_is_neither_damaged_nor_passed_over(tmp_path, mo
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr("jaxnn.training.folder._digest", fails)
+        patch.setattr("jaxnn.training.checkpoint_folder._digest", fails)
         with pytest.raises(type(error)):
             checkpoints.load()
     assert checkpoints.steps() == (1, 2)
@@ -523,3 +523,22 @@ def test_killed_at_any_moment_and_started_again(tmp_path):
 
 def steps_in(directory):
     return sorted(os.listdir(directory))
+
+
+def test_an_interrupt_releases_the_folder_also_where_the_last_save_fails(tmp_path, monkeypatch):
+    released = []
+
+    def broken(*_, **__):
+        raise OSError("no space")
+
+    def interrupted(event):
+        monkeypatch.setattr(Folder, "write", broken)
+        monkeypatch.setattr(Folder, "release", released.append)
+        raise KeyboardInterrupt
+
+    x = np.ones((4, 3), np.float32)
+    with pytest.raises(nn.TrainingInterrupted) as caught:
+        nn.fit(nn.Dense(3), nn.MeanSquaredError(), optax.sgd(0.1), (x, x), epochs=5, batch_size=2,
+               key=jax.random.key(0), checkpoint=tmp_path, callbacks=[interrupted])  # fmt: skip
+    assert caught.value.result.stopped == "interrupted"
+    assert released

@@ -2,7 +2,6 @@
 
 import jax
 import numpy as np
-from jaxtyping import PyTree
 
 from jaxnn.checks import InputError
 from jaxnn.explanation.equations import equations_of
@@ -47,7 +46,7 @@ def redraw(done: Trace, seed: int) -> Trace:
     )
     for _ in range(DRAWS):
         params = join_running(jax.tree.map(lambda leaf: draw("", leaf), trained), running)
-        x: PyTree = jax.tree.map(lambda leaf: draw("x", leaf), done.x)
+        x = jax.tree.map(lambda leaf: draw("x", leaf), done.x)
         target = done.target if is_distribution else draw("t", done.target)
         again = trace(done.net, done.loss, params, x, target)
         if _is_worth_it(again):

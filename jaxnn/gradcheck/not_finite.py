@@ -187,13 +187,25 @@ class _Passes(NamedTuple):
 
 
 def _both_passes(
-    net: Layer, loss: Loss, params: Params, x: PyTree, target: Any, weights: Any, key: Any
+    net: Layer,
+    loss: Loss,
+    params: Params,
+    x: PyTree,
+    target: AnyArray,
+    weights: AnyArray | None,
+    key: PRNGKeyArray | None,
 ) -> list[_Note]:
     """Run both passes as one program, and return the notes of all layers, as they ran."""
     order: list[str] = []
 
     @jax.jit
-    def run(params: Params, x: PyTree, target: Any, weights: Any, key: Any) -> _Passes:
+    def run(
+        params: Params,
+        x: PyTree,
+        target: AnyArray,
+        weights: AnyArray | None,
+        key: PRNGKeyArray | None,
+    ) -> _Passes:
         forward, backward = list[Arrays](), list[Arrays]()
 
         def take(path: str, seen: Arrays) -> None:
@@ -233,7 +245,9 @@ def _forward_note(path: str, layer: Layer, seen: Arrays) -> _Note:
     return _Note("forward", path, layer, {"params": params, "x": x}, {"y": seen["y"]}, run)
 
 
-def _loss_notes(loss: Loss, at_loss: Arrays, target: Any, weights: Any) -> list[_Note]:
+def _loss_notes(
+    loss: Loss, at_loss: Arrays, target: AnyArray, weights: AnyArray | None
+) -> list[_Note]:
     prediction, cache = at_loss["prediction"], at_loss["cache"]
     given = {"prediction": prediction, "target": target}
     forward = functools.partial(loss.forward, prediction, target, weights)

@@ -13,15 +13,15 @@ convention, stated in the docstring.
 
 import dataclasses
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxnn.checks import check_choice, check_floating, check_like, check_no_params, check_shape
 from jaxnn.formulas import Formulas
-from jaxnn.types import Static
+from jaxnn.types import Cache, Static
 from jaxnn.values import layer
 
 
@@ -313,7 +313,7 @@ class GELU(Entrywise):
     def __post_init__(self) -> None:
         check_choice("GELU", "form", self.form, ("exact", "tanh"))
 
-    def formulas(self, x: Any, cache: Any) -> Formulas:
+    def formulas(self, x: PyTree, cache: Cache) -> Formulas:
         """State what each form computes."""
         if self.form == "exact":
             return Formulas("y = x * Φ(x)", "dx = (Φ(x) + x * φ(x)) * dy")

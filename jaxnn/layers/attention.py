@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from jaxnn.checks import (
     InputError,
@@ -33,7 +33,7 @@ from jaxnn.formulas import Formulas
 from jaxnn.layers.initializers import Initializer, check_initializer, initialize
 from jaxnn.layers.positions import angles, rotate
 from jaxnn.numerics import broadcast_last, flatten_batch, upcast
-from jaxnn.types import AnyArray, Static
+from jaxnn.types import AnyArray, Cache, Static
 from jaxnn.values import layer
 
 
@@ -139,12 +139,12 @@ class MultiHeadAttention:
             check_positive_int("MultiHeadAttention", "block", self.block)
         check_initializer("MultiHeadAttention", "w_init", self.w_init)
 
-    def check_input(self, x: Any) -> None:
+    def check_input(self, x: PyTree) -> None:
         """Check that no length exceeds the keys."""
         if isinstance(x, AttentionInput) and x.lengths is not None:
             check_lengths(self, x.lengths, *(x.x if x.context is None else x.context).shape[:2])
 
-    def init(self, key: PRNGKeyArray, x: Any) -> AttentionParams:
+    def init(self, key: PRNGKeyArray, x: PyTree) -> AttentionParams:
         """Draw the projections for inputs (B, T, C), in the dtype of ``x``."""
         given = x if isinstance(x, AttentionInput) else AttentionInput(x)
         check_floating(self, "x", given.x)
@@ -167,7 +167,7 @@ class MultiHeadAttention:
         return AttentionParams(*weights, *biases)
 
     def forward(
-        self, params: AttentionParams, x: Any, key: PRNGKeyArray | None = None
+        self, params: AttentionParams, x: PyTree, key: PRNGKeyArray | None = None
     ) -> tuple[Array, Any]:
         """Let each query gather values from the keys that it may look at.
 
@@ -294,7 +294,7 @@ class MultiHeadAttention:
             masks.append(jnp.broadcast_to(present[:, None, None], whole))
         return functools.reduce(jnp.logical_and, masks) if masks else None
 
-    def formulas(self, x: Any, cache: Any) -> Formulas:
+    def formulas(self, x: PyTree, cache: Cache) -> Formulas:
         """State head h's projections, the scores of query t and key s, and the way back."""
         given = x if isinstance(x, AttentionInput) else AttentionInput(x)
         context = given.x if given.context is None else given.context

@@ -16,12 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxnn.checks import InputError, check_floating, check_params, check_positive_int, check_shape
 from jaxnn.formulas import Formulas
 from jaxnn.layers.initializers import Initializer, check_initializer, initialize
 from jaxnn.numerics import broadcast_last, flatten_batch, upcast
+from jaxnn.types import Cache
 from jaxnn.values import layer
 
 Sizes = int | tuple[int, ...]
@@ -286,7 +287,7 @@ class _Convolution:
             padding = self._padding_pairs()
         return Geometry(stride, padding, dilation, self.groups)
 
-    def _check_x(self, x: Any) -> None:
+    def _check_x(self, x: PyTree) -> None:
         check_floating(self, "x", x)
         check_shape(self, "x", x, ("B", *"HW"[: self.rank], "C"))
         if x.shape[-1] % self.groups:
@@ -352,7 +353,7 @@ class _Forward(_Convolution):
         dx = conv_input(dy, w, at, x.shape[1:-1])
         return ConvParams(dw, db), dx
 
-    def formulas(self, x: Any, cache: Any) -> Formulas:
+    def formulas(self, x: PyTree, cache: Cache) -> Formulas:
         """State the three convolutions of this geometry."""
         at = self._geometry(x.shape[1:-1])
         slide, back = _slides(at, self._sizes("kernel_size"))
@@ -409,7 +410,7 @@ class _Transposed(_Convolution):
         dx = conv(dy, w, at)
         return ConvParams(dw, db), dx
 
-    def formulas(self, x: Any, cache: Any) -> Formulas:
+    def formulas(self, x: PyTree, cache: Cache) -> Formulas:
         """State the three convolutions of this geometry, input and output exchanged."""
         at = self._geometry(self._output_size(x.shape[1:-1]))
         slide, back = _slides(at, self._sizes("kernel_size"))

@@ -1,16 +1,17 @@
 """The fully connected layer.   B batch, I input features, O output features."""
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxnn.checks import InputError, check_floating, check_params, check_positive_int, check_shape
 from jaxnn.formulas import Formulas
 from jaxnn.layers.initializers import Initializer, check_initializer, initialize
 from jaxnn.numerics import broadcast_last, flatten_batch
+from jaxnn.types import Cache
 from jaxnn.values import layer
 
 
@@ -74,7 +75,7 @@ class Dense:
         dx = dy @ w.T
         return DenseParams(dw, db), dx
 
-    def formulas(self, x: Any, cache: Any) -> Formulas:
+    def formulas(self, x: PyTree, cache: Cache) -> Formulas:
         """State the product, and where there is one the bias."""
         product = "y[n, o] = sum(x[n, i] * w[i, o] for i in I)"
         dw = "dw[i, o] = sum(x[n, i] * dy[n, o] for n in B)"

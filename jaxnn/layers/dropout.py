@@ -4,11 +4,11 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxnn.checks import InputError, check_floating, check_no_params, check_shape
 from jaxnn.formulas import Formulas
-from jaxnn.types import Static
+from jaxnn.types import Cache, Static
 from jaxnn.values import layer
 
 
@@ -51,7 +51,7 @@ class Dropout:
         ), kept  # kept: a byte an entry, cheaper than to draw it again
 
     def backward(
-        self, params: tuple[()], cache: Any, dy: Float[Array, "*n"]
+        self, params: tuple[()], cache: Cache, dy: Float[Array, "*n"]
     ) -> tuple[tuple[()], Float[Array, "*n"]]:
         """Return dy / (1 - rate) where the entry was kept."""
         if isinstance(cache, Static):
@@ -60,7 +60,7 @@ class Dropout:
         check_shape(self, "dy", dy, cache.shape)
         return (), jnp.where(cache, dy / (1 - self.rate), 0)
 
-    def formulas(self, x: Any, cache: Any) -> Formulas:
+    def formulas(self, x: PyTree, cache: Cache) -> Formulas:
         """State what was dropped, which is ``kept`` = 0."""
         if isinstance(cache, Static):
             return Formulas("y = x", "dx = dy")

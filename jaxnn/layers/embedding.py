@@ -58,7 +58,7 @@ class Embedding:
         check_positive_int("Embedding", "features", self.features)
         check_initializer("Embedding", "w_init", self.w_init)
 
-    def check_input(self, x: Any) -> None:
+    def check_input(self, x: PyTree) -> None:
         """Check that ids are in the vocabulary."""
         check_tokens(self, x, self.vocabulary)
 
@@ -200,7 +200,7 @@ class LanguageModel:
 TiedEmbedding, TiedParams = LanguageModel, LanguageModelParams  # their earlier names
 
 
-def check_tokens(who: Any, x: Any, vocabulary: int) -> None:
+def check_tokens(who: object, x: PyTree, vocabulary: int) -> None:
     """Check that ids are integers in [0, vocabulary), the range where values are known."""
     if not jnp.issubdtype(x.dtype, jnp.integer):
         raise InputError(f"{who}: expected token ids of an integer dtype, got {x.dtype}.")
@@ -211,7 +211,7 @@ def check_tokens(who: Any, x: Any, vocabulary: int) -> None:
             raise InputError(f"{who}: expected token ids in [0, {vocabulary}), got {wrong}.")
 
 
-def valid_tokens(who: Any, x: Array, vocabulary: int) -> Array:
+def valid_tokens(who: object, x: Array, vocabulary: int) -> Array:
     """Check ids where their values are known, and clip them where they are not."""
     check_tokens(who, x, vocabulary)
     return jnp.clip(x, 0, vocabulary - 1)

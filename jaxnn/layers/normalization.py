@@ -20,7 +20,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxnn.checks import (
     InputError,
@@ -32,7 +32,7 @@ from jaxnn.checks import (
 )
 from jaxnn.formulas import Formulas
 from jaxnn.numerics import broadcast_last, upcast
-from jaxnn.types import Running, Static
+from jaxnn.types import Cache, Params, Running, Static
 from jaxnn.values import layer
 
 
@@ -71,7 +71,7 @@ def normalized_backward(dxhat: Array, xhat: Array, rstd: Array, axes: Any) -> Ar
     return rstd * (dxhat - through_mean - through_variance)
 
 
-def _check(who: Any, params: Any, kind: type, x: Array) -> None:
+def _check(who: object, params: Params, kind: type, x: Array) -> None:
     check_params(who, params, kind)
     check_shape(who, "x", x, ("...", "B", params.scale.shape[0]))
     check_floating(who, "x", x, like=params.scale)
@@ -129,7 +129,7 @@ class LayerNorm:
         dscale, dbias = _sum_to_channels(g * xhat, x.dtype), _sum_to_channels(g, x.dtype)
         return NormParams(dscale, dbias), dx.astype(x.dtype)
 
-    def formulas(self, x: Any, cache: Any) -> Formulas:
+    def formulas(self, x: PyTree, cache: Cache) -> Formulas:
         """State mean μ and variance v of a sample, and both paths through them."""
         size = x.shape[-1]
         return Formulas(
@@ -182,7 +182,7 @@ class RMSNorm:
         return y.astype(x.dtype), (x, rrms)  # rrms: one number a sample makes x̂ of x again
 
     def backward(
-        self, params: RMSNormParams, cache: Any, dy: Float[Array, "*B C"]
+        self, params: RMSNormParams, cache: Cache, dy: Float[Array, "*B C"]
     ) -> tuple[RMSNormParams, Float[Array, "*B C"]]:
         """Return dγ = Σ dy x̂ and dx = (dx̂ - x̂ mean(dx̂ x̂)) / √(mean(x²) + ε)."""
         x, rrms = cache
@@ -199,7 +199,7 @@ class RMSNorm:
         dx = rrms * (dxhat - through_square)
         return RMSNormParams(dscale), dx.astype(x.dtype)
 
-    def formulas(self, x: Any, cache: Any) -> Formulas:
+    def formulas(self, x: PyTree, cache: Cache) -> Formulas:
         """State the mean square m of a sample, and the path through it."""
         size = x.shape[-1]
         return Formulas(
@@ -265,7 +265,7 @@ class GroupNorm:
         )
         return NormParams(dscale, dbias), dx.astype(x.dtype)
 
-    def formulas(self, x: Any, cache: Any) -> Formulas:
+    def formulas(self, x: PyTree, cache: Cache) -> Formulas:
         """State mean μ and variance v of a group, and both paths through them."""
         _, space, groups, width = self._grouped(x)
         p, q = (", ".join(f"{letter}{k}" for k in range(x.ndim - 2)) for letter in "pq")
@@ -286,7 +286,7 @@ class GroupNorm:
             f"{_AFFINE_BACKWARD}",
         )
 
-    def _grouped(self, x: Any) -> tuple[int, int, int, int]:
+    def _grouped(self, x: PyTree) -> tuple[int, int, int, int]:
         """Give the shape (B, space, groups, channels of a group)."""
         if x.shape[-1] % self.groups:
             raise InputError(
@@ -398,7 +398,7 @@ class BatchNorm:
             dscale, dbias, jax.tree.map(jnp.zeros_like, params.moments)
         ), dx.astype(x.dtype)
 
-    def formulas(self, x: Any, cache: Any) -> Formulas:
+    def formulas(self, x: PyTree, cache: Cache) -> Formulas:
         """State mean μ and variance v of a channel, with both paths back, or the running ones."""
         size = x.size // x.shape[-1]
         moments = (

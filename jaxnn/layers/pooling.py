@@ -28,7 +28,7 @@ from jaxnn.checks import (
 from jaxnn.formulas import Formulas
 from jaxnn.numerics import upcast
 from jaxnn.padding import Sequences, apart, check_beside, in_form
-from jaxnn.types import Static
+from jaxnn.types import Cache, Static
 from jaxnn.values import layer
 
 Sizes = int | tuple[int, ...]
@@ -56,7 +56,7 @@ class _Windowed:
         self._window(x)
         return ()
 
-    def _window(self, x: Any) -> tuple[tuple[int, ...], tuple[int, ...], list[tuple[int, int]]]:
+    def _window(self, x: PyTree) -> tuple[tuple[int, ...], tuple[int, ...], list[tuple[int, int]]]:
         """Give window, stride and padding along each axis of space."""
         check_floating(self, "x", x)
         if x.ndim not in (3, 4):
@@ -172,7 +172,7 @@ class MaxPool(_Windowed):
         return y, (x, y)  # both: the winner of a window is the first of its x that equals y
 
     def backward(
-        self, params: tuple[()], cache: Any, dy: Float[Array, "B *R C"]
+        self, params: tuple[()], cache: Cache, dy: Float[Array, "B *R C"]
     ) -> tuple[tuple[()], Float[Array, "B *S C"]]:
         """Give each dy to the first entry of its window that is the maximum."""
         x, y = cache
@@ -188,7 +188,7 @@ class MaxPool(_Windowed):
             dx = dx + put_back(jnp.where(wins, dy, 0), place, stride, padded.shape[1:-1])
         return (), crop(dx, padding, x.shape[1:-1])
 
-    def formulas(self, x: Any, cache: Any) -> Formulas:
+    def formulas(self, x: PyTree, cache: Cache) -> Formulas:
         """State the maximum, the place of its first occurrence, and that this entry receives dy."""
         window, stride, padding = self._window(x)
         at = _Windows(window, stride, padding, x.shape[1:-1])
@@ -262,7 +262,7 @@ class AveragePool(_Windowed):
         )
         return (), dx.astype(dy.dtype)
 
-    def formulas(self, x: Any, cache: Any) -> Formulas:
+    def formulas(self, x: PyTree, cache: Cache) -> Formulas:
         """State the mean over the entries of a window that are not padding, ``count`` of them."""
         window, stride, padding = self._window(x)
         at = _Windows(window, stride, padding, x.shape[1:-1])
@@ -273,7 +273,7 @@ class AveragePool(_Windowed):
             {"count": self._count(x)[0, ..., 0]},
         )
 
-    def _count(self, x: Any) -> Array:
+    def _count(self, x: PyTree) -> Array:
         """Count the real entries of each window."""
         ones = jnp.ones((1, *x.shape[1:-1], 1), upcast(jnp.zeros((), x.dtype)).dtype)
         return self._reduce(ones, 0.0, lax.add)
@@ -342,7 +342,7 @@ class GlobalAveragePool:
         dx = dx if mask is None else jnp.where(mask, dx, 0)
         return (), in_form(cache.form.value, dx, {})
 
-    def formulas(self, x: Any, cache: GlobalAverageCache) -> Formulas:
+    def formulas(self, x: PyTree, cache: GlobalAverageCache) -> Formulas:
         """State the mean."""
         shape = cache.shape.value
         space = [f"p{k}" for k in range(len(shape) - 2)]

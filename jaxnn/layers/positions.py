@@ -4,16 +4,16 @@ B batch, T time, C channels, N heads, D = C/N.
 """
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxnn.checks import check_floating, check_no_params, check_positive, check_shape
 from jaxnn.formulas import Formulas
-from jaxnn.types import Static
+from jaxnn.types import Cache, Static
 from jaxnn.values import layer
 
 
@@ -70,13 +70,13 @@ class SinusoidalPositions:
         check_shape(self, "dy", dy, cache.value)
         return (), dy
 
-    def formulas(self, x: Any, cache: Any) -> Formulas:
+    def formulas(self, x: PyTree, cache: Cache) -> Formulas:
         """State the sum."""
         return Formulas(
             "y[n, t, c] = x[n, t, c] + waves[t, c]", "dx = dy", {"waves": self._waves(x)}
         )
 
-    def _waves(self, x: Any) -> np.ndarray:
+    def _waves(self, x: PyTree) -> np.ndarray:
         """Give what is added, (T, C)."""
         theta = angles(x.shape[1], x.shape[2] + x.shape[2] % 2, self.period)
         return np.stack([np.sin(theta), np.cos(theta)], axis=-1).reshape(x.shape[1], -1)[

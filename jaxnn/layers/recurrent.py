@@ -36,7 +36,7 @@ from jaxnn.formulas import Formulas
 from jaxnn.layers.initializers import Initializer, check_initializer, initialize
 from jaxnn.numerics import flatten_batch
 from jaxnn.padding import Sequences
-from jaxnn.types import Static
+from jaxnn.types import Cache, Params, Static
 from jaxnn.values import layer
 
 
@@ -117,12 +117,12 @@ class Recurrent:
         check_initializer(name, "w_init", self.w_init)
         check_initializer(name, "wh_init", self.wh_init)
 
-    def check_input(self, x: Any) -> None:
+    def check_input(self, x: PyTree) -> None:
         """Check that no length exceeds the sequence."""
         if isinstance(x, Sequences) and x.lengths is not None:
             check_lengths(self, x.lengths, *x.x.shape[:2])
 
-    def init(self, key: PRNGKeyArray, x: Any) -> Any:
+    def init(self, key: PRNGKeyArray, x: PyTree) -> Any:
         """Draw the weights for inputs (B, T, I), in the dtype of ``x``; biases start at 0."""
         x = x.x if isinstance(x, Sequences) else x
         check_floating(self, "x", x)
@@ -133,7 +133,9 @@ class Recurrent:
         wh = jnp.concatenate([initialize(self.wh_init, k, square, x.dtype) for k in keys_h], axis=1)
         return self._params(wx, wh)
 
-    def forward(self, params: Any, x: Any, key: PRNGKeyArray | None = None) -> tuple[Any, Any]:
+    def forward(
+        self, params: Params, x: PyTree, key: PRNGKeyArray | None = None
+    ) -> tuple[Any, Any]:
         """Walk through time.
 
         Args:
@@ -167,7 +169,7 @@ class Recurrent:
         cache = RecurrentCache(sequences.x, start, states, gates, mask, form)
         return (y, final) if self.return_state else y, cache
 
-    def backward(self, params: Any, cache: RecurrentCache, dy: Any) -> tuple[Any, Any]:
+    def backward(self, params: Params, cache: RecurrentCache, dy: Any) -> tuple[Any, Any]:
         """Walk back through time, then give the weights their derivatives, a product each."""
         x, start, states, gates, mask, form = cache
         dy, dfinal = dy if self.return_state else (dy, jax.tree.map(jnp.zeros_like, start))
@@ -184,7 +186,7 @@ class Recurrent:
         else:
             dy_by_time = _time_first(dy) if mask is None else jnp.where(mask, _time_first(dy), 0)
 
-        def step(dafter: Any, at: Any) -> tuple[Any, Array]:
+        def step(dafter: PyTree, at: Any) -> tuple[Any, Array]:
             before, after, gates, mask, dy = at
             dafter = dafter if dy is None else _add_h(dafter, dy)
             dz, dbefore = self._step_backward(params, before, after, gates, dafter)
@@ -206,7 +208,7 @@ class Recurrent:
         start = jnp.expand_dims(start, 0)
         return jnp.concatenate([states[1:], start] if self.reverse else [start, states[:-1]])
 
-    def _check(self, params: Any, sequences: Sequences) -> None:
+    def _check(self, params: Params, sequences: Sequences) -> None:
         x, lengths, state = sequences
         check_params(self, params, self.params_type)
         gates = self.gates * self.features
@@ -232,11 +234,11 @@ class Recurrent:
     def _zero_state(self, x: Array) -> Any:
         return jnp.zeros((x.shape[0], self.features), x.dtype)
 
-    def _step(self, params: Any, state: Any, zx: Array) -> tuple[Any, Any]:
+    def _step(self, params: Params, state: Any, zx: Array) -> tuple[Any, Any]:
         raise NotImplementedError
 
     def _step_backward(
-        self, params: Any, before: Any, after: Any, gates: Any, dafter: Any
+        self, params: Params, before: Any, after: Any, gates: Any, dafter: PyTree
     ) -> tuple[Array, Any]:
         raise NotImplementedError
 
@@ -254,7 +256,7 @@ class Recurrent:
 
     states: ClassVar[tuple[str, ...]] = ("h",)
 
-    def formulas(self, x: Any, cache: Any) -> Formulas:
+    def formulas(self, x: PyTree, cache: Cache) -> Formulas:
         """State each step in the order in which it is walked, and the way back through time."""
         sequences = x if isinstance(x, Sequences) else Sequences(x)
         times = range(sequences.x.shape[1])[:: -1 if self.reverse else 1]

@@ -1,14 +1,13 @@
 """Layers that only move numbers: their backward moves them back.   B batch."""
 
 import math
-from typing import Any
 
 import jax
-from jaxtyping import Array, Num, PRNGKeyArray
+from jaxtyping import Array, Num, PRNGKeyArray, PyTree
 
 from jaxnn.checks import InputError, check_no_params, check_shape
 from jaxnn.formulas import Formulas
-from jaxnn.types import Static
+from jaxnn.types import Cache, Static
 from jaxnn.values import layer
 
 
@@ -36,7 +35,7 @@ class Flatten:
         check_shape(self, "dy", dy, (cache.value[0], math.prod(cache.value[1:])))
         return (), dy.reshape(cache.value)
 
-    def formulas(self, x: Any, cache: Any) -> Formulas:
+    def formulas(self, x: PyTree, cache: Cache) -> Formulas:
         """State which number goes where."""
         return _moves(x.shape[1:], (math.prod(x.shape[1:]),))
 
@@ -81,7 +80,7 @@ class Reshape:
         check_shape(self, "dy", dy, (cache.value[0], *self.shape))
         return (), dy.reshape(cache.value)
 
-    def formulas(self, x: Any, cache: Any) -> Formulas:
+    def formulas(self, x: PyTree, cache: Cache) -> Formulas:
         """State which number goes where."""
         return _moves(x.shape[1:], self.shape)
 

@@ -1,11 +1,11 @@
 """Losses from optax, differentiated by JAX."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Num, PyTree
 
 from jaxnn.checks import InputError, check_like, check_shape
 from jaxnn.losses.mean import as_numbers, check_prediction, is_integer, mean_of, share_of
@@ -18,8 +18,8 @@ class OptaxCache(NamedTuple):
     """The arguments of the forward pass, at which JAX differentiates the function."""
 
     prediction: Array
-    target: Any
-    weights: Any
+    target: AnyArray
+    weights: AnyArray | None
 
 
 @loss
@@ -44,7 +44,7 @@ class OptaxLoss:
                 f"OptaxLoss: expected the name of a function in optax.losses, got {self.name!r}."
             )
 
-    def check(self, prediction: Any, target: Any) -> None:
+    def check(self, prediction: PyTree, target: AnyArray) -> None:
         """Require a target of the prediction's shape, or one class per row.
 
         Anything else about the target is left to optax to check.
@@ -70,7 +70,7 @@ class OptaxLoss:
         """Return the gradient that ``jax.grad`` computes from the forward pass."""
         return jax.grad(self._value)(*cache)
 
-    def _value(self, prediction: Array, target: Any, weights: Any) -> Array:
+    def _value(self, prediction: Array, target: AnyArray, weights: AnyArray | None) -> Array:
         given = target if is_integer(target) else as_numbers(target, prediction)
         function = getattr(optax.losses, self.name)
         cost = function(upcast(prediction), given, **dict(self.options))

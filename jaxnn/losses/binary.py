@@ -1,14 +1,15 @@
 """Losses for two classes: on probabilities, logits and margins."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from jaxnn.checks import InputError, is_concrete
 from jaxnn.losses.mean import EntrywiseLoss, check_binary
+from jaxnn.types import AnyArray
 from jaxnn.values import loss
 
 
@@ -18,7 +19,7 @@ class BinaryLoss(EntrywiseLoss):
     labels: ClassVar[tuple[int, int]] = (0, 1)
     threshold: ClassVar[float] = 0.0  # a prediction above it stands for the positive class
 
-    def check(self, prediction: Any, target: Any) -> None:
+    def check(self, prediction: PyTree, target: AnyArray) -> None:
         """Require a target of the prediction's shape that holds only the two labels."""
         check_binary(self, prediction, target, self.labels)
 
@@ -50,7 +51,7 @@ class BinaryCrossEntropy(BinaryLoss):
         "-1 / guard(y[n]) if t[n] == 1 else 1 / guard(1 - y[n])",
     )
 
-    def check(self, prediction: Any, target: Any) -> None:
+    def check(self, prediction: PyTree, target: AnyArray) -> None:
         """Require probabilities, and labels in {0, 1} of the same shape."""
         super().check(prediction, target)
         if is_concrete(prediction):

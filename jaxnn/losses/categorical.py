@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Num, PyTree
 
 from jaxnn.checks import InputError, check_floating, check_shape, is_concrete
 from jaxnn.formulas import Formulas
@@ -75,7 +75,7 @@ class SoftmaxCrossEntropy:
                 f"SoftmaxCrossEntropy: expected smoothing in [0, 1), got {self.smoothing!r}."
             )
 
-    def check(self, prediction: Any, target: Any) -> None:
+    def check(self, prediction: PyTree, target: AnyArray) -> None:
         """Require classes in [0, K), or rows of probabilities."""
         if not is_integer(target):
             if jnp.shape(target) == jnp.shape(prediction)[:-1]:
@@ -205,7 +205,7 @@ class KLDivergence:
     over K and averaged over all positions, and 0 · log 0 is taken to be 0.
     """
 
-    def check(self, prediction: Any, target: Any) -> None:
+    def check(self, prediction: PyTree, target: AnyArray) -> None:
         """Require probabilities of the prediction's shape."""
         check_entries(self, prediction, target)
         check_floating(self, "target", target)

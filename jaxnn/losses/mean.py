@@ -5,7 +5,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Num, PyTree
 
 from jaxnn.checks import (
     InputError,
@@ -35,7 +35,7 @@ class EntryCache(NamedTuple):
     """
 
     prediction: Array
-    target: Any
+    target: AnyArray
     share: Any
 
 
@@ -48,7 +48,7 @@ class EntrywiseLoss:
 
     formula: ClassVar[tuple[str, str]]
 
-    def check(self, prediction: Any, target: Any) -> None:
+    def check(self, prediction: PyTree, target: AnyArray) -> None:
         """Require a target of real numbers with the prediction's shape."""
         check_entries(self, prediction, target)
 
@@ -85,7 +85,11 @@ class EntrywiseLoss:
 
 
 def share_of(
-    who: Any, shape: tuple[int, ...], weights: Any, prediction: Any, counted: Any = None
+    who: object,
+    shape: tuple[int, ...],
+    weights: AnyArray | None,
+    prediction: PyTree,
+    counted: Any = None,
 ) -> Any:
     """Return the share of each position in the mean.
 
@@ -135,7 +139,7 @@ def mean_formulas(cost: str, slope: str, positions: tuple[int, ...], entry: str 
 # ── Checks, and targets as numbers ──────────────────────────────────────────────────────────────
 
 
-def check_entries(who: Any, prediction: Any, target: Any) -> None:
+def check_entries(who: object, prediction: PyTree, target: AnyArray) -> None:
     """Check for a floating prediction that is not empty, and a real target of the same shape."""
     check_prediction(who, prediction)
     check_like(who, "target", target, prediction, "the prediction")
@@ -143,7 +147,7 @@ def check_entries(who: Any, prediction: Any, target: Any) -> None:
         raise InputError(f"{who}: expected a real target, got {jnp.result_type(target)}.")
 
 
-def check_prediction(who: Any, prediction: Any) -> None:
+def check_prediction(who: object, prediction: PyTree) -> None:
     """Check that a prediction is one floating array that is not empty."""
     if not hasattr(prediction, "shape"):
         raise InputError(
@@ -154,13 +158,15 @@ def check_prediction(who: Any, prediction: Any) -> None:
     check_floating(who, "prediction", prediction)
 
 
-def check_binary(who: Any, prediction: Any, target: Any, labels: tuple[int, ...]) -> None:
+def check_binary(
+    who: object, prediction: PyTree, target: AnyArray, labels: tuple[int, ...]
+) -> None:
     """Check that the target has the prediction's shape and holds only the two labels."""
     check_entries(who, prediction, target)
     check_labels(who, "target", target, labels)
 
 
-def check_distribution(who: Any, target: Any) -> None:
+def check_distribution(who: object, target: AnyArray) -> None:
     """Check that each row of a target holds probabilities, where values are concrete."""
     if is_concrete(target):
         sums, lowest = np.asarray(target).sum(axis=-1), np.asarray(target).min()
@@ -171,12 +177,12 @@ def check_distribution(who: Any, target: Any) -> None:
             )
 
 
-def as_numbers(target: Any, prediction: Array) -> Array:
+def as_numbers(target: AnyArray, prediction: Array) -> Array:
     """Return a target in the precision of the loss: the prediction's, but at least float32."""
     return jnp.asarray(target, upcast(prediction).dtype)
 
 
-def is_integer(target: Any) -> bool:
+def is_integer(target: AnyArray) -> bool:
     """Return whether a target has an integer dtype, which means that it holds classes."""
     return is_kind(target, jnp.integer)
 

@@ -31,7 +31,7 @@ class Batch(NamedTuple):
 
     x: PyTree
     target: PyTree
-    weights: Any = None
+    weights: PyTree = None
 
 
 def is_stream(data: Any) -> bool:

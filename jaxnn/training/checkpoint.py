@@ -2,7 +2,7 @@
 
 A checkpoint holds arrays by name (parameters, optimizer, statistics, key, history) and a JSON
 document that says what they belong to. How a checkpoint gets to the disk, and is found intact
-there, is told in :mod:`jaxnn.training.folder`; how its arrays become a file, in
+there, is told in :mod:`jaxnn.training.checkpoint_folder`; how its arrays become a file, in
 :mod:`jaxnn.training.array_files`.
 """
 
@@ -22,7 +22,7 @@ from jaxtyping import PyTree
 
 from jaxnn.checks import InputError, check_positive_int
 from jaxnn.training.array_files import pieces_of, read_arrays, write_arrays
-from jaxnn.training.folder import CONTENT, DamagedError, Folder, ForeignError
+from jaxnn.training.checkpoint_folder import CONTENT, DamagedError, Folder, ForeignError
 
 AT_ONCE = 64 * 2**20  # bytes: training waits for less; it goes on while more are written
 

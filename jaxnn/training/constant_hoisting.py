@@ -31,7 +31,7 @@ class Program:
 
     text: str
     inputs: Any
-    output: Any
+    output: PyTree
     traced: Any = dataclasses.field(compare=False, repr=False)
 
     def __call__(self, constants: tuple[Array, ...], *args: PyTree) -> PyTree:

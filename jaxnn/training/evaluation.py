@@ -22,7 +22,7 @@ from jaxnn.programs import Programs, compiled
 from jaxnn.training.batching import Batch, as_batch, check_stream, is_stream, on_device, rows_of
 from jaxnn.training.metrics import Metric, counted_by, find, over_positions
 from jaxnn.training.placement import with_automatic_axes
-from jaxnn.types import Layer, Loss, Params, check_input
+from jaxnn.types import AnyArray, Layer, Loss, Params, check_input
 
 ROWS = 1024  # per batch, unless the caller chooses another size
 FIRST_ROWS = 64  # the rows whose predictions are checked before training
@@ -229,7 +229,7 @@ def _outputs(net: Layer, params: Params, x: PyTree) -> PyTree:
 
 
 @compiled(settings=1)
-def _value(loss: Loss, prediction: Any, target: Any, weights: Any) -> Array:
+def _value(loss: Loss, prediction: PyTree, target: AnyArray, weights: AnyArray | None) -> Array:
     return loss.forward(prediction, target, weights)[0]
 
 

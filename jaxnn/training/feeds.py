@@ -5,7 +5,7 @@ A feed only determines what the next compiled call does; :mod:`jaxnn.training.lo
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxnn.training.batching import Batch, Stack, ahead, epoch_order, on_device
 from jaxnn.training.compiled_loops import MEMBERS, ROWS, STACK, Chunk
+from jaxnn.types import AnyArray
 
 EPOCH_STEPS = 1024  # about the number of steps of the epochs that are passed to one call
 
@@ -150,7 +151,7 @@ class MembersFeed:
     def __init__(
         self,
         data: Batch,
-        weights: Any,
+        weights: AnyArray | None,
         batch_size: int,
         epochs: Epochs,
         *,

@@ -1,5 +1,7 @@
 """Training: from a network, a loss, an optimizer and data to a trained state and its history."""
 
+from __future__ import annotations  # help() then shows names, such as Callback
+
 import dataclasses
 import itertools
 import os
@@ -25,6 +27,7 @@ from jaxnn.training.batching import (
     stacks,
 )
 from jaxnn.training.checkpoint import Checkpoints
+from jaxnn.training.checkpoint_hook import Saving, as_checkpoints, describe_run
 from jaxnn.training.early_stopping import EarlyStopping, StopEarly
 from jaxnn.training.evaluation import (
     ROWS,
@@ -40,7 +43,6 @@ from jaxnn.training.hooks import Callback, Callbacks, Hook, Validation
 from jaxnn.training.loop import Run, TrainingInterrupted, train
 from jaxnn.training.optimizers import as_transformation
 from jaxnn.training.placement import with_automatic_axes
-from jaxnn.training.saving import Saving, as_checkpoints, describe_run
 from jaxnn.training.train_step import TrainState, TrainStep, first_train_state, make_step
 from jaxnn.types import Layer, Loss, Params, split_running
 from jaxnn.values import tree_of
@@ -60,8 +62,8 @@ class Fit:
         history: arrays by name. "step", "loss" (the mean since the previous record),
             "validation_loss" and "validation_…" of each metric have one entry per record, which by
             default is one per epoch. "step_loss" has one entry per step.
-        stopped: the reason why training ended: "completed", "early stopping", "callback", or "" for
-            an error.
+        stopped: the reason why training ended: "completed", "early stopping", "callback" or
+            "interrupted"; it is "" after an error.
     """
 
     net: Layer
@@ -196,7 +198,7 @@ def fit(
         as_checkpoints("fit", checkpoint), describe_run(run.step, source.rows, batch_size)
     )
     if saving:
-        saving.resume(run)
+        saving.resume(run)  # changes the run, so its feed, which starts at its step, is made now
 
     feed, total, every = source.feed(
         run, epochs, steps, every, shuffle=shuffle, drop_last=drop_last, donate=not keep_last_good
@@ -214,7 +216,7 @@ def fit(
         lambda: _result(run),
         total=total,
         every=every,
-        donated=not keep_last_good,
+        donate=not keep_last_good,
         progress=progress,
     )
 
@@ -226,7 +228,7 @@ def _result(run: Run) -> Fit:
 
 
 def _first_state(
-    step: TrainStep, optimizer: Any, x: PyTree, key: Any, params: Params, state: Any
+    step: TrainStep, optimizer: Any, x: PyTree, key: PRNGKeyArray | None, params: Params, state: Any
 ) -> TrainState:
     if state is None:
         if key is None:

@@ -44,6 +44,7 @@ def closing_hooks(hooks: Sequence[Hook], run: "Run") -> Iterator[None]:
             with suppress(Exception):
                 if isinstance(error, KeyboardInterrupt):
                     hook.at_end(run)
+            with suppress(Exception):  # also where the end failed: a lock has to be released
                 hook.close()
         raise
     for hook in hooks:
@@ -79,7 +80,7 @@ class Event(NamedTuple):
     state: TrainState
 
 
-Callback = Callable[[Event], Any]  # training stops when it returns True of Python or NumPy
+Callback = Callable[[Event], Any]  # training stops if it returns True, also as a NumPy boolean
 
 
 class Callbacks(Hook):

@@ -28,7 +28,7 @@ from jaxnn.training.interrupts import Terminated, terminating
 from jaxnn.training.train_step import TrainState, TrainStep, explain_steps
 from jaxnn.types import Params, split_running
 
-SECONDS = 0.5  # aimed at for each call, so that the bar moves and interrupts are noticed
+SECONDS = 0.5  # the aim for the length of a call, so that the bar moves and interrupts are noticed
 FIRST_STEPS = 4  # the number of steps of the first call, when the time of a step is not known yet
 
 
@@ -41,8 +41,8 @@ class Run:
         state: the present state.
         history: the losses and the records so far.
         best: the parameters of the best record, if early stopping restores them.
-        stopped: the reason why the run ended: "completed", "early stopping" or "callback"; "" while
-            it goes on.
+        stopped: the reason why the run ended: "completed", "early stopping", "callback" or
+            "interrupted"; "" while it goes on, and after an error.
     """
 
     step: TrainStep
@@ -57,7 +57,10 @@ class Run:
         return cls(step, state, History(int(np.ravel(state.step)[0])))
 
     def stop(self, reason: str) -> None:
-        """End the run after this record; if several reasons are given, the first one counts."""
+        """End the run after this record; if several reasons are given, the first one counts.
+
+        Early stopping, callbacks, the end of the data and an interrupt call this.
+        """
         self.stopped = self.stopped or reason
 
 
@@ -92,7 +95,7 @@ class TrainingError(RuntimeError):
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """Training was interrupted from the keyboard; ``result`` is its result until then."""
+    """Training was interrupted by Ctrl-C or SIGTERM; ``result`` is its result until then."""
 
     def __init__(self, message: str, result: Any) -> None:
         super().__init__(message)
@@ -117,7 +120,7 @@ def train(
     total: int | None,
     every: int | None,
     require_finite: bool = True,
-    donated: bool = False,
+    donate: bool = False,
     progress: bool | None = None,
 ) -> Any:
     """Train until the end, or until something stops the run.
@@ -131,7 +134,7 @@ def train(
         total: the last step, or None for the end of the data.
         every: the number of steps between two records, or None for a record after each epoch.
         require_finite: whether a loss that is not finite ends the run with an error.
-        donated: whether the calls reuse the memory of the state, so that an earlier state does not
+        donate: whether the calls reuse the memory of the state, so that an earlier state does not
             exist any more.
         progress: whether to show a progress bar; None to show it on a terminal and in a notebook.
 
@@ -144,16 +147,14 @@ def train(
     """
     position = run.history.step
     with (
-        handing_out(who, result),
+        handing_out(who, run, result),
         terminating(),
         closing(feed),
         closing_hooks(hooks, run),
         bar(progress, total=total, initial=position, unit="step", desc=who) as shown,
     ):
-        end = Ends(
-            total, every, watched=bool(hooks), require_finite=require_finite, donated=donated
-        )
-        for record in records(run, feed, end, shown):
+        ends = Ends(total, every, watched=bool(hooks), require_finite=require_finite, donate=donate)
+        for record in records(run, feed, ends, shown):
             for hook in hooks:
                 hook.after_record(run, record)
         run.stop("completed")
@@ -169,14 +170,14 @@ class Ends:
         every: the number of steps between two records, or None for a record after each epoch.
         watched: whether there are hooks, which have to act before the run goes beyond a record.
         require_finite: whether a loss that is not finite is an error.
-        donated: whether the state before a call does not exist any more after it.
+        donate: whether the state before a call does not exist any more after it.
     """
 
     total: int | None
     every: int | None
     watched: bool
     require_finite: bool
-    donated: bool
+    donate: bool
 
     def steps_from(self, position: int) -> int:
         """Return the number of steps until the loop next has to return."""
@@ -193,24 +194,24 @@ def records(run: Run, feed: Feed, ends: Ends, shown: Any) -> Iterator[Record]:
         NotFiniteError: if a loss or a parameter was not finite; the run then has its last good
             state, if that still exists.
     """
-    history, steps = run.history, FIRST_STEPS
+    history, next_steps = run.history, FIRST_STEPS
     while not run.stopped and history.step != ends.total:
-        work = feed.work(history.step, min(steps, ends.steps_from(history.step)))
+        work = feed.work(history.step, min(next_steps, ends.steps_from(history.step)))
         if work is None:
             break
         began = time.perf_counter()
         chunk = work.call(run.step, run.state, span(work))
         feed.prepare()  # while the device computes
-        losses = made_by(work, chunk.losses)  # waits for the device
+        losses = losses_made(work, chunk.losses)  # waits for the device
         seconds = time.perf_counter() - began
-        steps = max(1, int(len(work.rows) * SECONDS / max(seconds, 1e-6)))
+        next_steps = max(1, int(len(work.rows) * SECONDS / max(seconds, 1e-6)))
         if ends.require_finite and not (chunk.finite and np.isfinite(losses).all()):
-            _fall_back(run, work, losses, chunk.state if ends.donated else None)
+            _fall_back(run, work, losses, chunk.state if ends.donate else None)
         run.state = chunk.state
         history.add(losses, work.rows)
         shown.update(len(losses))
         shown.set_postfix(refresh=False, loss=f"{_mean_of_finite(losses[-1]):.4g}")
-        if ends.every:
+        if ends.every:  # the hooks act during the yield, and may stop the run
             yield from map(history.record, history.due(ends.every))
         elif work.ends_epoch:
             yield history.record(history.step)
@@ -225,19 +226,25 @@ def span(work: Work, steps: int | None = None) -> np.ndarray:
     )
 
 
-def made_by(work: Work, losses: jax.Array) -> np.ndarray:
+def losses_made(work: Work, losses: jax.Array) -> np.ndarray:
     """Return the losses of the steps that were made, with the steps along the first axis."""
     return np.moveaxis(np.asarray(losses), -1, 0)[slice(*span(work))]
 
 
-def _fall_back(run: Run, work: Work, losses: np.ndarray, only_state: TrainState | None) -> NoReturn:
-    """Restore the last state with a finite loss, if possible, and report the step that failed."""
+def _fall_back(
+    run: Run, work: Work, losses: np.ndarray, state_after: TrainState | None
+) -> NoReturn:
+    """Restore the last state with a finite loss, if possible, and report the step that failed.
+
+    The loss of a step is computed before its update. If it is not finite, the update of the step
+    before may be the cause, so the state before that update is the one to return to.
+    """
     finite = np.isfinite(losses)
     bad = len(finite) if finite.all() else int(finite.argmin())
     what = "a parameter was not finite after" if finite.all() else f"the loss was {losses[bad]} at"
     step = run.history.step + bad + (not finite.all())
-    if only_state is not None:
-        run.state = only_state
+    if state_after is not None:  # the state before this call does not exist any more
+        run.state = state_after
         run.history.add(losses, work.rows)
         raise NotFiniteError(f"{what} step {step}; there is no earlier state to go back to")
     good = max(bad - 1, 0)
@@ -262,12 +269,13 @@ def _mean_of_finite(values: np.ndarray) -> float:
 
 
 @contextmanager
-def handing_out(who: str, result: Callable[[], Any]) -> Iterator[None]:
+def handing_out(who: str, run: Run, result: Callable[[], Any]) -> Iterator[None]:
     """Raise any error that ends training with the result so far."""
     kept = "What was trained is in .result."
     try:
         yield
     except KeyboardInterrupt as error:
+        run.stop("interrupted")
         by = " by SIGTERM" if isinstance(error, Terminated) else ""
         raise TrainingInterrupted(f"{who} was interrupted{by}. {kept}", result()) from error
     except NotFiniteError as error:

@@ -45,7 +45,10 @@ class OptaxUpdate:
     def __call__(
         self, _: Constants, gradient: PyTree, opt_state: PyTree, trained: Params, value: Any
     ) -> tuple[PyTree, PyTree]:
-        """Return the updates of the parameters, and the optimizer's next state."""
+        """Return the updates of the parameters, and the optimizer's next state.
+
+        The first argument is there because updates whose constants were taken out receive them.
+        """
         update = optax.with_extra_args_support(self.optimizer).update
         with jax.numpy_dtype_promotion("standard"):  # Adam raises a float to the power of a count
             return update(gradient, opt_state, trained, value=value, grad=gradient)

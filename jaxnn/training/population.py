@@ -5,6 +5,8 @@ trained as :func:`jaxnn.training.fit.fit` would train it alone, with its own par
 shuffles and dropout.
 """
 
+from __future__ import annotations  # help() then shows names, such as Callback
+
 import contextlib
 import dataclasses
 import functools
@@ -25,6 +27,7 @@ from jaxnn.checks import InputError, check_choice, check_finite, check_weights
 from jaxnn.programs import compiled
 from jaxnn.training.batching import Batch, as_batch, is_stream, rows_of, shuffle_seeds
 from jaxnn.training.checkpoint import Checkpoints
+from jaxnn.training.checkpoint_hook import Saving, as_checkpoints, describe_run
 from jaxnn.training.constant_hoisting import Program
 from jaxnn.training.evaluation import ROWS, Scorer, check_rows, in_batches, results, score
 from jaxnn.training.feeds import Epochs, MembersFeed
@@ -33,9 +36,8 @@ from jaxnn.training.hooks import Callback
 from jaxnn.training.loop import Run, span, train
 from jaxnn.training.metrics import better
 from jaxnn.training.optimizers import hoisted_init
-from jaxnn.training.saving import Saving, as_checkpoints, describe_run
 from jaxnn.training.train_step import TrainState, TrainStep, make_step
-from jaxnn.types import Layer, Loss, Params, join_running, split_running
+from jaxnn.types import AnyArray, Layer, Loss, Params, join_running, split_running
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -131,7 +133,7 @@ def fit_population(
     keys: PRNGKeyArray,
     hyperparameters: Mapping[str, Any] | None = None,
     initial_scale: Any = None,
-    weights: Any = None,
+    weights: AnyArray | None = None,
     epochs: int | None = None,
     steps: int | None = None,
     batch_size: int | None = None,
@@ -282,7 +284,7 @@ def _initial(
 def _draw(net: Layer, leaves: Any, structure: Any, keys: Any, scale: Any) -> tuple[Params, Any]:
     x = jax.tree.unflatten(structure, leaves)
 
-    def member(key: Any, scale: Any) -> tuple[Params, Any]:
+    def member(key: PRNGKeyArray, scale: Any) -> tuple[Params, Any]:
         init_key, run_key = jax.random.split(key)
         params = net.init(init_key, x)
         if scale is None:
@@ -318,7 +320,7 @@ def _per_member(name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:
     return values
 
 
-def _weights_of_members(weights: Any, data: Batch, members: int) -> np.ndarray | None:
+def _weights_of_members(weights: AnyArray | None, data: Batch, members: int) -> np.ndarray | None:
     """Return the weight of each row for each member: its own weights times those of the data."""
     if weights is None:
         return None

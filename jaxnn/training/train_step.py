@@ -92,6 +92,7 @@ class TrainStep:
             self.constants, gradient, state.opt_state, trained, done.value
         )
         trained = optax.apply_updates(trained, updates)
+        # done.params has the updated running statistics, which the optimizer never sees
         params = join_running(trained, split_running(done.params)[1])
         return TrainState(params, opt_state, state.key, state.step + 1), {"loss": done.value}
 
@@ -105,7 +106,7 @@ class TrainStep:
         """
         trained = split_running(state.params)[0]
         if not isinstance(self.update, OptaxUpdate):
-            return self  # the constants are out already
+            return self  # its constants were taken out before
         update, constants = hoisted(who, self.update, state.opt_state, trained)
         return dataclasses.replace(self, update=update, constants=constants)
 
@@ -210,7 +211,7 @@ def init_state(
 
 
 def first_train_state(
-    who: str, net: Layer, optimizer: Any, x: PyTree, key: Any, params: Params
+    who: str, net: Layer, optimizer: Any, x: PyTree, key: PRNGKeyArray, params: Params
 ) -> TrainState:
     """Make the state of :func:`init_state`, with ``who`` as the caller in errors."""
     check_key(who, key)
