@@ -533,7 +533,7 @@ def test_an_interrupt_releases_the_folder_also_where_the_last_save_fails(tmp_pat
 
     def interrupted(event):
         monkeypatch.setattr(Folder, "write", broken)
-        monkeypatch.setattr(Folder, "release", released.append)
+        monkeypatch.setattr(Folder, "release", lambda folder: released.append(folder))
         raise KeyboardInterrupt
 
     x = np.ones((4, 3), np.float32)
