@@ -267,7 +267,8 @@ def _decode(document: Any, take: Callable[[str], Any] | None) -> Any:
         case {"array": str(name), **rest} if not rest and take:
             return take(name)
         case {"shape": list(shape), "dtype": str(dtype), **rest} if not rest and not take:
-            return jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(dtype))
+            known = jax.dtypes.canonicalize_dtype(dtype)  # 32 bits where JAX makes no 64
+            return jax.ShapeDtypeStruct(tuple(shape), known)
         case {"running": value, **rest} if not rest:
             return Running(_decode(value, take))
         case {"type": str(name), "fields": dict(fields), **rest} if not rest:

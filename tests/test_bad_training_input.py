@@ -350,3 +350,34 @@ def test_mnist_from_a_file_that_is_none(tmp_path):
     np.savez(path, x_train=np.zeros((2, 28, 28)))
     with pytest.raises(nn.InputError, match=r"mnist: expected an \.npz file with x_train"):
         data.mnist(path)
+
+
+X, Y = np.ones((8, 3), np.float32), np.zeros((8, 1), np.float32)
+
+
+def train(data=(X, Y), **options):
+    size = {"batch_size": 4} if isinstance(data, tuple) else {}
+    options = {"epochs": 2, "key": jax.random.key(0), **size, **options}
+    return nn.fit(nn.Dense(1), nn.MeanSquaredError(), optax.sgd(0.1), data, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"early_stopping": 5}, "expected early_stopping to be an EarlyStopping, got 5"),
+        ({"callbacks": print}, "expected callbacks to be a list of functions"),
+        ({"callbacks": ["print"]}, "expected callbacks to be a list of functions"),
+        ({"validation": iter([(X, Y)])}, "validation data that can be read again"),
+        ({"params": nn.DenseParams(np.ones((3, 1), np.float32), np.ones(5, np.float32))},
+         r"expected b of shape \(1,\), got \(5,\)"),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("as_users_see_it")
+def test_what_acts_on_a_run_is_checked_before_it(options, message):
+    with pytest.raises(nn.InputError, match=message):
+        train(**options)
+
+
+def test_none_among_the_batches_is_no_end():
+    with pytest.raises(nn.TrainingError, match="got NoneType"):
+        train([(X, Y), None, (X, Y)])

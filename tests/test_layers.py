@@ -351,3 +351,8 @@ def test_the_optax_adapter_says_what_it_is():
     )
     assert value == 5
     close(nn.OptaxLoss("squared_error").backward(cache), jnp.array([[1.0], [3.0]]))
+
+
+@pytest.mark.parametrize("layer", [nn.ReLU(), nn.LeakyReLU(), nn.ELU(), nn.GELU(), nn.Softplus()])
+def test_an_activation_does_not_hide_nan(layer):
+    assert np.isnan(layer.forward((), jnp.array([jnp.nan]))[0]).all()

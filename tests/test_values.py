@@ -77,7 +77,7 @@ def test_a_layer_without_a_backward_is_refused():
         ("3", "expected a layer or a loss, got int"),
         pytest.param("[" * 10**5, "nested too deeply", id="lists"),
         pytest.param(
-            '{"type": "Residual", "layer": ' * 900 + "3" + "}" * 900,
+            '{"type": "Residual", "body": ' * 10**5 + "3" + "}" * 10**5,
             "nested too deeply",
             id="layers",
         ),

@@ -145,7 +145,7 @@ class ReLU(Entrywise):
     keeps: ClassVar[str] = "y"  # positive exactly where x is, and the next layer keeps it anyway
 
     def _value(self, x: Array) -> Array:
-        return jnp.where(x > 0, x, 0)
+        return jnp.where(x <= 0, 0, x)  # so written, NaN is not taken for 0
 
     def _derivative(self, y: Array, dy: Array) -> Array:
         return jnp.where(y > 0, dy, 0)

@@ -299,6 +299,8 @@ class _Convolution:
         check_params(self, params, ConvParams)
         check_shape(self, "w", params.w, w_shape)
         check_floating(self, "x", x, like=params.w)
+        if params.b is not None:
+            check_shape(self, "b", params.b, (self.features,))
         if (params.b is None) == self.bias:
             raise InputError(
                 f"{self}: expected parameters {'with' if self.bias else 'without'} a bias b."

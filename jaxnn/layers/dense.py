@@ -89,6 +89,8 @@ class Dense:
         check_shape(self, "x", x, ("...", "B", params.w.shape[0]))
         check_floating(self, "x", x, like=params.w)
         check_shape(self, "w", params.w, ("I", self.features))
+        if params.b is not None:
+            check_shape(self, "b", params.b, (self.features,))
         if (params.b is None) == self.bias:
             raise InputError(
                 f"{self}: expected parameters {'with' if self.bias else 'without'} a bias b."

@@ -23,6 +23,7 @@ from jaxnn.training.placement import with_automatic_axes
 # the most that one compiled call works through of a stream
 STACKED_BYTES = 32 * 2**20
 STACKED_BATCHES = 64
+END: Any = object()  # follows the last batch
 LEAVE = 0.5  # seconds to wait for the thread of a stream that is no longer needed
 
 
@@ -177,11 +178,11 @@ def stacks(
         before = step
         held: list[Batch] = []
         source = iter(stream)
-        following = next(source, None)
-        while following is not None and step != steps:
+        following = next(source, END)
+        while following is not END and step != steps:
             batch = following
             step += 1
-            following = next(source, None) if step != steps else None  # which nobody would want
+            following = next(source, END) if step != steps else END  # which nobody would want
             if step <= skip:
                 continue
             batch = jax.tree.map(np.asarray, as_batch(who, batch))
@@ -191,10 +192,10 @@ def stacks(
                 held = []
             held.append(batch)
             if len(held) == _capacity(batch) or (every and step % every == 0):
-                yield _stack(held, ends_pass=following is None)
+                yield _stack(held, ends_pass=following is END)
                 held = []
         if held:
-            yield _stack(held, ends_pass=following is None)
+            yield _stack(held, ends_pass=following is END)
         if step == before:
             wanted = f"{steps} steps" if steps else f"{passes} epochs"
             raise InputError(

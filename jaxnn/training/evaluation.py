@@ -156,6 +156,11 @@ def make_scorer(
         if metrics:
             raise InputError(f"{who}: expected validation data for metrics {metrics!r}, got none.")
         return None
+    if hasattr(validation, "__next__"):
+        raise InputError(
+            f"{who}: expected validation data that can be read again after each record, such as a "
+            f"list of batches, got a {type(validation).__name__}, which can be read once."
+        )
     return Scorer(who, net, loss, params, validation, metrics)
 
 

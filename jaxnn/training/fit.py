@@ -188,6 +188,7 @@ def fit(
     step = make_step("fit", net, loss, optimizer, method, precision)
     flags = {"shuffle": shuffle, "drop_last": drop_last, "keep_last_good": keep_last_good}
     check_schedule("fit", epochs, steps, every, **flags)
+    check_actions("fit", early_stopping, callbacks)
     source = _Stream(data, batch_size) if is_stream(data) else _Arrays(data, batch_size)
     state = _first_state(step, optimizer, source.first.x, key, params, state)
     if not keep_last_good:
@@ -395,6 +396,18 @@ def check_schedule(who: str, epochs: Any, steps: Any, every: Any, **flags: Any) 
             check_positive_int(who, name, value)
     for name, value in flags.items():
         check_bool(who, name, value)
+
+
+def check_actions(who: str, early_stopping: Any, callbacks: Any) -> None:
+    """Check the kinds of what is to act after each record."""
+    if not isinstance(early_stopping, EarlyStopping | None):
+        raise InputError(
+            f"{who}: expected early_stopping to be an EarlyStopping, got {early_stopping!r}."
+        )
+    if not isinstance(callbacks, list | tuple) or not all(map(callable, callbacks)):
+        raise InputError(
+            f"{who}: expected callbacks to be a list of functions of an event, got {callbacks!r}."
+        )
 
 
 def check_batch_size(who: str, batch_size: Any, rows: int) -> int:

@@ -31,7 +31,14 @@ from jaxnn.training.checkpoint_hook import Saving, as_checkpoints, describe_run
 from jaxnn.training.constant_hoisting import Program
 from jaxnn.training.evaluation import ROWS, Scorer, check_rows, in_batches, results, score
 from jaxnn.training.feeds import Epochs, MembersFeed
-from jaxnn.training.fit import Fit, check_batch_size, check_data, check_schedule, make_hooks
+from jaxnn.training.fit import (
+    Fit,
+    check_actions,
+    check_batch_size,
+    check_data,
+    check_schedule,
+    make_hooks,
+)
 from jaxnn.training.hooks import Callback
 from jaxnn.training.loop import Run, span, train
 from jaxnn.training.metrics import better
@@ -53,7 +60,8 @@ class Population:
             finite, (M,).
         group: the number of members that were trained in parallel: 1 for ``lax.map``, M for
             ``vmap``.
-        stopped: the reason why training ended: "completed", "callback", or "" for an error.
+        stopped: the reason why training ended: "completed", "callback" or "interrupted"; it is ""
+            after an error.
     """
 
     net: Layer
@@ -194,6 +202,7 @@ def fit_population(
     """
     step = make_step("fit_population", net, loss, optimizer, method, precision)
     check_schedule("fit_population", epochs, steps, every, shuffle=shuffle, drop_last=drop_last)
+    check_actions("fit_population", None, callbacks)
     if is_stream(data):
         raise InputError(f"fit_population: expected data as arrays, got {type(data).__name__}.")
     data = as_batch("fit_population", data)
