@@ -264,10 +264,18 @@ def check_positive(who: str, name: str, value: Any) -> None:
     """Check that a setting is a finite number above 0, where it is concrete."""
     if not is_concrete(value):
         return
-    if not jnp.ndim(value) == 0 or not (float(value) > 0 and math.isfinite(value)):
+    is_scalar = isinstance(value, numbers.Real) or (hasattr(value, "dtype") and not jnp.ndim(value))
+    if not is_scalar or not (float(value) > 0 and math.isfinite(value)):
         raise InputError(
             f"{who}: expected {name} to be a finite number above 0, got {_brief(value)}."
         )
+
+
+def check_fraction(who: str, name: str, value: Any) -> None:
+    """Check that a setting is a number in [0, 1)."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not 0 <= value < 1:
+        raise InputError(f"{who}: expected {name} in [0, 1), got {value!r}.")
 
 
 def check_choice(who: str, name: str, value: Any, choices: tuple[str, ...]) -> None:

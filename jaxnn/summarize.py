@@ -86,7 +86,7 @@ def summary(net: Layer, x: PyTree) -> Summary:
     Raises:
         InputError: if x does not fit the network.
     """
-    if not isinstance(net, Layer):
+    if isinstance(net, type) or not isinstance(net, Layer):
         raise InputError(f"summary: expected net to be a layer, got {net!r}.")
     x, key = jax.tree.map(_spec, x), jax.eval_shape(lambda: jax.random.key(0))
     params, seen = jax.eval_shape(net.init, key, x), dict[str, Arrays]()

@@ -480,3 +480,26 @@ def test_iris_is_what_the_lecture_uses():
     assert np.bincount(iris.y).tolist() == [50, 100]
     np.testing.assert_array_equal(iris.x[0], [5.1, 3.5])
     assert iris.feature_names == ("Sepal length (cm)", "Sepal width (cm)")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: nn.Dropout("half"), "expected rate in .* got 'half'"),
+        (lambda: nn.BatchNorm(momentum="0.9"), "expected momentum in .* got '0.9'"),
+        (lambda: nn.SoftmaxCrossEntropy(smoothing="a"), "expected smoothing in .* got 'a'"),
+        (lambda: nn.Huber("1"), "expected delta to be a finite number above 0, got '1'"),
+        (lambda: nn.LayerNorm(epsilon=None), "expected epsilon to be .* got None"),
+        (lambda: nn.certify(nn.Dense, np.ones((2, 3))), r"got the class Dense; write Dense\(\)"),
+        (lambda: nn.summary(nn.ReLU, np.ones((2, 3))), "expected net to be a layer"),
+        (
+            lambda: nn.explain_nan(
+                nn.ReLU(), nn.SoftmaxCrossEntropy(), (), np.ones((2, 3)), np.array([0, 9])
+            ),
+            "got 9",
+        ),
+    ],
+)
+def test_settings_as_text_and_classes_are_refused(call, message):
+    with pytest.raises(nn.InputError, match=message):
+        call()

@@ -352,10 +352,10 @@ def test_mnist_from_a_file_that_is_none(tmp_path):
         data.mnist(path)
 
 
-X, Y = np.ones((8, 3), np.float32), np.zeros((8, 1), np.float32)
+ROWS, ZEROS = np.ones((8, 3), np.float32), np.zeros((8, 1), np.float32)
 
 
-def train(data=(X, Y), **options):
+def train_on(data=(ROWS, ZEROS), **options):
     size = {"batch_size": 4} if isinstance(data, tuple) else {}
     options = {"epochs": 2, "key": jax.random.key(0), **size, **options}
     return nn.fit(nn.Dense(1), nn.MeanSquaredError(), optax.sgd(0.1), data, **options)
@@ -367,7 +367,7 @@ def train(data=(X, Y), **options):
         ({"early_stopping": 5}, "expected early_stopping to be an EarlyStopping, got 5"),
         ({"callbacks": print}, "expected callbacks to be a list of functions"),
         ({"callbacks": ["print"]}, "expected callbacks to be a list of functions"),
-        ({"validation": iter([(X, Y)])}, "validation data that can be read again"),
+        ({"validation": iter([(ROWS, ZEROS)])}, "validation data that can be read again"),
         ({"params": nn.DenseParams(np.ones((3, 1), np.float32), np.ones(5, np.float32))},
          r"expected b of shape \(1,\), got \(5,\)"),
     ],
@@ -375,9 +375,9 @@ def train(data=(X, Y), **options):
 @pytest.mark.usefixtures("as_users_see_it")
 def test_what_acts_on_a_run_is_checked_before_it(options, message):
     with pytest.raises(nn.InputError, match=message):
-        train(**options)
+        train_on(**options)
 
 
 def test_none_among_the_batches_is_no_end():
     with pytest.raises(nn.TrainingError, match="got NoneType"):
-        train([(X, Y), None, (X, Y)])
+        train_on([(ROWS, ZEROS), None, (ROWS, ZEROS)])

@@ -155,6 +155,8 @@ def explain_nan(
         if spot := _first_bad(arrays):
             return NanReport(stage, "", None, *spot, cure=cure)
     check_input(net, x)
+    prediction = jax.eval_shape(lambda params, x: net.forward(params, x, key)[0], params, x)
+    loss.check(prediction, target)
     for note in _both_passes(net, loss, params, x, target, weights, key):
         if spot := _first_bad(note.made):
             return _report(note, spot)

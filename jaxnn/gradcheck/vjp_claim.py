@@ -148,6 +148,11 @@ def state_claim(
         InputError: if ``op`` is neither a layer nor a loss, if ``x`` is not finite, or if a loss
             has no target.
     """
+    if isinstance(op, type):
+        raise InputError(
+            f"{who}: expected a layer or a loss, got the class {op.__name__}; "
+            f"write {op.__name__}()."
+        )
     check_finite(who, "x", x)
     if not isinstance(op, Layer | Loss):
         raise InputError(f"{who}: expected a layer or a loss, got {op!r}.")

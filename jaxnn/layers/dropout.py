@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from jaxnn.checks import InputError, check_floating, check_no_params, check_shape
+from jaxnn.checks import check_floating, check_fraction, check_no_params, check_shape
 from jaxnn.formulas import Formulas
 from jaxnn.types import Cache, Static
 from jaxnn.values import layer
@@ -30,8 +30,7 @@ class Dropout:
     per_position: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.rate, bool) or not 0 <= self.rate < 1:
-            raise InputError(f"Dropout: expected rate in [0, 1), got {self.rate!r}.")
+        check_fraction("Dropout", "rate", self.rate)
 
     def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> tuple[()]:
         """Give no parameters: ``()``."""

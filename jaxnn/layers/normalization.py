@@ -25,6 +25,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from jaxnn.checks import (
     InputError,
     check_floating,
+    check_fraction,
     check_params,
     check_positive,
     check_positive_int,
@@ -352,8 +353,7 @@ class BatchNorm:
 
     def __post_init__(self) -> None:
         check_positive("BatchNorm", "epsilon", self.epsilon)
-        if not 0 <= self.momentum < 1:
-            raise InputError(f"BatchNorm: expected momentum in [0, 1), got {self.momentum!r}.")
+        check_fraction("BatchNorm", "momentum", self.momentum)
 
     def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> BatchNormParams:
         """Start with γ = 1, β = 0, and running estimates of mean 0 and variance 1."""

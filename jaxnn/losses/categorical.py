@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Num, PyTree
 
-from jaxnn.checks import InputError, check_floating, check_shape, is_concrete
+from jaxnn.checks import InputError, check_floating, check_fraction, check_shape, is_concrete
 from jaxnn.formulas import Formulas
 from jaxnn.losses.mean import (
     as_numbers,
@@ -70,10 +70,7 @@ class SoftmaxCrossEntropy:
     ignore: int | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.smoothing, bool) or not 0 <= self.smoothing < 1:
-            raise InputError(
-                f"SoftmaxCrossEntropy: expected smoothing in [0, 1), got {self.smoothing!r}."
-            )
+        check_fraction("SoftmaxCrossEntropy", "smoothing", self.smoothing)
 
     def check(self, prediction: PyTree, target: AnyArray) -> None:
         """Require classes in [0, K), or rows of probabilities."""
