@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxnn.checks import (
@@ -19,14 +18,14 @@ from jaxnn.checks import (
     check_bool,
     check_choice,
     check_finite,
+    check_key,
     check_not_empty,
     check_same_length,
     check_weights,
-    has_finite_sum,
     is_concrete,
-    is_kind,
 )
 from jaxnn.conversion import as_arrays
+from jaxnn.parameters import fitting
 from jaxnn.programs import Programs, compiled
 from jaxnn.types import AnyArray, Layer, Loss, Params, Static, check_input, update_running
 
@@ -63,30 +62,30 @@ class ValueAndGrad:
             InputError: for arrays that do not fit the network or the loss; and, outside of ``jit``,
                 for values that are not finite or labels outside the loss's domain.
         """
-        if not isinstance(x, jax.Array) or not isinstance(target, jax.Array):
-            x, target = (
-                as_arrays("value_and_grad", "x", x),
-                as_arrays("value_and_grad", "target", target),
-            )
+        x, target = (
+            as_arrays("value_and_grad", "x", x),
+            as_arrays("value_and_grad", "target", target),
+        )
+        if key is not None:
+            check_key("value_and_grad", key)
         checked = self.check and is_concrete(params, x, target, weights)
         if checked:
             check_lengths_alike(x, target)
-        value, dparams, seen = _value_and_grad(
-            self.net, self.loss, self.method, checked, params, x, target, weights, key
+        value, dparams, prediction = _value_and_grad(
+            self.net, self.loss, self.method, params, x, target, weights, key
         )
-        if checked:
-            self._check_values(x, target, weights, seen)
+        if checked:  # now, while the program runs
+            self._check_values(prediction.value.tree, x, target, weights)
         return value, dparams
 
     def _check_values(
-        self, x: PyTree, target: AnyArray, weights: AnyArray | None, seen: "_Seen"
+        self, prediction: PyTree, x: PyTree, target: AnyArray, weights: AnyArray | None
     ) -> None:
         """Check what is unknown inside of a compiled program: values of labels, tokens, lengths."""
+        check_finite("value_and_grad", "x", x)
+        check_finite("value_and_grad", "target", target)
         check_input(self.net, x)
-        if not seen.finite:  # only then search all numbers for the first that is not finite
-            check_finite("value_and_grad", "x", x)
-            check_finite("value_and_grad", "target", target)
-        self.loss.check(seen.output.value.tree, target)
+        self.loss.check(prediction, target)
         if weights is not None:
             check_weights("value_and_grad", weights)
 
@@ -133,10 +132,15 @@ def grad(net: Layer, loss: Loss, method: Method = "hand", *, check: bool = True)
 
 def check_network(who: str, net: Any, loss: Any) -> None:
     """Check that ``net`` is a layer and ``loss`` a loss, and that neither is a mere class."""
-    if isinstance(net, type) or not isinstance(net, Layer):
-        raise InputError(f"{who}: expected net to be a layer, got {_named(net)}.")
+    check_layer(who, net)
     if isinstance(loss, type) or not isinstance(loss, Loss):
         raise InputError(f"{who}: expected loss to be a loss, got {_named(loss)}.")
+
+
+def check_layer(who: str, net: Any) -> None:
+    """Check that ``net`` is a layer, and not a mere class."""
+    if isinstance(net, type) or not isinstance(net, Layer):
+        raise InputError(f"{who}: expected net to be a layer, got {_named(net)}.")
 
 
 def _named(given: Any) -> str:
@@ -160,14 +164,22 @@ def apply(net: Layer, params: Params, x: PyTree, key: PRNGKeyArray | None = None
 
     Returns:
         The output, like ``net.forward(params, x, key)[0]``.
+
+    Raises:
+        InputError: for parameters or an input that do not fit the network.
     """
+    check_layer("apply", net)
+    x = as_arrays("apply", "x", x)
+    if key is not None:
+        check_key("apply", key)
     check_input(net, x)
     return _apply_program(net, params, x, key)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _apply(net: Layer, params: Params, x: PyTree, key: PRNGKeyArray | None) -> PyTree:
-    return net.forward(params, x, key)[0]
+    with fitting("apply", net, params, x):
+        return net.forward(params, x, key)[0]
 
 
 def _apply_forward(
@@ -263,37 +275,21 @@ class _Output(NamedTuple):
         return jax.tree.unflatten(self.structure, self.leaves)
 
 
-class _Seen(NamedTuple):
-    """The facts that the checks of a batch need from the compiled program.
-
-    Attributes:
-        output: the shape and dtype of the network's output.
-        finite: whether all numbers of the batch are finite.
-    """
-
-    output: Static[_Output]
-    finite: Any
-
-
-@compiled(settings=4)
+@compiled(settings=3)
 def _value_and_grad(
     net: Layer,
     loss: Loss,
     method: Method,
-    checked: bool,
     params: Params,
     x: PyTree,
     target: AnyArray,
     *more: Any,
-) -> tuple[Array, Params, _Seen]:
-    done = backpropagation(method)(net, loss, params, x, target, *more)
+) -> tuple[Array, Params, Static[_Output]]:
+    with fitting("value_and_grad", net, params, x):
+        done = backpropagation(method)(net, loss, params, x, target, *more)
     leaves, structure = jax.tree.flatten(done.prediction)
     specs = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
-    numbers = [leaf for leaf in jax.tree.leaves((x, target)) if is_kind(leaf, jnp.floating)]
-    finite = (
-        jnp.stack([has_finite_sum(leaf) for leaf in numbers]).all() if checked and numbers else True
-    )
-    return done.value, done.dparams, _Seen(Static(_Output(structure, specs)), finite)
+    return done.value, done.dparams, Static(_Output(structure, specs))
 
 
 def check_lengths_alike(x: PyTree, target: AnyArray) -> None:

@@ -80,13 +80,32 @@ def check_concrete(who: object, **arrays: Any) -> None:
 # ── Arrays ──────────────────────────────────────────────────────────────────────────────────────
 
 
+def is_array(x: Any) -> bool:
+    """Return whether a value has a shape and a dtype, as arrays and their mere shapes have."""
+    return hasattr(x, "dtype") and hasattr(x, "shape")
+
+
+def check_array(who: object, name: str, x: Any) -> None:
+    """Check for an array or a number, and not a list, a text or a data frame."""
+    if isinstance(x, jax.Array):
+        return
+    if not is_array(x) and not isinstance(x, numbers.Number):
+        kind = "None" if x is None else f"a {type(x).__name__}"
+        raise InputError(f"{who!s}: expected {name} to be an array, got {kind}.")
+    if isinstance(x, np.ndarray | np.generic) and x.dtype.kind in "OUSMm":
+        raise InputError(f"{who!s}: expected {name} to hold numbers, got {x.dtype}.")
+
+
 def check_shape(who: object, name: str, x: PyTree, expected: tuple[str | int, ...]) -> None:
     """Check a shape against the sizes and axes that are expected.
 
     An int requires that size, a letter allows any size of its axis, and a leading "..." stands for
     any number of axes.
     """
+    check_array(who, name, x)
     shape = jnp.shape(x)
+    if shape == expected:
+        return
     axes, sizes = expected, shape
     if expected and expected[0] == "...":
         axes = expected[1:]
@@ -107,6 +126,7 @@ def is_kind(x: PyTree, kind: Any) -> bool:
 
 def check_floating(who: object, name: str, x: PyTree, like: Any = None) -> None:
     """Check that ``x`` has a floating dtype, and if ``like`` is given, the dtype of ``like``."""
+    check_array(who, name, x)
     if like is None and is_kind(x, jnp.floating):
         return
     dtype = jnp.result_type(x)
@@ -121,6 +141,7 @@ def check_floating(who: object, name: str, x: PyTree, like: Any = None) -> None:
 
 def check_like(who: object, name: str, x: PyTree, like: Any, like_name: str) -> None:
     """Check that two arrays have the same shape, because a gradient must never be broadcast."""
+    check_array(who, name, x)
     if jnp.shape(x) != jnp.shape(like):
         raise InputError(
             f"{who!s}: expected {name} of shape {jnp.shape(like)}, like {like_name}, "
@@ -130,16 +151,19 @@ def check_like(who: object, name: str, x: PyTree, like: Any, like_name: str) -> 
 
 def check_finite(who: object, name: str, tree: PyTree) -> None:
     """Check that every number is finite, where values are concrete."""
-    if not is_concrete(tree):
+    if all(map(_is_surely_finite, [tree] if is_array(tree) else jax.tree.leaves(tree))):
         return
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if not is_kind(leaf, jnp.floating) or bool(has_finite_sum(leaf)):
-            continue
         values = np.asarray(leaf)
         if not (finite := np.isfinite(values)).all():
             first = tuple(int(i) for i in np.argwhere(~finite)[0])
             place = f"{name}{jax.tree_util.keystr(path)}{list(first) if first else ''}"
             raise InputError(f"{who!s}: expected finite {name}, got {values[first]} at {place}.")
+
+
+def _is_surely_finite(x: Any) -> bool:
+    """Return True for integers and unknown values, too."""
+    return not is_concrete(x) or not is_kind(x, jnp.floating) or bool(has_finite_sum(x))
 
 
 def has_finite_sum(x: PyTree) -> Any:
@@ -148,10 +172,10 @@ def has_finite_sum(x: PyTree) -> Any:
     If it is, then all numbers in the array are finite, which is found out in a single pass. The
     converse does not hold: the sum of finite numbers can overflow.
     """
-    if isinstance(x, jax.Array):
-        return _finite_sum(x)  # on the device that holds the array, such as an accelerator
-    with np.errstate(all="ignore"):
-        return np.isfinite(np.sum(x))
+    if isinstance(x, jax.Array) and any(device.platform != "cpu" for device in x.devices()):
+        return _finite_sum(x)  # where the array is, rather than copying it from the accelerator
+    with np.errstate(over="ignore", invalid="ignore"):
+        return math.isfinite(np.asarray(x).sum())
 
 
 @jax.jit
@@ -161,6 +185,7 @@ def _finite_sum(x: jax.Array) -> jax.Array:
 
 def check_not_empty(who: object, name: str, x: PyTree) -> None:
     """Check that a batch has at least one sample, because the mean over none is not a number."""
+    check_array(who, name, x)
     if 0 in jnp.shape(x):
         raise InputError(
             f"{who!s}: expected {name} with at least one sample, got shape {jnp.shape(x)}."
@@ -204,6 +229,12 @@ def check_weights(who: object, weights: Any) -> None:
         raise InputError(f"{who!s}: expected weights that float32 can hold, got {wrong}.")
 
 
+def check_some_weight(who: object, weights: Any) -> None:
+    """Check that not all samples of a data set have the weight 0."""
+    if weights is not None and is_concrete(weights) and not np.asarray(weights).any():
+        raise InputError(f"{who!s}: expected at least one weight above 0, got only zeros.")
+
+
 def check_lengths(who: object, lengths: Any, batch: int, longest: int) -> None:
     """Check that there is one integer length per sample.
 
@@ -222,11 +253,17 @@ def check_lengths(who: object, lengths: Any, batch: int, longest: int) -> None:
 
 
 def check_params(who: object, params: PyTree, kind: type) -> None:
-    """Check that parameters have the type that the layer's own ``init`` returns."""
+    """Check for the type that the layer's own ``init`` returns, with arrays in its fields."""
     if not isinstance(params, kind):
         raise InputError(
             f"{who!s}: expected parameters of type {kind.__name__}, got {type(params).__name__}."
         )
+    for name in getattr(params, "_fields", ()):
+        value = getattr(params, name)
+        if isinstance(value, list) or not all(map(is_array, jax.tree.leaves(value))):
+            raise InputError(
+                f"{who!s}: expected parameters of arrays, got a {type(value).__name__} for {name}."
+            )
 
 
 def check_no_params(who: object, params: PyTree) -> None:

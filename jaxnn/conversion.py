@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from jaxnn.checks import InputError
+from jaxnn.checks import InputError, is_array
 
 
 def as_arrays(who: str, name: str, given: Any) -> PyTree:
@@ -29,11 +29,26 @@ def as_arrays(who: str, name: str, given: Any) -> PyTree:
     """
     if isinstance(given, tuple | dict) and not _is_array(given):
         return jax.tree.map(lambda leaf: _as_array(who, name, leaf), given, is_leaf=_is_leaf)
-    return None if given is None else _as_array(who, name, given)
+    return _as_array(who, name, given)
+
+
+def as_example(who: str, name: str, given: Any) -> PyTree:
+    """Return the shapes and dtypes of an example batch, in the dtypes that JAX will give it.
+
+    Raises:
+        InputError: for what is neither an array nor a ShapeDtypeStruct; see :func:`as_arrays`.
+    """
+    return jax.tree.map(_spec, as_arrays(who, name, given))
+
+
+def _spec(leaf: Any) -> jax.ShapeDtypeStruct:
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    dtype = leaf.dtype if is_key else jax.dtypes.canonicalize_dtype(leaf.dtype)
+    return jax.ShapeDtypeStruct(leaf.shape, dtype)
 
 
 def _is_array(value: Any) -> bool:
-    return hasattr(value, "shape") or hasattr(value, "__dlpack__") or hasattr(value, "to_numpy")
+    return is_array(value) or hasattr(value, "__dlpack__") or hasattr(value, "to_numpy")
 
 
 def _is_leaf(value: Any) -> bool:
@@ -41,6 +56,8 @@ def _is_leaf(value: Any) -> bool:
 
 
 def _as_array(who: str, name: str, value: Any) -> Any:
+    if isinstance(value, jax.Array) and value.dtype.kind in "biuf":
+        return value
     if hasattr(value, "toarray"):
         raise InputError(
             f"{who}: expected {name} as a dense array, got {type(value).__name__}: "
@@ -53,7 +70,8 @@ def _as_array(who: str, name: str, value: Any) -> Any:
     elif not isinstance(value, jax.Array | np.ndarray) and hasattr(value, "__dlpack__"):
         value = np.from_dlpack(value.detach().cpu() if hasattr(value, "detach") else value)
     if not hasattr(value, "dtype"):
-        raise InputError(f"{who}: expected {name} as arrays, got {type(value).__name__}.")
+        kind = "None" if value is None else type(value).__name__
+        raise InputError(f"{who}: expected {name} as arrays, got {kind}.")
     if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         return value
     if value.dtype.kind in "OUSM":

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +14,16 @@ from jaxnn.checks import (
     InputError,
     check_finite,
     check_floating,
+    check_like,
     check_positive,
     check_positive_int,
+    check_shape,
     is_concrete,
 )
 from jaxnn.progress import bar
 from jaxnn.types import AnyArray
 
+MOST = 2**31 - 1  # iterations, which an int32 counts
 CHUNK = 10_000  # iterations between two reports of progress
 
 
@@ -89,6 +92,12 @@ def gradient_descent(
     check_positive("gradient_descent", "step_size", step_size)
     check_positive("gradient_descent", "threshold", threshold)
     check_positive_int("gradient_descent", "max_iterations", max_iterations)
+    if max_iterations > MOST:
+        raise InputError(
+            f"gradient_descent: expected max_iterations of at most {MOST}, got {max_iterations}."
+        )
+    if any(not callable(given) for given in (objective, gradient) if given is not None):
+        raise InputError("gradient_descent: expected objective and gradient to be functions.")
     if (objective is None) == (gradient is None):
         raise InputError(
             "gradient_descent: expected either an objective or its gradient, got both or neither."
@@ -118,19 +127,43 @@ def _descend(
     state: _State,
     limit: Array,
 ) -> _State:
-    slope_at = gradient or jax.grad(objective)  # type: ignore[arg-type]  # one of them is given
+    slope_at = gradient or jax.grad(_scalar(objective))
 
     def unfinished(state: _State) -> AnyArray:
         return (state.change > threshold) & jnp.isfinite(state.change) & (state.iterations < limit)
 
     def update(state: _State) -> _State:
         slope = slope_at(state.params, *args)
+        _check_slope(slope, state.params)
         params = jax.tree.map(
             lambda p, d: p - jnp.asarray(step_size, p.dtype) * d, state.params, slope
         )
         return _State(params, state.params, state.iterations + 1, _distance(params, state.params))
 
     return jax.lax.while_loop(unfinished, update, state)
+
+
+def _scalar(objective: Any) -> Callable[..., Array]:
+    """Return an objective that says so if its value is not a number."""
+
+    def checked(*arguments: Any) -> Array:
+        value = objective(*arguments)
+        check_floating("gradient_descent", "the value of the objective", value)
+        check_shape("gradient_descent", "the value of the objective", value, ())
+        return value
+
+    return checked
+
+
+def _check_slope(slope: PyTree, params: PyTree) -> None:
+    """Check that a gradient has the structure and shapes of the parameters."""
+    got, expected = str(jax.tree.structure(slope)), str(jax.tree.structure(params))
+    if got != expected:
+        raise InputError(
+            f"gradient_descent: expected a gradient of structure {expected}, got {got}."
+        )
+    for d, p in zip(*map(jax.tree.leaves, (slope, params)), strict=True):
+        check_like("gradient_descent", "the gradient", d, p, "the parameters")
 
 
 def _distance(a: PyTree, b: PyTree) -> Array:

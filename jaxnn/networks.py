@@ -3,6 +3,7 @@
 Their outputs are logits or plain numbers, to be combined with a loss that takes these.
 """
 
+from jaxnn.checks import InputError
 from jaxnn.compose import Parallel, Repeat, Residual, Sequential, chain
 from jaxnn.layers import (
     GELU,
@@ -61,6 +62,8 @@ def resnet(
         features: the channels of each stage; height and width are halved from stage to stage.
         blocks: the number of residual blocks per stage.
     """
+    if not isinstance(features, tuple | list) or not features:
+        raise InputError(f"resnet: expected features as a tuple of integers, got {features!r}.")
     stages: list[Layer] = [
         Conv2D(features[0], 3, bias=False, w_init="he_normal"),
         BatchNorm(),

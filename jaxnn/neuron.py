@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Num, PRNGKeyArray
 
 from jaxnn.checks import (
+    InputError,
     check_concrete,
     check_finite,
     check_floating,
@@ -26,7 +27,7 @@ from jaxnn.checks import (
 )
 from jaxnn.descent import Descent, gradient_descent
 from jaxnn.formulas import Formulas
-from jaxnn.layers import Sigmoid
+from jaxnn.layers import LogSoftmax, Sigmoid, Softmax
 from jaxnn.types import AnyArray, Cache, Layer
 from jaxnn.values import layer
 
@@ -51,6 +52,12 @@ class Neuron:
         "dtheta[i] = sum(x[n, i] * df1[n] for n in B)\ndx[n, i] = df1[n] * theta[i]",
     )
 
+    def __post_init__(self) -> None:
+        if isinstance(self.activation, Softmax | LogSoftmax):
+            raise InputError(
+                f"Neuron: expected an activation applied entry by entry, got {self.activation}."
+            )
+
     def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> NeuronParams:
         """Draw standard normal weights for inputs of shape (B, I)."""
         check_floating(self, "x", x)
@@ -62,6 +69,7 @@ class Neuron:
     ) -> tuple[Float[Array, "B"], Cache]:
         """Return the activation of the weighted sum of the inputs."""
         check_params(self, params, NeuronParams)
+        check_shape(self, "theta", params.theta, ("I",))
         check_shape(self, "x", x, ("B", params.theta.shape[0]))
         check_floating(self, "x", x, like=params.theta)
         z = x @ params.theta

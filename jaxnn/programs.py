@@ -8,10 +8,13 @@ released.
 """
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import jax
+
+from jaxnn.checks import check_array
 
 KEPT = 64  # combinations of settings that are kept for each function
 
@@ -27,7 +30,7 @@ class Programs:
 
     def __init__(self, function: Callable[..., Any], *, settings: int, **options: Any) -> None:
         functools.update_wrapper(self, function)
-        self._settings = settings
+        self._function, self._settings = function, settings
         self.of = functools.lru_cache(maxsize=KEPT)(
             lambda *values: jax.jit(_named(function, values), **options)
         )
@@ -35,12 +38,28 @@ class Programs:
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         """Run the program for these settings; it is compiled on its first call."""
         count = self._settings
-        return self.of(*arguments[:count])(*arguments[count:], **named)
+        try:
+            return self.of(*arguments[:count])(*arguments[count:], **named)
+        except TypeError:
+            self._check_arrays(arguments)
+            raise
 
     def eval_shape(self, *arguments: Any) -> Any:
         """Return the shapes and dtypes of the result without computing it."""
         count = self._settings
-        return self.of(*arguments[:count]).eval_shape(*arguments[count:])
+        try:
+            return self.of(*arguments[:count]).eval_shape(*arguments[count:])
+        except TypeError:
+            self._check_arrays(arguments)
+            raise
+
+    def _check_arrays(self, arguments: tuple[Any, ...]) -> None:
+        """Raise an error of this library if arguments hold something else than arrays."""
+        names = list(inspect.signature(self._function).parameters)[self._settings :]
+        for name, argument in zip(names, arguments[self._settings :], strict=False):
+            for path, leaf in jax.tree_util.tree_leaves_with_path(argument):
+                place = f"{name}{jax.tree_util.keystr(path)}"
+                check_array(self._function.__name__.strip("_"), place, leaf)
 
 
 def compiled(*, settings: int, **options: Any) -> Callable[[Callable[..., Any]], Programs]:

@@ -15,14 +15,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from jaxnn.backprop import check_layer
 from jaxnn.checks import InputError
+from jaxnn.conversion import as_example
+from jaxnn.parameters import check_fit, named_leaves
 from jaxnn.types import Layer, Params, Running
 from jaxnn.values import from_json, parse_json, to_json
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def save_model(path: str | os.PathLike, net: Layer, params: Params, x: PyTree = None) -> None:
+def save_model(path: str | os.PathLike, net: Layer, params: Params, x: PyTree) -> None:
     """Write a network and its parameters to a .safetensors file, whole or not at all.
 
     The network's JSON and the structure of its parameters stand in the file's metadata.
@@ -31,17 +34,21 @@ def save_model(path: str | os.PathLike, net: Layer, params: Params, x: PyTree = 
         path: of the file.
         net: the network.
         params: its parameters, running statistics among them.
-        x: an example batch, or its ShapeDtypeStruct. Its shape and dtype are saved too, and the
-            parameters compared with those that ``net.init`` makes for it, here and when they are
-            loaded.
+        x: an example batch, or its ShapeDtypeStruct. Its shape and dtype are saved too. The
+            parameters are compared with those that ``net.init`` makes for it, here and when they
+            are loaded.
 
     Raises:
         InputError: if ``net`` is not a layer, the parameters hold something else than finite arrays
             in tuples, named tuples, lists, dicts and None, or they are not those of ``net``; the
             first is named.
     """
-    if not isinstance(net, Layer) or isinstance(net, type):
-        raise InputError(f"save_model: expected net to be a layer, got {type(net).__name__}.")
+    check_layer("save_model", net)
+    file = _checked_path("save_model", path)
+    if file.is_dir() or not file.parent.is_dir():
+        raise InputError(
+            f"save_model: expected the path of a file in a folder that exists, got {str(path)!r}."
+        )
     arrays: dict[str, Any] = {}
 
     def collect(path: str, leaf: Any) -> dict[str, Any]:
@@ -55,19 +62,16 @@ def save_model(path: str | os.PathLike, net: Layer, params: Params, x: PyTree = 
 
     metadata = {"network": to_json(net), "params": json.dumps(_encode(params, "", collect))}
     _check_arrays("save_model", arrays)
-    if x is not None:
-        shape = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.result_type(leaf)), x
-        )
-        _check_fit("save_model", net, params, shape)
-        metadata["float"] = str(jnp.result_type(float))
-        metadata["x"] = json.dumps(
-            _encode(shape, "", lambda _, leaf: {"shape": leaf.shape, "dtype": str(leaf.dtype)})
-        )
-    beside = Path(f"{os.fspath(path)}.{os.getpid()}.part")
+    shape = as_example("save_model", "x", x)
+    check_fit("save_model", net, params, shape, dtypes=True)
+    metadata["float"] = str(jnp.result_type(float))
+    metadata["x"] = json.dumps(
+        _encode(shape, "", lambda _, leaf: {"shape": leaf.shape, "dtype": str(leaf.dtype)})
+    )
+    beside = Path(f"{file}.{os.getpid()}.part")
     try:
         _safetensors().save_file(arrays, beside, metadata)
-        os.replace(beside, path)
+        os.replace(beside, file)
     finally:
         beside.unlink(missing_ok=True)
 
@@ -76,8 +80,7 @@ def load_model(path: str | os.PathLike) -> tuple[Any, Params]:
     """Read what :func:`save_model` wrote.
 
     Layers and parameter types of your own are found once their modules have been imported.
-    Parameters that were saved with an example ``x`` are known to be those of the network; without
-    one, no shape can be checked.
+    The parameters are compared with those that the network makes for the example that was saved.
 
     Returns:
         The network and its parameters.
@@ -89,6 +92,7 @@ def load_model(path: str | os.PathLike) -> tuple[Any, Params]:
     from safetensors import SafetensorError, safe_open
 
     library = _safetensors()
+    path = _checked_path("load_model", path)
     try:
         with safe_open(path, framework="flax") as file:
             metadata = file.metadata() or {}
@@ -110,12 +114,11 @@ def load_model(path: str | os.PathLike) -> tuple[Any, Params]:
         raise InputError(
             f"load_model: expected no array but those of the parameters, got {min(arrays)!r}, too."
         )
-    _check_arrays("load_model", _named(params))
+    _check_arrays("load_model", named_leaves(params))
     if "x" in metadata:
         same = metadata.get("float") == str(jnp.result_type(float))
-        _check_fit(
-            "load_model", net, params, _read_tree("x", metadata["x"], None), as_32_bits=not same
-        )
+        x = _read_tree("x", metadata["x"], None)
+        check_fit("load_model", net, params, x, dtypes=True, bits=same)
     return net, params
 
 
@@ -133,9 +136,13 @@ def export_function(net: Layer, params: Params, x: PyTree, *, any_batch: bool = 
         any_batch: whether the function takes any number of rows, or just as many as ``x`` has.
 
     Raises:
-        InputError: if x does not fit the network.
+        InputError: if x or the parameters do not fit the network.
     """
     from jax import export
+
+    check_layer("export_function", net)
+    x = as_example("export_function", "x", x)
+    check_fit("export_function", net, params, x)
 
     def spec(leaf: Any) -> jax.ShapeDtypeStruct:
         shape = ("rows", *leaf.shape[1:]) if any_batch else leaf.shape
@@ -157,9 +164,6 @@ def export_function(net: Layer, params: Params, x: PyTree, *, any_batch: bool = 
     )
 
 
-# ── Do the parameters fit the network? ────────────────────────────────────────────────────────────
-
-
 def _check_arrays(who: str, arrays: Mapping[str, Any]) -> None:
     """Check that each array holds plain numbers, and finite ones."""
     for name, array in arrays.items():
@@ -171,47 +175,10 @@ def _check_arrays(who: str, arrays: Mapping[str, Any]) -> None:
             raise InputError(f"{who}: expected finite numbers in {name}, got NaN or infinity.")
 
 
-def _check_fit(
-    who: str, net: Layer, params: Params, x: PyTree, *, as_32_bits: bool = False
-) -> None:
-    """Compare parameters with those that the network makes; the first that differs is named.
-
-    Args:
-        who: whom the errors name.
-        net: the network.
-        params: its parameters.
-        x: shapes and dtypes of the example.
-        as_32_bits: whether 64 bits count as 32, since JAX was configured to make the other when it
-            saved.
-    """
-    try:
-        made = jax.eval_shape(net.init, jax.random.key(0), x)
-    except InputError as error:
-        raise InputError(f"{who}: expected x that the network takes: {error}") from error
-    except Exception as error:  # sizes beyond all measure overflow in many ways
-        raise InputError(
-            f"{who}: expected a network that takes x, got {type(error).__name__}: {error}."
-        ) from error
-    wanted, found = _named(made), _named(params)
-    for name in [*wanted, *found]:
-        expected, got = (_kind(arrays.get(name), as_32_bits) for arrays in (wanted, found))
-        if expected != got:
-            raise InputError(f"{who}: expected {name} to be {expected}, got {got}.")
-    expected, got = (str(jax.tree.structure(tree)) for tree in (made, params))
-    if expected != got:
-        raise InputError(f"{who}: expected parameters of structure {expected}, got {got}.")
-
-
-def _named(tree: PyTree) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {f"params{jax.tree_util.keystr(path)}": leaf for path, leaf in leaves}
-
-
-def _kind(array: Any, as_32_bits: bool) -> str:
-    if array is None:
-        return "nothing"
-    dtype = str(array.dtype)
-    return f"{dtype.replace('64', '32') if as_32_bits else dtype}{list(array.shape)}"
+def _checked_path(who: str, path: Any) -> Path:
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path) or "\0" in str(path):
+        raise InputError(f"{who}: expected the path of a file, got {path!r}.")
+    return Path(path)
 
 
 # ── The structure of parameters, as JSON ──────────────────────────────────────────────────────────

@@ -14,6 +14,7 @@ from jaxtyping import PyTree
 
 from jaxnn.checks import InputError
 from jaxnn.compose import Repeat, Sequential
+from jaxnn.conversion import as_example
 from jaxnn.types import Layer, split_running
 from jaxnn.values import children
 from jaxnn.watching import Arrays, taking_notes, watch
@@ -88,7 +89,7 @@ def summary(net: Layer, x: PyTree) -> Summary:
     """
     if isinstance(net, type) or not isinstance(net, Layer):
         raise InputError(f"summary: expected net to be a layer, got {net!r}.")
-    x, key = jax.tree.map(_spec, x), jax.eval_shape(lambda: jax.random.key(0))
+    x, key = as_example("summary", "x", x), jax.eval_shape(lambda: jax.random.key(0))
     params, seen = jax.eval_shape(net.init, key, x), dict[str, Arrays]()
     watched = watch(net, "", unrolled=False)
     with taking_notes(lambda path, arrays: seen.update({path: jax.tree.map(_spec, arrays)})):

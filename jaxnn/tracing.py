@@ -17,8 +17,10 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from jaxnn import notebook
-from jaxnn.checks import InputError, check_key
+from jaxnn.backprop import check_network
+from jaxnn.checks import InputError, check_finite, check_key
 from jaxnn.compose import Frozen, Remat, Repeat, Sequential, chain, check_params_tuple
+from jaxnn.conversion import as_arrays
 from jaxnn.types import AnyArray, Cache, Layer, Loss, Params, check_input
 from jaxnn.watching import Arrays, parts, taking_notes, watch
 
@@ -291,13 +293,10 @@ def trace(
     Raises:
         InputError: for arrays that do not fit the network or the loss.
     """
-    if not isinstance(net, Layer):
-        raise InputError(f"trace: expected net to be a layer, got {net!r}.")
-    if isinstance(loss, type) or not isinstance(loss, Loss):
-        raise InputError(f"trace: expected loss to be a loss, got {loss!r}.")
-    for name, tree in (("x", x), ("target", target)):
-        if not all(hasattr(leaf, "shape") for leaf in jax.tree.leaves(tree)):
-            raise InputError(f"trace: expected {name} to be an array, got {tree!r}.")
+    check_network("trace", net, loss)
+    x, target = as_arrays("trace", "x", x), as_arrays("trace", "target", target)
+    check_finite("trace", "x", x)
+    check_finite("trace", "target", target)
     if key is not None:
         check_key("trace", key)
     if not isinstance(net, Sequential):

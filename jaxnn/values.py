@@ -9,8 +9,9 @@ import functools
 import json
 import math
 import sys
+import types
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, dataclass_transform
+from typing import Any, NamedTuple, TypeVar, dataclass_transform, get_args
 
 import jax
 import jax.numpy as jnp
@@ -73,12 +74,15 @@ def _value(cls: type[T]) -> type[T]:
 
     def __post_init__(self: Any) -> None:
         for field in dataclasses.fields(self):
-            setting = getattr(self, field.name)
+            setting = _as_plain(getattr(self, field.name))
+            object.__setattr__(self, field.name, setting)
             _require_plain(self, field.name, setting)
             if field.type in (bool, "bool"):
                 check_bool(cls.__name__, field.name, setting)
         if own_check is not None:
             own_check(self)
+        for field in dataclasses.fields(self):
+            _require_type(cls.__name__, field, getattr(self, field.name))
 
     cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
     if "__repr__" not in cls.__dict__:
@@ -121,6 +125,27 @@ def _right_call(cls: type, settings: tuple[Any, ...], positional: list[str]) -> 
     if hasattr(cls, "init") and len(settings) == len(positional) + 1:
         return f"{told} The size of the input is taken from the data: write {call(shown[1:])}."
     return told
+
+
+def _as_plain(setting: Any) -> Any:
+    """Return a number of NumPy, alone or in a tuple, as one of Python."""
+    if isinstance(setting, tuple) and not hasattr(setting, "_fields"):
+        return tuple(map(_as_plain, setting))
+    return setting.item() if isinstance(setting, np.generic) else setting
+
+
+_PLAIN = {int: "an integer", float: "a number", str: "a text", Layer: "a layer", type(None): "None"}
+
+
+def _require_type(who: str, field: Any, setting: Any) -> None:
+    """Check a setting against its annotation, if that is a plain type or a union of such."""
+    kinds = get_args(field.type) if isinstance(field.type, types.UnionType) else (field.type,)
+    if not set(kinds) <= set(_PLAIN):
+        return
+    allowed = (*kinds, int) if float in kinds else kinds
+    if isinstance(setting, bool) or not isinstance(setting, allowed):
+        expected = " or ".join(_PLAIN[kind] for kind in kinds)
+        raise InputError(f"{who}: expected {field.name} to be {expected}, got {setting!r}.")
 
 
 def _require_plain(owner: Any, name: str, setting: Any) -> None:

@@ -100,7 +100,8 @@ CASES = {
     "NaN in a stream": (lambda: stream((NAN, Y)), "fit: expected finite x, got nan at x[1, 3]."),
     "data of another width": (
         lambda: fit(NET, LOSS, ADAM, (X, Y), params=NET.init(KEY, X[:, :3])),
-        "[0] Dense(features=5): expected x of shape (..., B, 3), got (10, 4).",
+        "fit: expected params[0].w to be an array of shape (4, 5) for this x, "
+        "got an array of shape (3, 5).",
     ),
     "rows that differ in number": (
         lambda: fit(NET, LOSS, ADAM, (X, Y[:9])),
@@ -263,7 +264,7 @@ CASES = {
         "characters: expected a text longer than 5 characters, got 3.",
     ),
     "a function for parameters": (
-        lambda: nn.save_model("/tmp/never", NET, (len,)),
+        lambda: nn.save_model("/tmp/never", NET, (len,), X),
         "save_model: expected parameters of arrays and tuples, got builtin_function_or_method at 0.",
     ),
 }
@@ -326,7 +327,7 @@ def test_files_that_are_no_models(tmp_path):
     path.write_text("no model")
     with pytest.raises(nn.InputError, match="load_model: expected a safetensors file, got"):
         nn.load_model(path)
-    nn.save_model(path, NET, NET.init(KEY, X))
+    nn.save_model(path, NET, NET.init(KEY, X), X)
     content = path.read_bytes()
     forged = content.replace(b"jaxnn:DenseParams", b"builtins:evalxxxx")
     assert forged != content
@@ -369,7 +370,7 @@ def train_on(data=(ROWS, ZEROS), **options):
         ({"callbacks": ["print"]}, "expected callbacks to be a list of functions"),
         ({"validation": iter([(ROWS, ZEROS)])}, "validation data that can be read again"),
         ({"params": nn.DenseParams(np.ones((3, 1), np.float32), np.ones(5, np.float32))},
-         r"expected b of shape \(1,\), got \(5,\)"),
+         r"params.b to be an array of shape \(1,\) for this x, got an array of shape \(5,\)"),
     ],
 )  # fmt: skip
 @pytest.mark.usefixtures("as_users_see_it")

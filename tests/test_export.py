@@ -21,7 +21,7 @@ from jaxnn.serialization import PLATFORMS
 @pytest.mark.parametrize("case", cases.NETWORKS, ids=lambda case: case.id)
 def test_save_and_load(case, tmp_path):
     params = case.params()
-    nn.save_model(tmp_path / "model.safetensors", case.layer, params)
+    nn.save_model(tmp_path / "model.safetensors", case.layer, params, case.x)
     net, loaded = nn.load_model(tmp_path / "model.safetensors")
     assert net == case.layer
     assert jax.tree.structure(loaded) == jax.tree.structure(params)
@@ -52,7 +52,7 @@ class Scale:
 
 def test_parameters_of_your_own(tmp_path):
     params = Scale().init(jax.random.key(0), jnp.ones(3))
-    nn.save_model(tmp_path / "own.safetensors", Scale(), params)
+    nn.save_model(tmp_path / "own.safetensors", Scale(), params, jnp.ones(3))
     net, loaded = nn.load_model(tmp_path / "own.safetensors")
     assert net == Scale()
     assert type(loaded) is ScaleParams
@@ -84,24 +84,39 @@ def test_an_example_is_saved_too_and_any_input_can_be_one(tmp_path):
         assert nn.load_model(tmp_path / "model")[0] == net
 
 
+BIAS = r"params\[0\].b to be float64\[3\] for this x, got"
+
+
 @pytest.mark.parametrize(
     ("net", "params", "message"),
     [
-        (3, PARAMS, "expected net to be a layer, got int"),
+        (3, PARAMS, "expected net to be a layer, got 3"),
         (nn.MeanSquaredError(), (), "expected net to be a layer, got MeanSquaredError"),
-        (nn.Dense, PARAMS, "expected net to be a layer, got type"),
-        (NET, with_bias(jnp.ones(1)), r"params\[0\].b to be float64\[3\], got float64\[1\]"),
-        (NET, with_bias(jnp.ones(())), r"params\[0\].b to be float64\[3\], got float64\[\]"),
+        (nn.Dense, PARAMS, "expected net to be a layer, got the class Dense"),
+        (
+            NET,
+            with_bias(jnp.ones(1)),
+            r"params\[0\].b to be float64\[3\] for this x, got float64\[1\]",
+        ),
+        (
+            NET,
+            with_bias(jnp.ones(())),
+            r"params\[0\].b to be float64\[3\] for this x, got float64\[\]",
+        ),
         (
             NET,
             with_bias(jnp.ones(3, jnp.float32)),
-            r"params\[0\].b to be float64\[3\], got float32\[3\]",
+            r"params\[0\].b to be float64\[3\] for this x, got float32\[3\]",
         ),
-        (NET, with_bias(jnp.ones(3, int)), r"params\[0\].b to be float64\[3\], got int64\[3\]"),
-        (NET, with_bias(None), r"params\[0\].b to be float64\[3\], got nothing"),
+        (
+            NET,
+            with_bias(jnp.ones(3, int)),
+            r"params\[0\].b to be float64\[3\] for this x, got int64\[3\]",
+        ),
+        (NET, with_bias(None), r"params\[0\].b to be float64\[3\] for this x, got nothing"),
         (NET, with_bias(jnp.array([0, jnp.nan, 0])), "expected finite numbers in 0.b, got NaN"),
         (NET, with_bias(jax.random.key(0)), r"0.b to be numbers, got an array of dtype key"),
-        (NET, (*PARAMS, jnp.ones(2)), r"params\[3\] to be nothing, got float64\[2\]"),
+        (NET, (*PARAMS, jnp.ones(2)), r"params\[3\] to be nothing for this x, got float64\[2\]"),
         (NET, list(PARAMS), "parameters of structure"),
         (
             NET,
@@ -140,11 +155,11 @@ FIRST = lambda metadata: metadata["params"]["tuple"][0]
 CHANGES = {
     "a scalar bias": (
         lambda m, a: a.update({"0.b": jnp.ones(())}),
-        r"params\[0\].b to be float64\[3\], got",
+        r"params\[0\].b to be float64\[3\] for this x, got",
     ),
     "another dtype": (
         lambda m, a: a.update({"0.b": jnp.ones(3, jnp.float32)}),
-        r"float64\[3\], got float32\[3\]",
+        r"float64\[3\] for this x, got float32\[3\]",
     ),
     "a NaN": (
         lambda m, a: a.update({"0.b": jnp.full(3, jnp.nan)}),

@@ -14,9 +14,9 @@ PACKAGE = ROOT / "jaxnn"
 # each may import only from those before it; a package counts as one
 ORDER = [
     "checks", "conversion", "formulas", "notebook", "numerics", "programs", "progress", "types",
-    "values", "padding", "layers", "losses", "compose", "networks", "backprop", "descent", "neuron",
-    "data", "watching", "tracing", "mlp_columns", "summarize", "serialization", "gradcheck",
-    "training", "plots", "explanation",
+    "values", "parameters", "padding", "layers", "losses", "compose", "networks", "backprop",
+    "descent", "neuron", "data", "watching", "tracing", "mlp_columns", "summarize",
+    "serialization", "gradcheck", "training", "plots", "explanation",
 ]  # fmt: skip
 
 

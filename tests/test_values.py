@@ -40,7 +40,6 @@ def test_a_layer_of_the_users_own_is_a_full_citizen():
         (np.ones(2), "ndarray (arrays belong in the parameters)"),
         (jnp.ones(2), "(arrays belong in the parameters)"),
         (abs, "builtin_function_or_method"),
-        (np.float64(1.0), "float64"),
         ({"a": 1}, "dict"),
         (type("Bare", (Scale,), {})(), "Bare (decorate its class with @jaxnn.layer)"),
         (float("nan"), "to be finite, got nan"),

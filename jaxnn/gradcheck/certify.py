@@ -24,6 +24,7 @@ from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxnn import notebook
+from jaxnn.checks import InputError, check_bool
 from jaxnn.gradcheck.finite_differences import Comparison, compare
 from jaxnn.gradcheck.vjp_claim import (
     Claim,
@@ -183,6 +184,9 @@ def certify(
         InputError: if ``op`` is neither a layer nor a loss, if ``x`` is not finite or has only one
             sample, or if a loss has no target.
     """
+    check_bool("certify", "raises", raises)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        raise InputError(f"certify: expected a floating dtype, got {dtype!r}.")
     with jax.enable_x64(True):
         dtype = jnp.dtype(dtype)
         claim = state_claim(

@@ -6,6 +6,7 @@ This module states that question once: the leaves by name, the function, and its
 
 import dataclasses
 import functools
+import numbers
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -15,7 +16,8 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from jaxnn.checks import InputError, check_finite
+from jaxnn.checks import InputError, check_finite, check_key
+from jaxnn.conversion import as_arrays
 from jaxnn.types import AnyArray, Cache, Layer, Loss, Params, join_running, split_running
 
 Floats: TypeAlias = list[Array]
@@ -153,9 +155,16 @@ def state_claim(
             f"{who}: expected a layer or a loss, got the class {op.__name__}; "
             f"write {op.__name__}()."
         )
-    check_finite(who, "x", x)
     if not isinstance(op, Layer | Loss):
         raise InputError(f"{who}: expected a layer or a loss, got {op!r}.")
+    x = as_arrays(who, "x", x)
+    check_finite(who, "x", x)
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
+        raise InputError(f"{who}: expected seed to be an integer of at least 0, got {seed!r}.")
+    if key is not None:
+        check_key(who, key)
+    if isinstance(op, Layer) and (target is not None or weights is not None):
+        raise InputError(f"{who}: expected target and weights for a loss only, got {op!r}.")
     backward = backward or functools.partial(_own_backward, op)
     if isinstance(op, Layer):
         return _of_layer(op, cast(x, dtype), params, key, backward, dtype, seed)

@@ -87,7 +87,8 @@ class Heaviside(Activation):
     ) -> tuple[Float[Array, "*n"], Static[tuple[int, ...]]]:
         """Return 1 where x > 0 and 0 elsewhere, in the dtype of ``x``."""
         self._check_forward(params, x)
-        return (x > 0).astype(x.dtype), Static(x.shape)  # only for the check of dy
+        y = jnp.where(jnp.isnan(x), x, (x > 0).astype(x.dtype))
+        return y, Static(x.shape)  # only for the check of dy
 
     def backward(
         self, params: tuple[()], cache: Static[tuple[int, ...]], dy: Float[Array, "*n"]

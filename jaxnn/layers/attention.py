@@ -249,6 +249,8 @@ class MultiHeadAttention:
             raise InputError(
                 f"{self}: expected parameters {'with' if self.bias else 'without'} biases."
             )
+        for name in ("bq", "bk", "bv", "bo") if self.bias else ():
+            check_shape(self, name, getattr(params, name), (channels,))
         batch, queries = given.x.shape[:2]
         keys = queries
         if given.context is None:

@@ -266,14 +266,16 @@ class _Convolution:
         if isinstance(self.padding, int):
             return ((self.padding, self.padding),) * self.rank
         pairs = self.padding
-        if len(pairs) != self.rank or not all(
-            isinstance(pair, tuple) and len(pair) == 2 for pair in pairs
+        if (
+            not isinstance(pairs, tuple)
+            or len(pairs) != self.rank
+            or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs)
         ):
             raise InputError(
                 f"{type(self).__name__}: expected padding as {self.rank} pairs (before, after), "
                 f"got {pairs!r}."
             )
-        return pairs  # type: ignore[return-value]
+        return pairs
 
     def _geometry(self, size: tuple[int, ...]) -> Geometry:
         """Work the padding out, for an image of this size under the kernel."""

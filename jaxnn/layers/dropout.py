@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from jaxnn.checks import check_floating, check_fraction, check_no_params, check_shape
+from jaxnn.checks import check_floating, check_fraction, check_key, check_no_params, check_shape
 from jaxnn.formulas import Formulas
 from jaxnn.types import Cache, Static
 from jaxnn.values import layer
@@ -44,6 +44,7 @@ class Dropout:
         check_floating(self, "x", x)
         if key is None or self.rate == 0:
             return x, Static(x.shape)  # only for the check of dy
+        check_key(self, key)
         kept = jax.random.bernoulli(key, 1 - self.rate, x.shape)
         return jnp.where(
             kept, x / (1 - self.rate), 0

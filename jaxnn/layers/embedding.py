@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from jaxnn.checks import (
     InputError,
+    check_array,
     check_params,
     check_positive_int,
     check_shape,
@@ -202,6 +203,7 @@ TiedEmbedding, TiedParams = LanguageModel, LanguageModelParams  # their earlier 
 
 def check_tokens(who: object, x: PyTree, vocabulary: int) -> None:
     """Check that ids are integers in [0, vocabulary), the range where values are known."""
+    check_array(who, "token ids", x)
     if not jnp.issubdtype(x.dtype, jnp.integer):
         raise InputError(f"{who}: expected token ids of an integer dtype, got {x.dtype}.")
     if is_concrete(x):

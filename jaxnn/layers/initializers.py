@@ -29,8 +29,10 @@ def check_initializer(who: str, name: str, setting: Initializer) -> None:
     if word in FIXED and arguments:
         raise InputError(f"{who}: expected {name} {word!r} without arguments, got {setting!r}.")
     try:
-        _factory(setting)
-    except TypeError as error:
+        draw = _factory(setting)
+        if arguments:  # which may be of a kind that shows only when a number is drawn
+            jax.eval_shape(lambda: draw(jax.random.key(0), (3, 2, 2), jax.numpy.float32))
+    except (TypeError, ValueError) as error:
         raise InputError(
             f"{who}: expected arguments that fit jax.nn.initializers.{word}, "
             f"got {setting!r} ({error})."

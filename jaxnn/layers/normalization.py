@@ -76,6 +76,9 @@ def _check(who: object, params: Params, kind: type, x: Array) -> None:
     check_params(who, params, kind)
     check_shape(who, "x", x, ("...", "B", params.scale.shape[0]))
     check_floating(who, "x", x, like=params.scale)
+    for name, leaf in zip(params._fields, params, strict=True):
+        if not isinstance(leaf, Running):
+            check_shape(who, name, leaf, (x.shape[-1],))
 
 
 def _sum_to_channels(x: Array, dtype: Any) -> Array:

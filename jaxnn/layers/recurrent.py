@@ -213,6 +213,7 @@ class Recurrent:
         check_params(self, params, self.params_type)
         gates = self.gates * self.features
         check_shape(self, "wh", params.wh, (self.features, gates))
+        check_shape(self, "b", params.b, (gates,))
         check_shape(self, "x", x, ("B", "T", params.wx.shape[0]))
         check_floating(self, "x", x, like=params.wx)
         if not x.shape[1]:
@@ -596,6 +597,10 @@ class GRU(Recurrent):
 
     gates: ClassVar[int] = 3
     params_type: ClassVar[type] = GRUParams
+
+    def _check(self, params: Params, sequences: Sequences) -> None:
+        super()._check(params, sequences)
+        check_shape(self, "bh", params.bh, (self.features,))
 
     def _params(self, wx: Array, wh: Array) -> GRUParams:
         return GRUParams(

@@ -24,6 +24,7 @@ class Flatten:
     ) -> tuple[Num[Array, "B n"], Static[tuple[int, ...]]]:
         """Return x as rows."""
         check_no_params(self, params)
+        check_shape(self, "x", x, ("...",))
         return x.reshape(x.shape[0], math.prod(x.shape[1:])), Static(
             x.shape
         )  # the shape, to go back to
@@ -67,6 +68,7 @@ class Reshape:
     ) -> tuple[Num[Array, "B ..."], Static[tuple[int, ...]]]:
         """Return x with samples of the new shape."""
         check_no_params(self, params)
+        check_shape(self, "x", x, ("...",))
         if math.prod(x.shape[1:]) != math.prod(self.shape):
             raise InputError(
                 f"{self}: expected samples of {math.prod(self.shape)} numbers, got shape {x.shape}."

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Num, PyTree
 
-from jaxnn.checks import InputError, check_like, check_shape
+from jaxnn.checks import InputError, check_array, check_like, check_shape
 from jaxnn.losses.mean import as_numbers, check_prediction, is_integer, mean_of, share_of
 from jaxnn.numerics import upcast
 from jaxnn.types import AnyArray
@@ -50,6 +50,7 @@ class OptaxLoss:
         Anything else about the target is left to optax to check.
         """
         check_prediction(self, prediction)
+        check_array(self, "target", target)
         if is_integer(target) and jnp.ndim(target) < jnp.ndim(prediction):
             check_shape(self, "target", target, jnp.shape(prediction)[:-1])
         else:
@@ -73,7 +74,10 @@ class OptaxLoss:
     def _value(self, prediction: Array, target: AnyArray, weights: AnyArray | None) -> Array:
         given = target if is_integer(target) else as_numbers(target, prediction)
         function = getattr(optax.losses, self.name)
-        cost = function(upcast(prediction), given, **dict(self.options))
+        try:
+            cost = function(upcast(prediction), given, **dict(self.options))
+        except TypeError as error:
+            raise InputError(f"{self}: expected options that optax takes, got {error}.") from error
         return mean_of(share_of(self, jnp.shape(cost), weights, prediction), cost)
 
 

@@ -1,7 +1,7 @@
 """Losses for many classes: of logits against classes, and between distributions."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,14 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Num, PyTree
 
-from jaxnn.checks import InputError, check_floating, check_fraction, check_shape, is_concrete
+from jaxnn.checks import (
+    InputError,
+    check_array,
+    check_floating,
+    check_fraction,
+    check_shape,
+    is_concrete,
+)
 from jaxnn.formulas import Formulas
 from jaxnn.losses.mean import (
     as_numbers,
@@ -74,6 +81,8 @@ class SoftmaxCrossEntropy:
 
     def check(self, prediction: PyTree, target: AnyArray) -> None:
         """Require classes in [0, K), or rows of probabilities."""
+        check_prediction(self, prediction)
+        check_array(self, "target", target)
         if not is_integer(target):
             if jnp.shape(target) == jnp.shape(prediction)[:-1]:
                 raise InputError(
@@ -84,11 +93,17 @@ class SoftmaxCrossEntropy:
             check_entries(self, prediction, target)
             check_distribution(self, target)
             return
-        check_prediction(self, prediction)
         check_shape(self, "prediction", prediction, ("...", "K"))
+        if prediction.shape[-1] == 1:
+            raise InputError(
+                f"{self}: expected logits of at least two classes, got shape {prediction.shape}. "
+                "For two classes and one logit use SigmoidBinaryCrossEntropy."
+            )
         check_shape(self, "target", target, prediction.shape[:-1])
         if is_concrete(target):
             classes, count = np.asarray(target), prediction.shape[-1]
+            if classes.min() >= 0 and classes.max() < count:
+                return
             wrong = ((classes < 0) | (classes >= count)) & (classes != self.ignore)
             if wrong.any():
                 raise InputError(
@@ -202,10 +217,17 @@ class KLDivergence:
     over K and averaged over all positions, and 0 · log 0 is taken to be 0.
     """
 
+    bounded: ClassVar[bool] = True  # the first predictions of a network are checked
+
     def check(self, prediction: PyTree, target: AnyArray) -> None:
-        """Require probabilities of the prediction's shape."""
+        """Require probabilities of the prediction's shape, and log-probabilities as predictions."""
         check_entries(self, prediction, target)
         check_floating(self, "target", target)
+        if is_concrete(prediction) and _are_probabilities(np.asarray(prediction)):
+            raise InputError(
+                f"{self}: expected log-probabilities as predictions, got probabilities: "
+                "end the network with LogSoftmax()."
+            )
         check_distribution(self, target)
 
     def forward(
@@ -236,3 +258,8 @@ class KLDivergence:
             prediction.shape[:-1],
             entry="n, k",
         )
+
+
+def _are_probabilities(rows: np.ndarray) -> bool:
+    """Return whether all rows sum to 1 without negative numbers, as logarithms never do."""
+    return bool(rows.min() >= 0 and np.abs(rows.sum(axis=-1, dtype=float) - 1).max() < 1e-3)

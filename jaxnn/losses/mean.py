@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Num, PyTree
 
 from jaxnn.checks import (
     InputError,
+    check_array,
     check_floating,
     check_labels,
     check_like,
@@ -98,6 +99,7 @@ def share_of(
     if weights is None and counted is None:
         return 1 / math.prod(shape)
     weights = jnp.ones((), prediction.dtype) if weights is None else weights
+    check_array(who, "weights", weights)
     check_shape(who, "weights", weights, shape[: jnp.ndim(weights)])
     check_weights(who, weights)
     w = upcast(jnp.asarray(weights, prediction.dtype))

@@ -64,8 +64,11 @@ def as_batch(who: str, data: Any) -> Batch:
     if not isinstance(data, tuple) or len(data) not in (2, 3):
         got = f"{len(data)} entries" if isinstance(data, tuple) else _kind(data)
         raise InputError(f"{who}: expected data (x, target) or (x, target, weights), got {got}.")
+    x, target, *weights = data
     batch = Batch(
-        *(as_arrays(who, name, part) for name, part in zip(Batch._fields, data, strict=False))
+        as_arrays(who, "x", x),
+        as_arrays(who, "target", target),
+        as_arrays(who, "weights", weights[0]) if weights and weights[0] is not None else None,
     )
     rows = None
     for field, tree in zip(Batch._fields, batch, strict=True):

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from jaxnn.checks import InputError, check_positive_int
+from jaxnn.checks import InputError, check_bool, check_positive_int
 from jaxnn.training.array_files import pieces_of, read_arrays, write_arrays
 from jaxnn.training.checkpoint_folder import CONTENT, DamagedError, Folder, ForeignError
 
@@ -53,6 +53,7 @@ class Checkpoints:
     ) -> None:
         check_positive_int("Checkpoints", "every", every)
         check_positive_int("Checkpoints", "keep", keep)
+        check_bool("Checkpoints", "start_anew", start_anew)
         self._folder = Folder("Checkpoints", directory)
         self.directory, self.every, self.keep, self.start_anew = (
             self._folder.path,

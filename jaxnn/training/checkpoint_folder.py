@@ -49,6 +49,8 @@ class Folder:
     """
 
     def __init__(self, who: str, path: str | os.PathLike) -> None:
+        if not isinstance(path, str | os.PathLike) or "\0" in str(path):
+            raise InputError(f"{who}: expected the path of a folder, got {path!r}.")
         if not os.fspath(path):
             raise InputError(f"{who}: expected the path of a folder, got an empty one.")
         self._who, self.path = who, Path(path).absolute()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Sequence
 
 import jax
@@ -42,7 +43,7 @@ class EarlyStopping:
         check_bool("EarlyStopping", "restore_best", self.restore_best)
         if self.mode is not None:
             check_choice("EarlyStopping", "mode", self.mode, ("min", "max"))
-        if not 0 <= self.min_delta < math.inf:
+        if not isinstance(self.min_delta, numbers.Real) or not 0 <= self.min_delta < math.inf:
             raise InputError(
                 f"EarlyStopping: expected min_delta of at least 0, got {self.min_delta!r}."
             )

@@ -10,14 +10,17 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, PyTree
 
+from jaxnn.backprop import check_layer, check_network
 from jaxnn.checks import (
     InputError,
     check_finite,
     check_not_empty,
     check_positive_int,
+    check_some_weight,
     check_weights,
 )
 from jaxnn.conversion import as_arrays
+from jaxnn.parameters import fitting
 from jaxnn.programs import Programs, compiled
 from jaxnn.training.batching import Batch, as_batch, check_stream, is_stream, on_device, rows_of
 from jaxnn.training.metrics import Metric, counted_by, find, over_positions
@@ -49,6 +52,7 @@ def predict(net: Layer, params: Params, x: PyTree, *, batch_size: int = ROWS) ->
 
 def check_rows(who: str, net: Layer, x: PyTree, batch_size: int) -> PyTree:
     """Check inputs before they are divided into batches, and return them as arrays."""
+    check_layer(who, net)
     check_positive_int(who, "batch_size", batch_size)
     x = as_arrays(who, "x", x)
     for leaf in jax.tree.leaves(x):
@@ -114,6 +118,7 @@ class Scorer:
         metrics: Any,
         batch_size: int = ROWS,
     ) -> None:
+        check_network(who, net, loss)
         check_positive_int(who, "batch_size", batch_size)
         self.net, self.loss, self.metrics = net, loss, find(who, metrics, loss)
         self._who, self._data, self._batch_size = who, data, batch_size
@@ -122,6 +127,7 @@ class Scorer:
         else:
             batch = as_batch(who, data)
             check_targets(who, net, loss, params, batch)
+            check_some_weight(who, batch.weights)
             self._kept = [on_device(piece) for piece in weighted(batch, batch_size)]
 
     def scores(self, params: Params) -> dict[str, float]:
@@ -230,7 +236,8 @@ _scores = Programs(score, settings=3)
 
 @compiled(settings=1)
 def _outputs(net: Layer, params: Params, x: PyTree) -> PyTree:
-    return net.forward(params, x)[0]
+    with fitting(type(net).__name__, net, params, x):
+        return net.forward(params, x)[0]
 
 
 @compiled(settings=1)

@@ -16,7 +16,14 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxnn import notebook
 from jaxnn.backprop import Method
-from jaxnn.checks import InputError, check_bool, check_key, check_positive_int
+from jaxnn.checks import (
+    InputError,
+    check_bool,
+    check_key,
+    check_positive_int,
+    check_some_weight,
+)
+from jaxnn.parameters import check_fit
 from jaxnn.training.batching import (
     Batch,
     as_batch,
@@ -186,6 +193,8 @@ def fit(
         TrainingInterrupted: for Ctrl-C or SIGTERM. It carries the result so far.
     """
     step = make_step("fit", net, loss, optimizer, method, precision)
+    if progress is not None:
+        check_bool("fit", "progress", progress)
     flags = {"shuffle": shuffle, "drop_last": drop_last, "keep_last_good": keep_last_good}
     check_schedule("fit", epochs, steps, every, **flags)
     check_actions("fit", early_stopping, callbacks)
@@ -240,6 +249,7 @@ def _first_state(
     if params is not None:
         raise InputError("fit: expected either params or state to start from, got both.")
     check_key("fit", state.key)
+    check_fit("fit", step.net, state.params, x)
     check_state("fit", optimizer, state)
     return with_automatic_axes(state)
 
@@ -272,6 +282,7 @@ class _Arrays:
 
     def __init__(self, data: Any, batch_size: Any) -> None:
         self.first = self._data = as_batch("fit", data)
+        check_some_weight("fit", self._data.weights)
         self.rows: int | None = rows_of(self._data)
         self._batch_size = check_batch_size("fit", batch_size, rows_of(self._data))
 

@@ -10,6 +10,7 @@ from __future__ import annotations  # help() then shows names, such as Callback
 import contextlib
 import dataclasses
 import functools
+import numbers
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from jaxnn.backprop import Method
 from jaxnn.checks import InputError, check_choice, check_finite, check_weights
+from jaxnn.conversion import as_arrays
 from jaxnn.programs import compiled
 from jaxnn.training.batching import Batch, as_batch, is_stream, rows_of, shuffle_seeds
 from jaxnn.training.checkpoint import Checkpoints
@@ -76,6 +78,10 @@ class Population:
         return len(self.failed)
 
     def __getitem__(self, member: int) -> Fit:
+        if not isinstance(member, numbers.Integral):
+            raise InputError(
+                f"population: expected the number of a member, such as 0, got {member!r}."
+            )
         if not -len(self) <= member < len(self):
             raise IndexError(f"population: expected a member below {len(self)}, got {member}.")
         state = jax.tree.map(lambda leaf: leaf[member], self.state)
@@ -322,6 +328,7 @@ def _count(keys: Any) -> int:
 
 
 def _per_member(name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:
+    values = as_arrays("fit_population", name, values)
     values = np.asarray(values)
     if values.shape != shape:
         raise InputError(f"fit_population: expected {name} of shape {shape}, got {values.shape}.")

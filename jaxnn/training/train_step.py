@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from jaxnn.backprop import Method, backpropagation, check_network
-from jaxnn.checks import check_choice, check_key
+from jaxnn.backprop import Method, backpropagation, check_layer, check_network
+from jaxnn.checks import InputError, check_choice, check_key
 from jaxnn.gradcheck.not_finite import NanReport, explain_nan, explain_update
-from jaxnn.training.batching import Batch
+from jaxnn.parameters import check_fit
+from jaxnn.training.batching import Batch, as_batch
 from jaxnn.training.optimizers import OptaxUpdate, Update, as_transformation, first_state, hoisted
 from jaxnn.training.placement import with_automatic_axes
 from jaxnn.types import Layer, Loss, Params, join_running, split_running
@@ -75,8 +76,14 @@ class TrainStep:
 
         Returns:
             The state after the step, and the metrics {"loss": J before the step}.
+
+        Raises:
+            InputError: for a state or a batch of another form.
         """
-        batch = jax.tree.map(jnp.asarray, Batch(*batch))
+        if not isinstance(state, TrainState):
+            kind = type(state).__name__
+            raise InputError(f"train_step: expected state to be a TrainState, got a {kind}.")
+        batch = jax.tree.map(jnp.asarray, as_batch("train_step", batch))
         trained, running = split_running(state.params)
         params, x = join_running(self._cast(trained), running), self._cast(batch.x)
         key = jax.random.fold_in(state.key, state.step)
@@ -214,12 +221,14 @@ def first_train_state(
     who: str, net: Layer, optimizer: Any, x: PyTree, key: PRNGKeyArray, params: Params
 ) -> TrainState:
     """Make the state of :func:`init_state`, with ``who`` as the caller in errors."""
+    check_layer(who, net)
     check_key(who, key)
     optimizer = as_transformation(who, optimizer)
     init_key, run_key = jax.random.split(key)
     if params is None:
         params = net.init(init_key, x)
     else:
+        check_fit(who, net, params, x)
         params = with_automatic_axes(jax.tree.map(jnp.array, params))
     opt_state = first_state(optimizer, split_running(params)[0])
     return TrainState(params, opt_state, run_key, jnp.zeros((), jnp.int32))
