@@ -127,8 +127,13 @@ from .training.evaluation import predict as predict
 from .training.fit import Fit as Fit
 from .training.fit import fit as fit
 from .training.hooks import Event as Event
+from .training.layout import FULLY_SHARDED as FULLY_SHARDED
+from .training.layout import TENSOR_PARALLEL as TENSOR_PARALLEL
+from .training.layout import largest_axis as largest_axis
 from .training.loop import TrainingError as TrainingError
 from .training.loop import TrainingInterrupted as TrainingInterrupted
+from .training.plan import Plan as Plan
+from .training.plan import sharding_plan as sharding_plan
 from .training.population import Population as Population
 from .training.population import fit_population as fit_population
 from .training.train_step import TrainState as TrainState

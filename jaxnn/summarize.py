@@ -69,8 +69,8 @@ class Summary(NamedTuple):
         name = type(row.layer).__name__ if children(row.layer) else repr(row.layer)
         name += f" × {row.layer.times}" if isinstance(row.layer, Repeat) else ""
         shapes = " ".join(str(leaf.shape).replace(" ", "") for leaf in jax.tree.leaves(row.output))
-        flops = (f"{_short(n, 1000)}FLOP" for n in (row.forward_flops, row.backward_flops))
-        cache = f"{_short(row.cache_bytes, 1024)}B"
+        flops = (f"{short(n, 1000)}FLOP" for n in (row.forward_flops, row.backward_flops))
+        cache = f"{short(row.cache_bytes, 1024)}B"
         return row.path, name, shapes, f"{row.parameters:,}", *flops, cache
 
 
@@ -194,7 +194,7 @@ def _align(cell: str, width: int, column: int) -> str:
     return cell.ljust(width) if column < 3 else cell.rjust(width)
 
 
-def _short(number: int, base: int) -> str:
+def short(number: int, base: int) -> str:
     """Write a number with three digits and a prefix, such as 1.23 k."""
     value, prefixes = float(number), ["", "k", "M", "G", "T", "P"]
     if base == 1024:

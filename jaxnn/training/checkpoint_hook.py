@@ -13,6 +13,7 @@ from jaxnn.training.checkpoint import Checkpoint, Checkpoints
 from jaxnn.training.history import History, Record
 from jaxnn.training.hooks import Hook
 from jaxnn.training.loop import Run
+from jaxnn.training.placement import placed_like
 from jaxnn.training.train_step import TrainStep
 from jaxnn.values import to_json
 
@@ -86,7 +87,7 @@ class Saving(Hook):
     def _put(self, run: Run, found: Checkpoint) -> None:
         own = {name: v for name, v in self._about.items() if name not in ("optimizer", "jax")}
         found.check(own)
-        state = found.restore("state", run.state)
+        state = placed_like(run.state, found.restore("state", run.state))
         fresh, stored = (shuffle_seeds(each.key) for each in (run.state, state))
         if fresh != stored:
             raise InputError(
@@ -101,7 +102,7 @@ class Saving(Hook):
         waiting = kept.pop("waiting_rows")
         run.history = History.restored(found.step, found.group("history"), waiting)
         if found.has("best"):
-            run.best = found.restore("best", run.state.params)
+            run.best = placed_like(state.params, found.restore("best", run.state.params))
         if kept.pop("stopped_by_callback"):
             run.stop("callback")
         self.choices |= {name: int(value) for name, value in kept.items()}

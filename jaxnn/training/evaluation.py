@@ -104,8 +104,9 @@ def evaluate(
 class Scorer:
     """A scorer of different parameters on the same data.
 
-    The arguments are those of :func:`evaluate`. Arrays are checked once and kept on the device; an
-    iterable is iterated over, and its batches are checked, each time.
+    The arguments are those of :func:`evaluate`, and ``put``, which puts a batch on the device or
+    devices. Arrays are checked once and kept there; an iterable is iterated over, and its batches
+    are checked, each time.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class Scorer:
         data: Any,
         metrics: Any,
         batch_size: int = ROWS,
+        put: Callable[[Batch], Batch] = on_device,
     ) -> None:
         check_network(who, net, loss)
         check_positive_int(who, "batch_size", batch_size)
@@ -128,7 +130,7 @@ class Scorer:
             batch = as_batch(who, data)
             check_targets(who, net, loss, params, batch)
             check_some_weight(who, batch.weights)
-            self._kept = [on_device(piece) for piece in weighted(batch, batch_size)]
+            self._kept = [put(piece) for piece in weighted(batch, batch_size)]
 
     def scores(self, params: Params) -> dict[str, float]:
         """Return the "loss" and the metrics, by name."""
@@ -155,7 +157,13 @@ class Scorer:
 
 
 def make_scorer(
-    who: str, net: Layer, loss: Loss, params: Params, validation: Any, metrics: Any
+    who: str,
+    net: Layer,
+    loss: Loss,
+    params: Params,
+    validation: Any,
+    metrics: Any,
+    put: Callable[[Batch], Batch] = on_device,
 ) -> Scorer | None:
     """Return the scorer of a training run, or None if there are no validation data."""
     if validation is None:
@@ -167,7 +175,7 @@ def make_scorer(
             f"{who}: expected validation data that can be read again after each record, such as a "
             f"list of batches, got a {type(validation).__name__}, which can be read once."
         )
-    return Scorer(who, net, loss, params, validation, metrics)
+    return Scorer(who, net, loss, params, validation, metrics, put=put)
 
 
 def check_targets(who: str, net: Layer, loss: Loss, params: Params, batch: Batch) -> None:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxnn import notebook
@@ -29,6 +30,7 @@ from jaxnn.training.batching import (
     as_batch,
     check_stream,
     is_stream,
+    on_device,
     rows_of,
     shuffle_seeds,
     stacks,
@@ -47,10 +49,17 @@ from jaxnn.training.evaluation import (
 )
 from jaxnn.training.feeds import Epochs, Feed, RowsFeed, StreamFeed
 from jaxnn.training.hooks import Callback, Callbacks, Hook, Validation
+from jaxnn.training.layout import Layout, Rule, make_layout
 from jaxnn.training.loop import Run, TrainingInterrupted, train
 from jaxnn.training.optimizers import as_transformation
 from jaxnn.training.placement import with_automatic_axes
-from jaxnn.training.train_step import TrainState, TrainStep, first_train_state, make_step
+from jaxnn.training.train_step import (
+    TrainState,
+    TrainStep,
+    first_train_state,
+    make_step,
+    place_state,
+)
 from jaxnn.types import Layer, Loss, Params, split_running
 from jaxnn.values import tree_of
 
@@ -128,6 +137,8 @@ def fit(
     callbacks: Sequence[Callback] = (),
     early_stopping: EarlyStopping | None = None,
     checkpoint: Checkpoints | str | os.PathLike | None = None,
+    mesh: Mesh | None = None,
+    rules: Sequence[Rule] = (),
     method: Method = "hand",
     precision: str | None = None,
     shuffle: bool = True,
@@ -172,6 +183,11 @@ def fit(
         early_stopping: the rule by which to stop before the end.
         checkpoint: the checkpoints to write and to resume from: a folder, or
             :class:`jaxnn.Checkpoints`.
+        mesh: the devices to train on, such as ``jax.make_mesh((4,), ("data",))``; None for the one
+            on which the arrays are. The rows of each batch are divided along its axis "data".
+        rules: how parameters are divided among the devices, such as
+            :data:`jaxnn.FULLY_SHARDED`; see :mod:`jaxnn.training.layout`. By default they are
+            repeated on each.
         method: "hand" for the derived backward passes, "auto" for ``jax.grad``.
         precision: "bfloat16" to compute the forward and backward passes in it, while parameters and
             optimizer keep their own precision.
@@ -200,6 +216,10 @@ def fit(
     check_actions("fit", early_stopping, callbacks)
     source = _Stream(data, batch_size) if is_stream(data) else _Arrays(data, batch_size)
     state = _first_state(step, optimizer, source.first.x, key, params, state)
+    layout = make_layout("fit", mesh, rules, state.params, source.batch_rows)
+    if layout is not None:
+        step, state = dataclasses.replace(step, layout=layout), place_state(layout, step, state)
+        source.spread(layout)
     if not keep_last_good:
         state = jax.tree.map(jnp.copy, state)  # so that the caller's own state is not donated
     scorer = check_data("fit", step, state.params, source.first, validation, metrics)
@@ -284,7 +304,11 @@ class _Arrays:
         self.first = self._data = as_batch("fit", data)
         check_some_weight("fit", self._data.weights)
         self.rows: int | None = rows_of(self._data)
-        self._batch_size = check_batch_size("fit", batch_size, rows_of(self._data))
+        self.batch_rows = check_batch_size("fit", batch_size, rows_of(self._data))
+
+    def spread(self, layout: Layout) -> None:
+        """Copy the data to all devices, so that each can take its part of any batch."""
+        self._data = layout.everywhere(self._data)
 
     def feed(
         self,
@@ -299,8 +323,8 @@ class _Arrays:
     ) -> tuple[Feed, int | None, int | None]:
         """Return the feed, the last step, and the number of steps between two records."""
         seeds = shuffle_seeds(run.state.key) if shuffle else None
-        cut = Epochs(rows_of(self._data), self._batch_size, seeds, drop_last=drop_last)
-        feed = RowsFeed(self._data, self._batch_size, cut, donate=donate)
+        cut = Epochs(rows_of(self._data), self.batch_rows, seeds, drop_last=drop_last)
+        feed = RowsFeed(self._data, self.batch_rows, cut, donate=donate)
         return feed, steps if epochs is None else epochs * cut.steps, every or cut.steps
 
 
@@ -327,8 +351,12 @@ class _Stream:
                 "fit: expected an iterable of batches, got one that is exhausted."
             ) from None
         self.first: Batch = as_batch("fit", first)
+        self.batch_rows = rows_of(self.first)
         # an iterator cannot be started again, so the first batch is put back before the others
         self._data: Iterable[Any] = itertools.chain([first], source) if source is data else data
+
+    def spread(self, layout: Layout) -> None:
+        """Do nothing: each compiled call sends its batches to the devices."""
 
     def feed(
         self,
@@ -365,7 +393,8 @@ def check_data(
     """Check that data fit the network and the loss; return the scorer of the validation data."""
     check_targets(who, step.net, step.loss, params, batch)
     check_predictions(step.net, step.loss, params, batch)
-    return make_scorer(who, step.net, step.loss, params, validation, metrics)
+    put = on_device if step.layout is None else step.layout.rows
+    return make_scorer(who, step.net, step.loss, params, validation, metrics, put)
 
 
 def make_hooks(

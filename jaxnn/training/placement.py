@@ -25,5 +25,22 @@ def _automatic(leaf: Any) -> Any:
     mesh = sharding.mesh
     if AxisType.Explicit not in mesh.axis_types or not isinstance(mesh, Mesh):
         return leaf
-    automatic = Mesh(mesh.devices, mesh.axis_names)
-    return jax.device_put(leaf, NamedSharding(automatic, sharding.spec))
+    return jax.device_put(leaf, NamedSharding(automatic(mesh), sharding.spec))
+
+
+def placed_like(example: PyTree, tree: PyTree) -> PyTree:
+    """Put arrays on the devices on which the arrays of an example are, if these are several."""
+    return jax.tree.map(
+        lambda like, leaf: jax.device_put(leaf, like.sharding) if _is_spread(like) else leaf,
+        example,
+        tree,
+    )
+
+
+def _is_spread(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and len(leaf.devices()) > 1
+
+
+def automatic(mesh: Mesh) -> Mesh:
+    """Return a mesh of the same devices whose axes are automatic."""
+    return Mesh(mesh.devices, mesh.axis_names)

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
+from jax.sharding import Mesh
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from jaxnn.backprop import Method
@@ -42,6 +43,7 @@ from jaxnn.training.fit import (
     make_hooks,
 )
 from jaxnn.training.hooks import Callback
+from jaxnn.training.layout import spread_members
 from jaxnn.training.loop import Run, span, train
 from jaxnn.training.metrics import better
 from jaxnn.training.optimizers import hoisted_init
@@ -156,6 +158,7 @@ def fit_population(
     every: int | None = None,
     callbacks: Sequence[Callback] = (),
     checkpoint: Checkpoints | str | os.PathLike | None = None,
+    mesh: Mesh | None = None,
     method: Method = "hand",
     precision: str | None = None,
     shuffle: bool = True,
@@ -188,6 +191,8 @@ def fit_population(
         every: see there.
         callbacks: see there.
         checkpoint: see there.
+        mesh: the devices to train on, such as ``jax.make_mesh((4,), ("population",))``, among which
+            the members are divided; they then train in parallel, as by the strategy "vmap".
         method: see there.
         precision: see there.
         shuffle: see there; each member has its own orders of the rows.
@@ -224,6 +229,9 @@ def fit_population(
     transformation = step.update.optimizer  # type: ignore[attr-defined]
     states = _initial(net, transformation, data.x, keys, initial_scale, hyperparameters)
     one = jax.tree.map(lambda leaf: leaf[0], states)
+    if mesh is not None:
+        states = spread_members("fit_population", mesh, states, members)
+        strategy = "vmap" if strategy == "auto" else strategy
     scorer = check_data("fit_population", step, one.params, data, validation, metrics)
     run = Run.starting(step.hoist("fit_population", one), states)
     about = describe_run(run.step, rows_of(data), batch_size)

@@ -14,8 +14,9 @@ from jaxnn.checks import InputError, check_choice, check_key
 from jaxnn.gradcheck.not_finite import NanReport, explain_nan, explain_update
 from jaxnn.parameters import check_fit
 from jaxnn.training.batching import Batch, as_batch
+from jaxnn.training.layout import Layout
 from jaxnn.training.optimizers import OptaxUpdate, Update, as_transformation, first_state, hoisted
-from jaxnn.training.placement import with_automatic_axes
+from jaxnn.training.placement import placed_like, with_automatic_axes
 from jaxnn.types import Layer, Loss, Params, join_running, split_running
 
 PRECISIONS = ("bfloat16",)
@@ -40,7 +41,7 @@ class TrainState(NamedTuple):
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["constants"],
-    meta_fields=["net", "loss", "update", "method", "precision"],
+    meta_fields=["net", "loss", "update", "method", "precision", "layout"],
 )
 @dataclasses.dataclass(frozen=True)
 class TrainStep:
@@ -58,6 +59,7 @@ class TrainStep:
         precision: the precision of the forward and backward passes, or None for that of the
             parameters.
         constants: the optimizer's floating-point constants, such as the learning rate.
+        layout: the division of batch and parameters among many devices, or None.
     """
 
     net: Layer
@@ -66,6 +68,7 @@ class TrainStep:
     method: Method
     precision: str | None
     constants: tuple[Any, ...] = ()
+    layout: Layout | None = None
 
     def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, dict[str, Array]]:
         """Make one step.
@@ -84,8 +87,12 @@ class TrainStep:
             kind = type(state).__name__
             raise InputError(f"train_step: expected state to be a TrainState, got a {kind}.")
         batch = jax.tree.map(jnp.asarray, as_batch("train_step", batch))
+        if self.layout is not None:
+            batch = self.layout.divide(batch)
         trained, running = split_running(state.params)
         params, x = join_running(self._cast(trained), running), self._cast(batch.x)
+        if self.layout is not None:
+            params = self.layout.collect(params)
         key = jax.random.fold_in(state.key, state.step)
         forward_and_backward = backpropagation(self.method)
         done = forward_and_backward(
@@ -95,12 +102,16 @@ class TrainStep:
         gradient = jax.tree.map(
             lambda d, p: d.astype(p.dtype), split_running(done.dparams)[0], trained
         )
+        if self.layout is not None:
+            gradient = self.layout.keep(gradient)
         updates, opt_state = self.update(
             self.constants, gradient, state.opt_state, trained, done.value
         )
         trained = optax.apply_updates(trained, updates)
         # done.params has the updated running statistics, which the optimizer never sees
         params = join_running(trained, split_running(done.params)[1])
+        if self.layout is not None:
+            params = self.layout.keep(params)
         return TrainState(params, opt_state, state.key, state.step + 1), {"loss": done.value}
 
     def hoist(self, who: str, state: TrainState) -> "TrainStep":
@@ -141,6 +152,16 @@ class TrainStep:
         return jax.tree.map(
             lambda leaf: leaf.astype(self.precision) if is_floating(leaf) else leaf, tree
         )
+
+
+def place_state(layout: Layout, step: TrainStep, state: TrainState) -> TrainState:
+    """Divide a state among devices: the optimizer's numbers lie where their parameters do."""
+    params = layout.place(state.params)
+    trained = split_running(params)[0]
+    places = first_state(step.update.optimizer, trained)  # type: ignore[attr-defined]
+    return layout.everywhere(
+        TrainState(params, placed_like(places, state.opt_state), state.key, state.step)
+    )
 
 
 def explain_steps(step: TrainStep, state: TrainState, batches: list[Batch]) -> NanReport:
