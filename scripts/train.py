@@ -2,6 +2,7 @@
 
     python scripts/train.py TASK [--seed S] [--epochs N] [--batch-size B] [--lr R]
                                  [--method hand|auto] [--checkpoint DIR]
+                                 [--mesh AXIS=N,…] [--rules RULES]
                                  [--export FILE.safetensors] [--json FILE] [--out DIR]
 
 Runs with the same seed end with the same parameters, bit for bit. If a run with --checkpoint is
@@ -23,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.experimental import multihost_utils
 
 import jaxnn as nn
 from jaxnn import data
@@ -170,6 +172,26 @@ SETTINGS = {
 }
 
 
+RULES = {
+    "repeated": (),
+    "fully-sharded": nn.FULLY_SHARDED,
+    "tensor-parallel": nn.TENSOR_PARALLEL,
+    "both": nn.TENSOR_PARALLEL + nn.FULLY_SHARDED,
+}
+
+
+def as_mesh(text):
+    """Read a mesh such as data=4,model=2."""
+    try:
+        axes = {name: int(size) for name, size in (part.split("=") for part in text.split(","))}
+        return jax.make_mesh(tuple(axes.values()), tuple(axes))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"expected AXIS=N,… with as many devices as there are ({jax.device_count()}), "
+            f"got {text!r}: {error}"
+        ) from error
+
+
 # ── One run ─────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -192,6 +214,8 @@ def train(task, arguments):
         metrics=task.metrics,
         checkpoint=arguments.checkpoint
         and nn.Checkpoints(arguments.checkpoint, every=arguments.checkpoint_every),
+        mesh=arguments.mesh,
+        rules=RULES[arguments.rules],
         method=arguments.method,
         precision=arguments.precision,
     )
@@ -329,6 +353,12 @@ def parse():
         "--precision", choices=("bfloat16",), help="the precision of both passes (default: full)"
     )
     parser.add_argument(
+        "--mesh", type=as_mesh, metavar="AXIS=N,…", help="devices, such as data=4 or data=2,model=2"
+    )
+    parser.add_argument(
+        "--rules", choices=RULES, default="repeated", help="how parameters lie on the devices"
+    )
+    parser.add_argument(
         "--data", type=Path, metavar="FILE", help="mnist: an .npz file with x_train, y_train, ..."
     )
     parser.add_argument(
@@ -375,6 +405,11 @@ def main():
             print(f"model, as far as it was trained: {arguments.export}")
         sys.exit(f"error: {stopped}")
     seconds = time.perf_counter() - began
+    if jax.process_count() > 1:  # the first process reports, without the devices of the others
+        own = multihost_utils.process_allgather(fit.params, tiled=True)
+        fit = dataclasses.replace(fit, params=own)
+        if jax.process_index():
+            return
     report(arguments.task, task, fit, seconds)
     draw(arguments.task, task, fit, arguments.out)
     if arguments.export:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 SCRIPT = Path(__file__).parent / "on_four_devices.py"
@@ -26,3 +27,55 @@ def test_the_same_numbers_on_four_devices(name):
         [sys.executable, SCRIPT, name], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+JOB = Path(__file__).parent / "on_processes.py"
+LAUNCH = Path(__file__).parent.parent / "scripts" / "launch.py"
+
+
+def run_job(processes, mode, folder):
+    """Run a job of several processes; return what it wrote, its exit status and its errors."""
+    environment = os.environ | {"JAX_ENABLE_X64": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    done = subprocess.run(
+        [sys.executable, LAUNCH, str(processes), JOB, mode, folder],
+        env=environment, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    path = folder / "result.npz"
+    return (dict(np.load(path)) if path.exists() else None), done.returncode, done.stderr
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    return run_job(1, "alone", tmp_path_factory.mktemp("alone"))[0]
+
+
+def check_close(result, alone):
+    assert result.keys() == alone.keys()
+    for name in alone:
+        np.testing.assert_allclose(result[name], alone[name], rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.slow  # each is a job of its own
+@pytest.mark.parametrize(("processes", "mode"), [(2, "repeated"), (2, "sharded"), (4, "sharded")])
+def test_the_same_numbers_in_several_processes(processes, mode, alone, tmp_path):
+    result, status, errors = run_job(processes, mode, tmp_path)
+    assert status == 0, errors
+    check_close(result, alone)
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_ends_the_job_which_resumes_in_fewer_processes(alone, tmp_path):
+    result, status, errors = run_job(2, "fail", tmp_path)
+    assert (result, status) == (None, 9)
+    assert "launch.py: process 1 ended with status 9" in errors
+    result, status, errors = run_job(1, "resume", tmp_path)
+    assert status == 0, errors
+    check_close(result, alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("thing", ["data", "schedule"])
+def test_processes_that_differ_are_told_before_they_wait_for_one_another(thing, tmp_path):
+    result, status, errors = run_job(2, f"other {thing}", tmp_path)
+    assert (result, status) == (None, 1)
+    assert f"expected the same {thing} in each of the 2 processes, got another" in errors

@@ -18,17 +18,22 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
 from jaxnn.checks import InputError, check_bool, check_positive_int
 from jaxnn.training.array_files import pieces_of, read_arrays, write_arrays
 from jaxnn.training.checkpoint_folder import CONTENT, DamagedError, Folder, ForeignError
+from jaxnn.training.placement import whole
 
 AT_ONCE = 64 * 2**20  # bytes: training waits for less; it goes on while more are written
 
 
 class Checkpoints:
     """Where a training run is saved, how often, and how many checkpoints are kept.
+
+    If several processes train one network, the first of them writes and all of them read, so that
+    the directory has to be one that all can reach.
 
     Args:
         directory: where to write; made if it is not there. It holds checkpoints and nothing else.
@@ -86,6 +91,9 @@ class Checkpoints:
                 disk.
             InputError: if another process writes into the same folder.
         """
+        tree = whole(tree)
+        if jax.process_index():
+            return  # the first of several processes writes for all
         self._writer.wait()
         self._folder.hold()
         leaves = _flat(tree)
@@ -133,6 +141,13 @@ class Checkpoints:
                 another process writes into the same folder.
             OSError: if a file can't be read now, which does not show that it is damaged.
         """
+        if jax.process_count() == 1:
+            return self._newest()
+        found = None if jax.process_index() else self._newest()
+        step = int(multihost_utils.broadcast_one_to_all(-1 if found is None else found.step))
+        return found if found is not None or step < 0 else self.read(step)
+
+    def _newest(self) -> "Checkpoint | None":
         self._folder.hold()
         told: list[str] = []
         for step in reversed(self.steps()):

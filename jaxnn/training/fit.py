@@ -53,6 +53,7 @@ from jaxnn.training.layout import Layout, Rule, make_layout
 from jaxnn.training.loop import Run, TrainingInterrupted, train
 from jaxnn.training.optimizers import as_transformation
 from jaxnn.training.placement import with_automatic_axes
+from jaxnn.training.processes import check_agreement
 from jaxnn.training.train_step import (
     TrainState,
     TrainStep,
@@ -218,6 +219,13 @@ def fit(
     state = _first_state(step, optimizer, source.first.x, key, params, state)
     layout = make_layout("fit", mesh, rules, state.params, source.batch_rows)
     if layout is not None:
+        check_agreement(
+            "fit",
+            network=repr((net, loss)),
+            schedule=repr((epochs, steps, batch_size, every, flags)),
+            data=source.first,
+            state=state,
+        )
         step, state = dataclasses.replace(step, layout=layout), place_state(layout, step, state)
         source.spread(layout)
     if not keep_last_good:

@@ -24,7 +24,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from jaxnn.checks import InputError
-from jaxnn.training.placement import automatic, with_automatic_axes
+from jaxnn.training.placement import automatic, put, with_automatic_axes
 from jaxnn.types import Params
 
 Division: TypeAlias = PartitionSpec | Callable[[tuple[int, ...], Mesh], PartitionSpec]
@@ -87,7 +87,7 @@ class Layout:
 
     def place(self, params: Params) -> Params:
         """Put parameters where the rules say."""
-        return jax.tree.map(jax.device_put, params, self._shardings(params))
+        return jax.tree.map(put, params, self._shardings(params))
 
     def keep(self, params: Params) -> Params:
         """Tell the compiler, inside a program, to leave parameters where the rules say."""
@@ -110,16 +110,15 @@ class Layout:
         """Copy arrays to every device, except for those that are on the mesh already."""
         devices, here = set(self.mesh.devices.flat), NamedSharding(self.mesh, PartitionSpec())
 
-        def put(leaf: Any) -> Any:
-            if isinstance(leaf, jax.Array) and leaf.devices() == devices:
-                return with_automatic_axes(leaf)
-            return jax.device_put(leaf, here)
+        def spread(leaf: Any) -> Any:
+            is_there = isinstance(leaf, jax.Array) and leaf.sharding.device_set == devices
+            return with_automatic_axes(leaf) if is_there else put(leaf, here)
 
-        return jax.tree.map(put, tree)
+        return jax.tree.map(spread, tree)
 
     def rows(self, batch: PyTree) -> PyTree:
         """Divide the rows of a batch among the devices, before a program takes it."""
-        return jax.tree.map(lambda leaf: jax.device_put(leaf, self.of_rows(leaf.shape)), batch)
+        return jax.tree.map(lambda leaf: put(leaf, self.of_rows(leaf.shape)), batch)
 
     def divide(self, batch: PyTree) -> PyTree:
         """Tell the compiler, inside a program, to divide the rows of a batch among the devices.
@@ -206,7 +205,8 @@ def spread_members(who: str, mesh: Any, tree: PyTree, members: int) -> PyTree:
             f"{who}: expected members that the {mesh.shape[POPULATION]} devices along "
             f"{POPULATION!r} divide evenly, got {members}."
         )
-    return jax.device_put(tree, NamedSharding(automatic(mesh), PartitionSpec(POPULATION)))
+    sharding = NamedSharding(automatic(mesh), PartitionSpec(POPULATION))
+    return jax.tree.map(lambda leaf: put(leaf, sharding), tree)
 
 
 def _checked_rules(who: str, mesh: Mesh, rules: Any) -> tuple[Rule, ...]:

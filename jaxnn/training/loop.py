@@ -25,6 +25,7 @@ from jaxnn.training.feeds import Feed, Work
 from jaxnn.training.history import History, Record
 from jaxnn.training.hooks import Hook, closing_hooks
 from jaxnn.training.interrupts import Terminated, terminating
+from jaxnn.training.processes import of_the_first
 from jaxnn.training.train_step import TrainState, TrainStep, explain_steps
 from jaxnn.types import Params, split_running
 
@@ -203,7 +204,7 @@ def records(run: Run, feed: Feed, ends: Ends, shown: Any) -> Iterator[Record]:
         chunk = work.call(run.step, run.state, span(work))
         feed.prepare()  # while the device computes
         losses = losses_made(work, chunk.losses)  # waits for the device
-        seconds = time.perf_counter() - began
+        seconds = of_the_first(time.perf_counter() - began)
         next_steps = max(1, int(len(work.rows) * SECONDS / max(seconds, 1e-6)))
         if ends.require_finite and not (chunk.finite and np.isfinite(losses).all()):
             _fall_back(run, work, losses, chunk.state if ends.donate else None)

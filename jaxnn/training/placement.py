@@ -3,6 +3,9 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jaxtyping import PyTree
 
@@ -28,10 +31,40 @@ def _automatic(leaf: Any) -> Any:
     return jax.device_put(leaf, NamedSharding(automatic(mesh), sharding.spec))
 
 
+def put(leaf: Any, sharding: NamedSharding) -> Any:
+    """Put an array on the devices of a mesh, of which some may belong to other processes.
+
+    Each process has to have the same array, and keeps the parts of it that its own devices hold.
+    """
+    if sharding.is_fully_addressable:
+        return jax.device_put(leaf, sharding)
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(put(jax.random.key_data(leaf), sharding))
+    if not getattr(leaf, "is_fully_addressable", True):
+        return jax.device_put(leaf, sharding)  # it is on such a mesh already
+    values = np.asarray(leaf)
+    return jax.make_array_from_callback(values.shape, sharding, lambda part: values[part])
+
+
+def whole(tree: PyTree) -> PyTree:
+    """Collect arrays of which other processes hold a part, so that each process has all of them."""
+    return jax.tree.map(_whole, tree)
+
+
+def _whole(leaf: Any) -> Any:
+    if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+        return leaf
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_whole(jax.random.key_data(leaf)))
+    if leaf.is_fully_replicated:
+        return np.asarray(leaf)
+    return multihost_utils.process_allgather(leaf, tiled=True)
+
+
 def placed_like(example: PyTree, tree: PyTree) -> PyTree:
     """Put arrays on the devices on which the arrays of an example are, if these are several."""
     return jax.tree.map(
-        lambda like, leaf: jax.device_put(leaf, like.sharding) if _is_spread(like) else leaf,
+        lambda like, leaf: put(leaf, like.sharding) if _is_spread(like) else leaf,
         example,
         tree,
     )

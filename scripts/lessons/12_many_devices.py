@@ -13,61 +13,63 @@ jax.config.update("jax_enable_x64", True)
 
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
-from jax.sharding import Mesh, NamedSharding, PartitionSpec  # noqa: E402
+import optax  # noqa: E402
 
 import jaxnn as nn  # noqa: E402
 from jaxnn import data  # noqa: E402
 
 # %% [markdown]
-# A mesh arranges the devices along a named axis. The batch is distributed along this axis, and the
-# parameters are copied to every device.
+# A mesh arranges the devices along a named axis. The rows of each batch are divided along the axis
+# "data", and the parameters are copied to every device.
 
 # %%
-mesh = Mesh(np.array(jax.devices()), ("batch",))
-rows, everywhere = NamedSharding(mesh, PartitionSpec("batch")), NamedSharding(mesh, PartitionSpec())
+mesh = jax.make_mesh((4,), ("data",))
 digits = data.digits()
 x, target = digits.x[:1024].astype(float), digits.y[:1024]
-net, loss = nn.mlp(32, 10), nn.SoftmaxCrossEntropy()
-start = net.init(jax.random.key(0), x)
-value_and_grad = nn.value_and_grad(net, loss)
+net, loss, optimizer = nn.mlp(32, 10), nn.SoftmaxCrossEntropy(), optax.adam(3e-3)
 
 
-@jax.jit
-def descend(params, x, target):
-    def step(params, _):
-        value, gradient = value_and_grad(params, x, target)
-        return jax.tree.map(lambda p, d: p - 0.5 * d, params, gradient), value
-
-    return jax.lax.scan(step, params, length=60)
+def train(**on):
+    key = jax.random.key(0)
+    return nn.fit(net, loss, optimizer, (x, target), epochs=8, batch_size=128, key=key, **on)
 
 
 # %% [markdown]
-# The function is compiled for the devices on which its arguments are. The sum over the batch in
-# `x.T @ dy` then becomes a sum over devices too, which XLA inserts by itself.
+# The same call trains on one device and on four. The sum over the batch in `x.T @ dy` then becomes
+# a sum over devices too, which the compiler inserts by itself. The plan of a step shows it: the
+# gradients of all parameters, and the loss, are summed in one exchange.
 
 # %%
-alone, curve = descend(start, x, target)
-spread = (jax.device_put(start, everywhere), jax.device_put(x, rows), jax.device_put(target, rows))
-together, same_curve = descend(*spread)
-differences = jax.tree.map(lambda a, b: np.abs(a - b).max(), alone, together)
-apart = max(jax.tree.leaves(differences))
-each = spread[1].addressable_shards[0].data.shape[0]
-print(f"{len(jax.devices())} devices: {x.shape[0]} rows, {each} on each")
-print(f"after 60 steps the parameters differ by at most {apart:.1e}")
+alone, together = train(), train(mesh=mesh)
+differences = jax.tree.map(lambda a, b: abs(a - b).max(), alone.params, together.params)
+apart = float(max(jax.tree.leaves(differences)))
+print(nn.sharding_plan(net, loss, optimizer, (x[:128], target[:128]), mesh=mesh))
+print(f"after {len(alone.history['step_loss'])} steps the parameters differ by at most {apart:.1e}")
 assert apart < 1e-10
 
+# %% [markdown]
+# Where parameters and the optimizer's numbers are too large for one device, they are divided, too.
+# A device then holds a quarter of them.
+
+# %%
+rules = nn.FULLY_SHARDED
+print(nn.sharding_plan(net, loss, optimizer, (x[:128], target[:128]), mesh=mesh, rules=rules))
+differences = jax.tree.map(
+    lambda a, b: abs(a - b).max(), alone.params, train(mesh=mesh, rules=rules).params
+)
+assert max(jax.tree.leaves(differences)) < 1e-10
+
 figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.2), layout="constrained")
-for shard in spread[1].addressable_shards:
-    first, last = shard.index[0].start or 0, shard.index[0].stop or len(x)
-    axes[0].barh(shard.device.id, last - first, left=first, color="#2f6fb7", edgecolor="white")
+for device in range(4):  # 128 rows in a batch, 32 on each
+    axes[0].barh(device, 32, left=32 * device, color="#2f6fb7", edgecolor="white")
 axes[0].set(
     xlabel="row of the batch",
     ylabel="device",
-    yticks=range(len(jax.devices())),
+    yticks=range(4),
     title="who has which rows",
 )
-axes[1].plot(curve, color="#2f6fb7", lw=4, alpha=0.4, label="one device")
-axes[1].plot(same_curve, color="#c8202f", lw=1.2, label=f"{len(jax.devices())} devices")
+axes[1].plot(alone.history["step_loss"], color="#2f6fb7", lw=4, alpha=0.4, label="one device")
+axes[1].plot(together.history["step_loss"], color="#c8202f", lw=1.2, label="four devices")
 axes[1].set(xlabel="step", ylabel="J", title="the same numbers")
 axes[1].legend(frameon=False)
 figure.savefig("lesson-12.png", dpi=80)

@@ -1,0 +1,50 @@
+"""Training by several processes, which gives the numbers of one. Run by scripts/launch.py.
+
+    python scripts/launch.py N tests/on_processes.py MODE FOLDER
+
+It writes the losses and the parameters to FOLDER, once.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+
+import jaxnn as nn
+from jaxnn.training.placement import whole
+
+mode, folder = sys.argv[1], Path(sys.argv[2])
+number, count = jax.process_index(), jax.device_count()
+x = np.random.default_rng(0).normal(size=(64, 16))
+y = np.arange(64) % 4
+if mode == "other data" and number == 1:
+    x[3, 2] += 1
+
+
+def fail(event):
+    if mode == "fail" and number == 1 and event.step >= 8:
+        os._exit(9)
+
+
+fit = nn.fit(
+    nn.mlp(32, 4),
+    nn.SoftmaxCrossEntropy(),
+    optax.adam(1e-2),
+    (x, y),
+    epochs=5 if mode == "other schedule" and number == 1 else 4,
+    batch_size=16,
+    key=jax.random.key(0),
+    mesh=jax.make_mesh((count,), ("data",)),
+    rules=nn.FULLY_SHARDED if mode != "repeated" else (),
+    validation=(x, y),
+    callbacks=[fail],
+    checkpoint=folder / "checkpoints" if mode in ("fail", "resume") else None,
+)
+params = whole(fit.params)
+if number == 0:
+    losses = {name: fit.history[name] for name in ("step_loss", "validation_loss")}
+    leaves = {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(params))}
+    np.savez(folder / "result.npz", **losses, **leaves)
