@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+MOST = 2**31 - 1  # the largest int32
+
 
 class InputError(ValueError):
     """An argument has the wrong type, shape, dtype or value."""
@@ -154,16 +156,35 @@ def check_finite(who: object, name: str, tree: PyTree) -> None:
     if all(map(_is_surely_finite, [tree] if is_array(tree) else jax.tree.leaves(tree))):
         return
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        values = np.asarray(leaf)
-        if not (finite := np.isfinite(values)).all():
+        if not is_kind(leaf, jnp.floating) or not is_concrete(leaf):
+            continue
+        values, dtype = np.asarray(leaf), jax.dtypes.canonicalize_dtype(leaf.dtype)
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(values.astype(dtype))
+        if not finite.all():
             first = tuple(int(i) for i in np.argwhere(~finite)[0])
             place = f"{name}{jax.tree_util.keystr(path)}{list(first) if first else ''}"
-            raise InputError(f"{who!s}: expected finite {name}, got {values[first]} at {place}.")
+            held = f" that {dtype} can hold" if np.isfinite(values[first]) else ""
+            raise InputError(
+                f"{who!s}: expected finite {name}{held}, got {values[first]} at {place}."
+            )
 
 
 def _is_surely_finite(x: Any) -> bool:
     """Return True for integers and unknown values, too."""
-    return not is_concrete(x) or not is_kind(x, jnp.floating) or bool(has_finite_sum(x))
+    if not is_concrete(x) or not is_kind(x, jnp.floating):
+        return True
+    return bool(has_finite_sum(x)) and not _overflows(x)
+
+
+def _overflows(x: Any) -> bool:
+    """Return whether an array of NumPy holds numbers that JAX, in its dtype, makes infinite."""
+    dtype = jax.dtypes.canonicalize_dtype(x.dtype)
+    return bool(
+        isinstance(x, np.ndarray)
+        and dtype != x.dtype
+        and max(x.max(initial=0), -x.min(initial=0)) > jnp.finfo(dtype).max
+    )
 
 
 def has_finite_sum(x: PyTree) -> Any:
@@ -194,6 +215,10 @@ def check_not_empty(who: object, name: str, x: PyTree) -> None:
 
 def check_same_length(who: object, **arrays: Any) -> None:
     """Check that all arrays have as many rows as the first."""
+    for name, array in arrays.items():
+        check_array(who, name, array)
+        if not jnp.ndim(array):
+            raise InputError(f"{who!s}: expected {name} with an axis of rows, got one number.")
     (first, reference), *others = arrays.items()
     for name, array in others:
         if len(array) != len(reference):
@@ -286,9 +311,11 @@ def check_key(who: object, key: Any) -> None:
 
 
 def check_positive_int(who: str, name: str, value: Any) -> None:
-    """Check that a setting is an integer of at least 1."""
+    """Check that a setting is an integer of at least 1, and one that an int32 can hold."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise InputError(f"{who}: expected {name} to be an integer of at least 1, got {value!r}.")
+    if int(value) > MOST:
+        raise InputError(f"{who}: expected {name} of at most {MOST}, got {value}.")
 
 
 def check_bool(who: str, name: str, value: Any) -> None:

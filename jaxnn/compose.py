@@ -25,6 +25,7 @@ from jaxnn.checks import (
     check_shape,
     inside,
 )
+from jaxnn.conversion import as_example
 from jaxnn.formulas import Formulas
 from jaxnn.padding import ANY, add_beside, apart, check_beside, in_form, keep, opened
 from jaxnn.types import Cache, Layer, Params, Running, Static, check_input, update_running
@@ -487,7 +488,14 @@ class Frozen:
 
 
 def output_shape(net: Layer, params: Params, x: PyTree) -> PyTree:
-    """Return the shape and dtype of the output for inputs like ``x``, without computing it."""
+    """Return the shape and dtype of the output for inputs like ``x``, without computing it.
+
+    Raises:
+        InputError: if ``net`` is not a layer, or x does not fit it.
+    """
+    if not isinstance(net, Layer) or isinstance(net, type):
+        raise InputError(f"output_shape: expected net to be a layer, got {net!r}.")
+    x = as_example("output_shape", "x", x)
     return jax.eval_shape(lambda params, x: net.forward(params, x)[0], params, x)
 
 

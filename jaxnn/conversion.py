@@ -27,6 +27,8 @@ def as_arrays(who: str, name: str, given: Any) -> PyTree:
         InputError: for text, objects, ragged lists, sparse matrices and complex numbers; the
             message names the cure where there is one.
     """
+    if hasattr(given, "_fields") and {"x", "y"} <= set(given._fields):
+        raise InputError(f"{who}: expected {name} as arrays, got a data set; write dataset.x.")
     if isinstance(given, tuple | dict) and not _is_array(given):
         return jax.tree.map(lambda leaf: _as_array(who, name, leaf), given, is_leaf=_is_leaf)
     return _as_array(who, name, given)
@@ -74,10 +76,19 @@ def _as_array(who: str, name: str, value: Any) -> Any:
         raise InputError(f"{who}: expected {name} as arrays, got {kind}.")
     if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         return value
-    if value.dtype.kind in "OUSM":
+    if isinstance(value, np.ma.MaskedArray):
         raise InputError(
-            f"{who}: expected {name} as numbers, got {value.dtype} such as {value.flat[0]!r}. "
-            f"Labels become numbers by names, {name} = numpy.unique({name}, return_inverse=True)."
+            f"{who}: expected {name} without masked entries: write {name}.filled(number)."
+        )
+    if value.dtype.kind in "OUSM":
+        cure = (
+            f" Labels become numbers by names, {name} = numpy.unique({name}, return_inverse=True)."
+            if name == "target"
+            else ""
+        )
+        found = next((each for each in value.flat if isinstance(each, str)), value.flat[0])
+        raise InputError(
+            f"{who}: expected {name} as numbers, got {value.dtype} such as {found!r}.{cure}"
         )
     if jnp.issubdtype(value.dtype, jnp.complexfloating):
         raise InputError(f"{who}: expected {name} as real numbers, got {value.dtype}.")

@@ -1,11 +1,14 @@
 """Data sets. Except for MNIST, they are part of the dependencies, and nothing is downloaded."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxnn.checks import InputError, check_positive_int
+from jaxnn.checks import InputError, check_fraction, check_positive_int, check_shape
+from jaxnn.conversion import as_arrays
 
 
 class Dataset(NamedTuple):
@@ -64,7 +67,9 @@ def moons(n: int = 1000, noise: float = 0.2, seed: int = 0) -> Dataset:
     """
     from sklearn.datasets import make_moons
 
-    x, y = make_moons(n, noise=noise, random_state=seed)
+    check_positive_int("moons", "n", n)
+    with _in_our_words("moons"):
+        x, y = make_moons(n, noise=noise, random_state=seed)
     return Dataset(x.astype(np.float32), y.astype(np.int32), ("x₁", "x₂"), ("upper", "lower"))
 
 
@@ -130,7 +135,7 @@ def mnist(path: str | os.PathLike | None = None) -> tuple[Dataset, Dataset]:
         try:
             with np.load(path) as file:
                 parts = ((file["x_train"], file["y_train"]), (file["x_test"], file["y_test"]))
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 "mnist: expected an .npz file with x_train, y_train, x_test and y_test, "
                 f"got {path} ({error})."
@@ -180,6 +185,11 @@ def characters(text: str, length: int, vocabulary: str) -> Text:
             not in the vocabulary.
     """
     check_positive_int("characters", "length", length)
+    if not isinstance(text, str) or not isinstance(vocabulary, str):
+        kinds = type(text).__name__, type(vocabulary).__name__
+        raise InputError(f"characters: expected text and vocabulary as str, got {kinds}.")
+    if len(set(vocabulary)) < len(vocabulary):
+        raise InputError(f"characters: expected different characters, got {vocabulary!r}.")
     known = {character: i for i, character in enumerate(vocabulary)}
     if unknown := sorted(set(text) - set(known)):
         raise InputError(f"characters: expected characters of the vocabulary, got {unknown[0]!r}.")
@@ -206,15 +216,37 @@ def split(dataset: Dataset, test: float = 0.2, seed: int = 0) -> tuple[Dataset, 
 
     Returns:
         The rows for training, and those for testing.
+
+    Raises:
+        InputError: for anything but a Dataset and a fraction that leaves rows on both sides.
     """
     from sklearn.model_selection import train_test_split
 
+    if not isinstance(dataset, Dataset):
+        raise InputError(f"split: expected a Dataset, got a {type(dataset).__name__}.")
+    check_fraction("split", "test", test)
     x, y = dataset.x, dataset.y
     classes = y if np.issubdtype(y.dtype, np.integer) else None
-    parts = train_test_split(x, y, test_size=test, random_state=seed, stratify=classes)
+    with _in_our_words("split"):
+        parts = train_test_split(x, y, test_size=test, random_state=seed, stratify=classes)
     return dataset._replace(x=parts[0], y=parts[2]), dataset._replace(x=parts[1], y=parts[3])
 
 
 def with_ones(x: np.ndarray) -> np.ndarray:
-    """Append a column of ones to x (B, I), so that the last weight of a neuron is its bias."""
+    """Append a column of ones to x (B, I), so that the last weight of a neuron is its bias.
+
+    Raises:
+        InputError: for x of another shape.
+    """
+    x = np.asarray(as_arrays("with_ones", "x", x))
+    check_shape("with_ones", "x", x, ("B", "I"))
     return np.concatenate([x, np.ones((len(x), 1), x.dtype)], axis=1)
+
+
+@contextlib.contextmanager
+def _in_our_words(who: str) -> Iterator[None]:
+    """Turn the errors of scikit-learn about arguments into errors of this library."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{who}: {error}") from error

@@ -12,6 +12,8 @@ from jaxtyping import Array, PyTree
 
 from jaxnn.checks import (
     InputError,
+    check_array,
+    check_bool,
     check_finite,
     check_floating,
     check_like,
@@ -23,7 +25,6 @@ from jaxnn.checks import (
 from jaxnn.progress import bar
 from jaxnn.types import AnyArray
 
-MOST = 2**31 - 1  # iterations, which an int32 counts
 CHUNK = 10_000  # iterations between two reports of progress
 
 
@@ -92,16 +93,15 @@ def gradient_descent(
     check_positive("gradient_descent", "step_size", step_size)
     check_positive("gradient_descent", "threshold", threshold)
     check_positive_int("gradient_descent", "max_iterations", max_iterations)
-    if max_iterations > MOST:
-        raise InputError(
-            f"gradient_descent: expected max_iterations of at most {MOST}, got {max_iterations}."
-        )
     if any(not callable(given) for given in (objective, gradient) if given is not None):
         raise InputError("gradient_descent: expected objective and gradient to be functions.")
     if (objective is None) == (gradient is None):
         raise InputError(
             "gradient_descent: expected either an objective or its gradient, got both or neither."
         )
+    check_bool("gradient_descent", "progress", progress)
+    for leaf in jax.tree.leaves(args):
+        check_array("gradient_descent", "the arguments of the objective", leaf)
     if not jax.tree.leaves(initial):
         raise InputError(
             "gradient_descent: expected an initial guess with at least one array, got none."
@@ -147,7 +147,13 @@ def _scalar(objective: Any) -> Callable[..., Array]:
     """Return an objective that says so if its value is not a number."""
 
     def checked(*arguments: Any) -> Array:
-        value = objective(*arguments)
+        try:
+            value = objective(*arguments)
+        except jax.errors.ConcretizationTypeError as error:
+            raise InputError(
+                "gradient_descent: expected an objective that JAX can trace, got one that makes a "
+                "number of Python or an array of NumPy out of its parameters: use jax.numpy."
+            ) from error
         check_floating("gradient_descent", "the value of the objective", value)
         check_shape("gradient_descent", "the value of the objective", value, ())
         return value

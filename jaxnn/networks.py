@@ -3,7 +3,7 @@
 Their outputs are logits or plain numbers, to be combined with a loss that takes these.
 """
 
-from jaxnn.checks import InputError
+from jaxnn.checks import InputError, check_positive_int
 from jaxnn.compose import Parallel, Repeat, Residual, Sequential, chain
 from jaxnn.layers import (
     GELU,
@@ -17,10 +17,12 @@ from jaxnn.layers import (
     GlobalAveragePool,
     LanguageModel,
     LayerNorm,
+    LogSoftmax,
     MaxPool,
     MultiHeadAttention,
     ReLU,
     SinusoidalPositions,
+    Softmax,
     Tanh,
 )
 from jaxnn.types import Layer
@@ -34,9 +36,20 @@ def mlp(*sizes: int, activation: Layer = ReLU()) -> Sequential:  # noqa: B008, a
         activation: the activation between the layers. The hidden layers are initialised by the rule
             of He for ReLU, and by the rule of Glorot for other activations.
     """
+    check_activation("mlp", activation)
     w_init = "he_normal" if activation == ReLU() else "glorot_uniform"
     hidden = [part for size in sizes[:-1] for part in (Dense(size, w_init=w_init), activation)]
     return chain(*hidden, *(Dense(size) for size in sizes[-1:]))
+
+
+def check_activation(who: str, activation: Layer) -> None:
+    """Check for a layer without parameters that acts entry by entry."""
+    if not isinstance(activation, Layer) or isinstance(activation, type):
+        raise InputError(
+            f"{who}: expected activation to be a layer such as ReLU(), got {activation!r}."
+        )
+    if isinstance(activation, Softmax | LogSoftmax | Dense):
+        raise InputError(f"{who}: expected an activation applied entry by entry, got {activation}.")
 
 
 def lenet(classes: int) -> Sequential:
@@ -64,6 +77,7 @@ def resnet(
     """
     if not isinstance(features, tuple | list) or not features:
         raise InputError(f"resnet: expected features as a tuple of integers, got {features!r}.")
+    check_positive_int("resnet", "blocks", blocks)
     stages: list[Layer] = [
         Conv2D(features[0], 3, bias=False, w_init="he_normal"),
         BatchNorm(),
@@ -94,6 +108,12 @@ def transformer_block(
 
     Each of the two is preceded by a normalisation and surrounded by a skip connection (pre-norm).
     """
+    check_positive_int("transformer_block", "features", features)
+    if features % (2 * heads if causal else heads):
+        raise InputError(
+            f"transformer_block: expected features divisible by {'twice ' * causal}the number of "
+            f"heads, {heads}, got {features}."
+        )
     attention = MultiHeadAttention(heads, causal=causal, rotary=causal, block=block)
     perceptron = chain(Dense(4 * features, w_init="he_normal"), GELU(form="tanh"), Dense(features))
     parts = (chain(LayerNorm(), part, Dropout(dropout)) for part in (attention, perceptron))

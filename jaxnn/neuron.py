@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import Array, Float, Num, PRNGKeyArray
 
 from jaxnn.checks import (
-    InputError,
     check_concrete,
     check_finite,
     check_floating,
@@ -27,7 +26,8 @@ from jaxnn.checks import (
 )
 from jaxnn.descent import Descent, gradient_descent
 from jaxnn.formulas import Formulas
-from jaxnn.layers import LogSoftmax, Sigmoid, Softmax
+from jaxnn.layers import Sigmoid
+from jaxnn.networks import check_activation
 from jaxnn.types import AnyArray, Cache, Layer
 from jaxnn.values import layer
 
@@ -53,10 +53,7 @@ class Neuron:
     )
 
     def __post_init__(self) -> None:
-        if isinstance(self.activation, Softmax | LogSoftmax):
-            raise InputError(
-                f"Neuron: expected an activation applied entry by entry, got {self.activation}."
-            )
+        check_activation("Neuron", self.activation)
 
     def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> NeuronParams:
         """Draw standard normal weights for inputs of shape (B, I)."""

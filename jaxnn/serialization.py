@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from jaxnn.backprop import check_layer
-from jaxnn.checks import InputError
+from jaxnn.checks import InputError, check_bool
 from jaxnn.conversion import as_example
 from jaxnn.parameters import check_fit, named_leaves
 from jaxnn.types import Layer, Params, Running
@@ -141,6 +141,7 @@ def export_function(net: Layer, params: Params, x: PyTree, *, any_batch: bool = 
     from jax import export
 
     check_layer("export_function", net)
+    check_bool("export_function", "any_batch", any_batch)
     x = as_example("export_function", "x", x)
     check_fit("export_function", net, params, x)
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from jaxtyping import PyTree
 
-from jaxnn.checks import InputError
+from jaxnn.checks import InputError, check_not_empty
 from jaxnn.compose import Repeat, Sequential
 from jaxnn.conversion import as_example
 from jaxnn.types import Layer, split_running
@@ -89,7 +89,10 @@ def summary(net: Layer, x: PyTree) -> Summary:
     """
     if isinstance(net, type) or not isinstance(net, Layer):
         raise InputError(f"summary: expected net to be a layer, got {net!r}.")
-    x, key = as_example("summary", "x", x), jax.eval_shape(lambda: jax.random.key(0))
+    x = as_example("summary", "x", x)
+    for leaf in jax.tree.leaves(x):
+        check_not_empty("summary", "x", leaf)
+    key = jax.eval_shape(lambda: jax.random.key(0))
     params, seen = jax.eval_shape(net.init, key, x), dict[str, Arrays]()
     watched = watch(net, "", unrolled=False)
     with taking_notes(lambda path, arrays: seen.update({path: jax.tree.map(_spec, arrays)})):

@@ -122,7 +122,9 @@ def _right_call(cls: type, settings: tuple[Any, ...], positional: list[str]) -> 
     others = [f.name for f in dataclasses.fields(cls) if f.kw_only]
     named = f", and {', '.join(others)} by name" if others else ""
     told = f"{call(shown)}: expected {allowed}{named}, got {len(settings)} by position."
-    if hasattr(cls, "init") and len(settings) == len(positional) + 1:
+    takes_sizes = hasattr(cls, "init") and (positional or ["features"])[0] in ("features", "heads")
+    all_sizes = all(type(setting) is int for setting in settings)
+    if takes_sizes and all_sizes and len(settings) == len(positional) + 1:
         return f"{told} The size of the input is taken from the data: write {call(shown[1:])}."
     return told
 
@@ -250,6 +252,12 @@ def _compiled(init: Callable[[Any, Any, Any], Params]) -> Callable[[Any, Any, An
     def run(self: Any, key: PRNGKeyArray, x: PyTree) -> Params:
         check_key(self, key)
         shape = jax.tree.map(functools.partial(_spec, self), x)
+        for leaf in jax.tree.leaves(shape):
+            if 0 in leaf.shape[1:]:
+                raise InputError(
+                    f"{self!r}: expected an input with at least one entry along each axis, "
+                    f"got shape {leaf.shape}."
+                )
         if isinstance(key, jax.core.Tracer):  # already inside a program
             return init(self, key, shape)
         leaves, tree = jax.tree.flatten(shape)
@@ -367,8 +375,10 @@ def _decode(document: Any) -> Any:
         )
     try:
         return cls(**settings)
-    except (InputError, RecursionError):
+    except RecursionError:
         raise
+    except InputError as error:
+        raise InputError(f"from_json: {error}") from error
     except Exception as error:  # a setting of another type than the class checks for
         raise InputError(
             f"from_json: expected settings that {name} takes, got {type(error).__name__}: {error}."

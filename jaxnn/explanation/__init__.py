@@ -8,7 +8,7 @@ import base64
 import html
 from typing import Any, Protocol
 
-from jaxnn.checks import InputError, check_choice, check_positive_int
+from jaxnn.checks import InputError, check_bool, check_choice, check_positive_int
 from jaxnn.explanation.latex import LATEX, MARKDOWN, as_document
 from jaxnn.explanation.page import as_page
 from jaxnn.explanation.text import as_text, gradient_path_as_text
@@ -120,6 +120,7 @@ def explain(
         )
     check_choice("explain", "format", format, FORMATS)
     check_positive_int("explain", "digits", digits)
+    check_bool("explain", "blanks", blanks)
     if seed is not None and (not isinstance(seed, int) or seed < 0):
         raise InputError(f"explain: expected seed to be an integer of at least 0, got {seed!r}.")
     if of is not None and format != "text":

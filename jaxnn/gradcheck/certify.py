@@ -138,6 +138,13 @@ class Certificate:
         )
 
 
+def _is_floating(dtype: Any) -> bool:
+    try:
+        return dtype is not None and jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+    except TypeError:  # it names no dtype
+        return False
+
+
 def _verdict(row: LeafCheck) -> str:
     if not row.shown:
         return "NOT SHOWN"
@@ -185,7 +192,7 @@ def certify(
             sample, or if a loss has no target.
     """
     check_bool("certify", "raises", raises)
-    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+    if not _is_floating(dtype):
         raise InputError(f"certify: expected a floating dtype, got {dtype!r}.")
     with jax.enable_x64(True):
         dtype = jnp.dtype(dtype)

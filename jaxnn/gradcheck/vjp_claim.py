@@ -168,6 +168,8 @@ def state_claim(
     backward = backward or functools.partial(_own_backward, op)
     if isinstance(op, Layer):
         return _of_layer(op, cast(x, dtype), params, key, backward, dtype, seed)
+    if params is not None:
+        raise InputError(f"{who}: expected params for a layer only, got {op!r}.")
     if target is None:
         raise InputError(f"{who}: expected a target for the loss {op!r}, got none.")
     return _of_loss(op, cast(x, dtype), jnp.asarray(target), weights, backward)

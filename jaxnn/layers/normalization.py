@@ -372,7 +372,7 @@ class BatchNorm:
         _check(self, params, BatchNormParams, x)
         training = key is not None and x.size > 0  # of no samples there is no mean
         if training:
-            mean, variance, _ = statistics(upcast(x), range(x.ndim - 1), self.epsilon)
+            mean, variance, _ = statistics(upcast(x), tuple(range(x.ndim - 1)), self.epsilon)
         else:
             kept = lax.stop_gradient(params.moments.value)  # constants: they are not trained
             mean, variance = (broadcast_last(upcast(moment), x.ndim) for moment in kept)

@@ -476,6 +476,7 @@ class LSTM(Recurrent):
             et al., 2015).
     """
 
+    _: dataclasses.KW_ONLY
     forget_bias: float = 1.0
     gates: ClassVar[int] = 4
     params_type: ClassVar[type] = RecurrentParams

@@ -1,5 +1,6 @@
 """Losses from optax, differentiated by JAX."""
 
+import inspect
 from typing import NamedTuple
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Num, PyTree
 
-from jaxnn.checks import InputError, check_array, check_like, check_shape
+from jaxnn.checks import InputError, check_array, check_labels, check_like, check_shape
 from jaxnn.losses.mean import as_numbers, check_prediction, is_integer, mean_of, share_of
 from jaxnn.numerics import upcast
 from jaxnn.types import AnyArray
@@ -43,6 +44,14 @@ class OptaxLoss:
             raise InputError(
                 f"OptaxLoss: expected the name of a function in optax.losses, got {self.name!r}."
             )
+        known = inspect.signature(getattr(optax.losses, self.name)).parameters
+        for option in self.options if isinstance(self.options, tuple) else (self.options,):
+            is_pair = isinstance(option, tuple) and len(option) == 2
+            if not is_pair or option[0] not in known or isinstance(option[1], str):
+                raise InputError(
+                    f"OptaxLoss: expected options as pairs of a name among {list(known)[2:]} and a "
+                    f"value, got {option!r}."
+                )
 
     def check(self, prediction: PyTree, target: AnyArray) -> None:
         """Require a target of the prediction's shape, or one class per row.
@@ -51,8 +60,9 @@ class OptaxLoss:
         """
         check_prediction(self, prediction)
         check_array(self, "target", target)
-        if is_integer(target) and jnp.ndim(target) < jnp.ndim(prediction):
+        if self.name.endswith("with_integer_labels"):
             check_shape(self, "target", target, jnp.shape(prediction)[:-1])
+            check_labels(self, "target", target, tuple(range(jnp.shape(prediction)[-1])))
         else:
             check_like(self, "target", target, prediction, "the prediction")
 

@@ -1,7 +1,7 @@
 """Losses for many classes: of logits against classes, and between distributions."""
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -92,6 +92,10 @@ class SoftmaxCrossEntropy:
                 )
             check_entries(self, prediction, target)
             check_distribution(self, target)
+            if self.ignore is not None:
+                raise InputError(
+                    f"{self}: expected classes, one of which to ignore, got probabilities."
+                )
             return
         check_shape(self, "prediction", prediction, ("...", "K"))
         if prediction.shape[-1] == 1:
@@ -217,8 +221,6 @@ class KLDivergence:
     over K and averaged over all positions, and 0 · log 0 is taken to be 0.
     """
 
-    bounded: ClassVar[bool] = True  # the first predictions of a network are checked
-
     def check(self, prediction: PyTree, target: AnyArray) -> None:
         """Require probabilities of the prediction's shape, and log-probabilities as predictions."""
         check_entries(self, prediction, target)
@@ -229,6 +231,15 @@ class KLDivergence:
                 "end the network with LogSoftmax()."
             )
         check_distribution(self, target)
+
+    def check_outputs(self, prediction: AnyArray) -> None:
+        """Check that the first outputs of a network are logarithms of probabilities."""
+        total = np.log(np.exp(np.asarray(prediction, float)).sum(axis=-1))
+        if np.abs(total).max() > 1e-2:
+            raise InputError(
+                f"{self}: expected log-probabilities as predictions, got rows whose exponentials "
+                f"sum to {np.exp(total.flat[0]):.3g}: end the network with LogSoftmax()."
+            )
 
     def forward(
         self,

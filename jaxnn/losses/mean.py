@@ -98,9 +98,10 @@ def share_of(
     """
     if weights is None and counted is None:
         return 1 / math.prod(shape)
-    weights = jnp.ones((), prediction.dtype) if weights is None else weights
+    if weights is None:
+        weights = jnp.ones(shape[:1], prediction.dtype)
     check_array(who, "weights", weights)
-    check_shape(who, "weights", weights, shape[: jnp.ndim(weights)])
+    check_shape(who, "weights", weights, shape[: max(1, jnp.ndim(weights))])
     check_weights(who, weights)
     w = upcast(jnp.asarray(weights, prediction.dtype))
     w = jnp.broadcast_to(w.reshape(w.shape + (1,) * (len(shape) - w.ndim)), shape)

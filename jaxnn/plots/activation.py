@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Array
 from matplotlib.axes import Axes
 
+from jaxnn.checks import InputError
+from jaxnn.networks import check_activation
 from jaxnn.plots.display import DERIVATIVE, WEIGHT, Display
 from jaxnn.types import Layer
 
@@ -28,7 +30,15 @@ class ActivationDisplay(Display):
             layer: an activation, such as ``Sigmoid()``.
             limits: the interval of inputs.
             ax: where to draw; by default in a new figure.
+
+        Raises:
+            InputError: for a layer that is no activation, or limits that are not in order.
         """
+        who = "ActivationDisplay"
+        check_activation(who, layer)
+        ends = np.asarray(limits)
+        if ends.shape != (2,) or ends.dtype.kind not in "iuf" or not ends[0] < ends[1]:
+            raise InputError(f"{who}: expected limits as two numbers in order, got {limits!r}.")
         x = np.linspace(*limits, 501)
         y, dy_dx = _value_and_slope(layer, x)
         return cls(repr(layer).removesuffix("()"), x, np.asarray(y), np.asarray(dy_dx)).plot(ax=ax)

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
+from jaxnn.checks import InputError, check_shape
 from jaxnn.plots.display import CLASSES, Display
 
 
@@ -34,8 +35,18 @@ class CurvesDisplay(Display):
             ylabel: the label of the vertical axis, the quantity that is drawn.
             title: the title of the axes.
             ax: where to draw; by default in a new figure.
+
+        Raises:
+            InputError: for anything but a dict of curves with one number for each step.
         """
+        if not isinstance(history, Mapping) or not history:
+            raise InputError(
+                "CurvesDisplay: expected a dict of curves by name, got "
+                f"{'none' if isinstance(history, Mapping) else type(history).__name__}."
+            )
         curves = {name: np.asarray(values) for name, values in history.items()}
+        for name, values in curves.items():
+            check_shape("CurvesDisplay", repr(name), values, ("steps",))
         return cls(curves).plot(xlabel=xlabel, ylabel=ylabel, title=title, ax=ax)
 
     def plot(

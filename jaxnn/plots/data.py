@@ -8,8 +8,26 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_rgb
 from numpy.typing import ArrayLike
 
-from jaxnn.checks import check_same_length, check_shape
+from jaxnn.checks import (
+    InputError,
+    check_finite,
+    check_not_empty,
+    check_positive,
+    check_positive_int,
+    check_same_length,
+    check_shape,
+)
+from jaxnn.conversion import as_arrays
 from jaxnn.plots.display import CLASSES, Display
+
+
+def _points(who: str, x: ArrayLike) -> np.ndarray:
+    """Check points in the plane, at least one and all of them finite."""
+    points = np.asarray(as_arrays(who, "x", x))
+    check_shape(who, "x", points, ("B", 2))
+    check_not_empty(who, "x", points)
+    check_finite(who, "x", points)
+    return points
 
 
 class ScatterDisplay(Display):
@@ -33,13 +51,25 @@ class ScatterDisplay(Display):
         """Draw x (B, 2), coloured by the integer labels y (B,).
 
         Raises:
-            InputError: for x of another shape, or if the numbers of points and labels differ.
+            InputError: for x of another shape, if the numbers of points and labels differ, for
+                labels that are no integers of at least 0, or names that are too few.
         """
-        x, y = np.asarray(x), np.asarray(y).astype(int)
-        check_shape("ScatterDisplay", "x", x, ("B", 2))
-        check_same_length("ScatterDisplay", x=x, y=y)
-        names = [f"class {k}" for k in range(y.max() + 1)] if class_names is None else class_names
-        return cls(x, y, feature_names, names).plot(ax=ax)
+        who = "ScatterDisplay"
+        x, y = _points(who, x), np.asarray(y)
+        check_shape(who, "y", y, ("B",))
+        check_same_length(who, x=x, y=y)
+        if not (y.astype(int) == y).all() or y.min() < 0:
+            wrong = y[(y.astype(int) != y) | (y < 0)][0]
+            raise InputError(f"{who}: expected labels 0, 1, …, got {wrong}.")
+        names = [f"class {k}" for k in range(int(y.max()) + 1)]
+        if class_names is not None:
+            names = list(class_names)
+        if len(names) <= y.max() or len(feature_names) != 2:
+            raise InputError(
+                f"{who}: expected a name for each of the {int(y.max()) + 1} classes and the two "
+                f"features, got {names} and {list(feature_names)}."
+            )
+        return cls(x, y.astype(int), feature_names, names).plot(ax=ax)
 
     def plot(self, *, ax: Axes | None = None) -> Self:
         """Draw the points, with a colour and a marker for each class."""
@@ -90,17 +120,26 @@ class BoundaryDisplay(Display):
             ax: where to draw; by default in a new figure.
 
         Raises:
-            InputError: for x or probabilities of another shape.
+            InputError: for x or probabilities of another shape, or outside [0, 1].
         """
-        x = np.asarray(x)
-        check_shape("BoundaryDisplay", "x", x, ("B", 2))
+        who = "BoundaryDisplay"
+        x = _points(who, x)
+        check_positive_int(who, "resolution", resolution)
+        check_positive(who, "margin", margin)
+        if not callable(predict):
+            raise InputError(f"{who}: expected predict to be a function, got {predict!r}.")
         (left, bottom), (right, top) = x.min(axis=0) - margin, x.max(axis=0) + margin
         xx, yy = np.meshgrid(
             np.linspace(left, right, resolution), np.linspace(bottom, top, resolution)
         )
         grid = np.stack([xx.ravel(), yy.ravel()], axis=1).astype(x.dtype)
         probability = np.asarray(predict(grid)).squeeze()
-        check_shape("BoundaryDisplay", "predict(x)", probability, (len(grid),))
+        check_shape(who, "predict(x)", probability, (len(grid),))
+        if not ((probability >= 0) & (probability <= 1)).all():
+            raise InputError(
+                f"{who}: expected probabilities in [0, 1], got numbers from {probability.min():g} "
+                f"to {probability.max():g}."
+            )
         return cls(xx, yy, probability.reshape(xx.shape)).plot(ax=ax)
 
     def plot(self, *, ax: Axes | None = None) -> Self:

@@ -5,7 +5,7 @@ from typing import Any, Self
 from matplotlib.axes import Axes
 from matplotlib.patches import Circle
 
-from jaxnn.checks import InputError
+from jaxnn.checks import InputError, check_positive_int
 from jaxnn.mlp_columns import Column, columns_of
 from jaxnn.plots.display import VALUE, WEIGHT, Display
 from jaxnn.types import Layer
@@ -36,6 +36,7 @@ class NetworkDisplay(Display):
         Raises:
             InputError: if ``net`` has other layers, or a layer of more than 16 neurons.
         """
+        check_positive_int("NetworkDisplay", "inputs", inputs)
         columns = columns_of(net, inputs)
         if (widest := max(column.size for column in columns)) > 16:
             raise InputError(f"A diagram expects at most 16 neurons a layer, got {widest}.")

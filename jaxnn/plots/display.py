@@ -5,6 +5,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
+from jaxnn.checks import InputError
+
 VALUE = "#1a1a1a"
 WEIGHT = "#1f5fbf"  # blue
 DERIVATIVE = "#c8202f"  # red: dJ/d(a node)
@@ -19,6 +21,10 @@ class Display:
     figure_: Figure | SubFigure
 
     def _draw_in(self, ax: Axes | None, **subplots: Any) -> Axes:
+        if not isinstance(ax, Axes | None):
+            raise InputError(
+                f"{type(self).__name__}: expected ax to be axes of matplotlib, got {ax!r}."
+            )
         if ax is None:
             import matplotlib.pyplot as plt
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from matplotlib.axes import Axes
 
-from jaxnn.checks import check_choice
+from jaxnn.checks import InputError, check_choice
 from jaxnn.plots.display import CLASSES, Display
 
 if TYPE_CHECKING:  # so that drawing loads nothing else
@@ -30,6 +30,10 @@ class HistoryDisplay(Display):
             fit: the result of ``fit``.
             axes: where to draw, one or two axes; by default in a new figure.
         """
+        if not isinstance(getattr(fit, "history", None), dict) or not hasattr(fit, "net"):
+            raise InputError(
+                f"HistoryDisplay: expected the result of fit, got a {type(fit).__name__}."
+            )
         return cls(fit.history).plot(axes=axes)
 
     def plot(self, *, axes: Axes | Sequence[Axes] | None = None) -> Self:
@@ -100,6 +104,11 @@ class PopulationDisplay(Display):
         Raises:
             InputError: for an unknown entry or mode, or if every member failed.
         """
+        if not hasattr(population, "failed"):
+            raise InputError(
+                "PopulationDisplay: expected the result of fit_population, "
+                f"got a {type(population).__name__}."
+            )
         names = sorted(set(population.history) - {"step", "step_loss"})
         check_choice("PopulationDisplay", "name", name, tuple(names))
         best = population.best(name, mode)

@@ -42,9 +42,14 @@ def is_stream(data: Any) -> bool:
 
 def check_stream(who: str, data: Any) -> None:
     """Check that data can be iterated over."""
-    if not isinstance(data, Iterable):
+    if not isinstance(data, Iterable) or isinstance(data, str):
         raise InputError(
             f"{who}: expected data (x, target) or an iterable of such batches, got {_kind(data)}."
+        )
+    if isinstance(data, list) and len(data) in (2, 3) and all(map(_is_rows, data)):
+        raise InputError(
+            f"{who}: expected data as a tuple (x, target), got a list of arrays: write "
+            f"({', '.join(Batch._fields[: len(data)])})."
         )
 
 
@@ -61,6 +66,10 @@ def as_batch(who: str, data: Any) -> Batch:
                 f"{who}: expected a dict of x, target and perhaps weights, got {sorted(data)}."
             )
         data = tuple(data[name] for name in Batch._fields if name in data)
+    if hasattr(data, "_fields") and {"x", "y"} <= set(data._fields):
+        raise InputError(
+            f"{who}: expected data (x, target), got a data set; write (dataset.x, dataset.y)."
+        )
     if not isinstance(data, tuple) or len(data) not in (2, 3):
         got = f"{len(data)} entries" if isinstance(data, tuple) else _kind(data)
         raise InputError(f"{who}: expected data (x, target) or (x, target, weights), got {got}.")
@@ -95,9 +104,34 @@ def _kind(value: Any) -> str:
     return f"an array of shape {value.shape}" if hasattr(value, "shape") else type(value).__name__
 
 
+def _is_rows(value: Any) -> bool:
+    return hasattr(value, "shape") or hasattr(value, "to_numpy")
+
+
 def rows_of(batch: Batch) -> int:
     """Return n, the number of samples."""
     return len(jax.tree.leaves(batch.x)[0])
+
+
+def padded_size(n: int, least: int = 1) -> int:
+    """Return the next of a few sizes: one that has three binary digits of its own at most."""
+    n = max(n, least)
+    step = 2 ** max(0, n.bit_length() - 3)
+    return -(-n // step) * step
+
+
+def padded(batch: Batch) -> Batch:
+    """Fill rows up with at least one row of weight 0, so that they have one of a few sizes."""
+    n = rows_of(batch)
+    size = padded_size(n + 1)
+    weights = np.ones(n) if batch.weights is None else batch.weights
+
+    def fill(leaf: Any) -> np.ndarray:
+        leaf = np.asarray(leaf)
+        return np.concatenate([leaf, np.repeat(leaf[:1], size - n, axis=0)])
+
+    x, target = jax.tree.map(fill, (batch.x, batch.target))
+    return Batch(x, target, np.concatenate([weights, np.zeros(size - n)]).astype(np.float32))
 
 
 def on_device(batch: Batch) -> Batch:

@@ -40,6 +40,10 @@ class EarlyStopping:
 
     def __post_init__(self) -> None:
         check_positive_int("EarlyStopping", "patience", self.patience)
+        if not isinstance(self.monitor, str):
+            raise InputError(
+                f"EarlyStopping: expected monitor to be the name of an entry, got {self.monitor!r}."
+            )
         check_bool("EarlyStopping", "restore_best", self.restore_best)
         if self.mode is not None:
             check_choice("EarlyStopping", "mode", self.mode, ("min", "max"))

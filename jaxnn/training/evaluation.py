@@ -191,9 +191,11 @@ def check_targets(who: str, net: Layer, loss: Loss, params: Params, batch: Batch
 
 def check_predictions(net: Layer, loss: Loss, params: Params, batch: Batch) -> None:
     """Check that the first predictions are of the kind that the loss takes, e.g. probabilities."""
+    few = jax.tree.map(lambda leaf: leaf[:FIRST_ROWS], batch._replace(weights=None))
     if getattr(loss, "bounded", False):
-        few = jax.tree.map(lambda leaf: leaf[:FIRST_ROWS], batch._replace(weights=None))
         loss.check(_outputs(net, params, few.x), few.target)
+    if hasattr(loss, "check_outputs"):
+        loss.check_outputs(_outputs(net, params, few.x))
 
 
 def weighted(batch: Batch, batch_size: int) -> Iterator[Batch]:

@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn.training.batching import Batch, Stack, ahead, epoch_order, on_device
+from jaxnn.training.batching import Batch, Stack, ahead, epoch_order, on_device, padded_size
 from jaxnn.training.compiled_loops import MEMBERS, ROWS, STACK, Chunk
 from jaxnn.types import AnyArray
 
 EPOCH_STEPS = 1024  # about the number of steps of the epochs that are passed to one call
+PADDED_STEPS = 64  # the same with rows that are filled up, at the least
 
 
 class Work(NamedTuple):
@@ -126,6 +127,55 @@ class RowsFeed:
             self._epochs.rows(position, end),
             ends_epoch=end % steps == 0,
             batch=functools.partial(self._epochs.batch, self._data, orders),
+        )
+
+    def prepare(self) -> None:
+        """Draw the orders that the next call will need."""
+        self._epochs.draw(self._coming.start, self._coming.stop)
+
+    def close(self) -> None:
+        """Do nothing: arrays in memory need no closing."""
+
+
+class PaddedFeed:
+    """The feed of a single network from rows that are filled up with rows of weight 0.
+
+    Its program does not depend on the number of rows: the data have one of a few sizes, and the
+    orders of all epochs of a call stand one after another in an array of a fixed size.
+
+    Args:
+        data: the n rows, and at least one row of weight 0 after them.
+        batch_size: B.
+        epochs: the division of the n rows into steps; the last batch of an epoch is filled up.
+        donate: whether a call may reuse the memory of the state that it starts from.
+    """
+
+    def __init__(self, data: Batch, batch_size: int, epochs: Epochs, *, donate: bool) -> None:
+        self._data = on_device(data)
+        self._loop = functools.partial(ROWS, data=self._data, batch_size=batch_size, donate=donate)
+        self._epochs, self._batch_size = epochs, batch_size
+        self._steps = padded_size(epochs.steps, PADDED_STEPS)  # in one call
+        self._at_once = self._steps // epochs.steps
+        self._coming = range(0)
+
+    def work(self, position: int, most: int) -> Work:
+        """Return the work of several epochs."""
+        steps = self._epochs.steps
+        first = position // steps
+        end = min(position + most, (first + self._at_once) * steps)
+        last = -(-end // steps)
+        n = self._epochs.used
+        orders = np.full((self._steps, self._batch_size), n, np.int32)  # row n has the weight 0
+        for i in range(last - first):
+            epoch = orders[i * steps : (i + 1) * steps].reshape(-1)
+            epoch[:n] = self._epochs.order(first + i)[0]
+        self._coming = range(last - 1, 2 * last - first)
+        return Work(
+            functools.partial(self._loop, orders=orders.reshape(1, -1)),
+            position - first * steps,
+            self._epochs.rows(position, end),
+            ends_epoch=end % steps == 0,
+            batch=lambda step: jax.tree.map(lambda leaf: leaf[orders[step]], self._data),
         )
 
     def prepare(self) -> None:

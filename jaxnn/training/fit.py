@@ -31,6 +31,7 @@ from jaxnn.training.batching import (
     check_stream,
     is_stream,
     on_device,
+    padded,
     rows_of,
     shuffle_seeds,
     stacks,
@@ -47,7 +48,7 @@ from jaxnn.training.evaluation import (
     make_scorer,
     predict,
 )
-from jaxnn.training.feeds import Epochs, Feed, RowsFeed, StreamFeed
+from jaxnn.training.feeds import Epochs, Feed, PaddedFeed, RowsFeed, StreamFeed
 from jaxnn.training.hooks import Callback, Callbacks, Hook, Validation
 from jaxnn.training.layout import Layout, Rule, make_layout
 from jaxnn.training.loop import Run, TrainingInterrupted, train
@@ -62,7 +63,7 @@ from jaxnn.training.train_step import (
     place_state,
 )
 from jaxnn.types import Layer, Loss, Params, split_running
-from jaxnn.values import tree_of
+from jaxnn.values import children, tree_of
 
 STREAM_EVERY = 100  # steps between two records, for a stream that is not counted in epochs
 
@@ -144,6 +145,7 @@ def fit(
     precision: str | None = None,
     shuffle: bool = True,
     drop_last: bool = False,
+    pad_rows: bool = False,
     keep_last_good: bool = True,
     progress: bool | None = None,
 ) -> Fit:
@@ -172,7 +174,7 @@ def fit(
         steps: the number of batches to train on in all. Either this or ``epochs`` is required.
         batch_size: the number of rows per batch, for arrays only. The last rows of an epoch form a
             smaller batch.
-        key: a PRNG key for the parameters, the shuffles and dropout; not needed with ``state``.
+        key: a PRNG key for the parameters, the shuffles and dropout; ``state`` has one of its own.
         params: parameters to start from, instead of new ones.
         state: the state to continue from; its steps are included in ``epochs`` and ``steps``.
         validation: data to score after each record, as for :func:`jaxnn.evaluate`.
@@ -194,6 +196,9 @@ def fit(
             optimizer keep their own precision.
         shuffle: whether to draw a new order of the rows for each epoch.
         drop_last: whether to leave out the rows that do not fill a batch.
+        pad_rows: whether to fill arrays up with rows of weight 0 to one of a few sizes, so that
+            data of about as many rows need no further compilation. Not for networks with
+            BatchNorm in them, whose statistics have no weights.
         keep_last_good: whether to keep the state before each compiled call, so that training can
             return to it if a loss is not finite. False saves the memory of one state, which is then
             donated from call to call.
@@ -213,9 +218,14 @@ def fit(
     if progress is not None:
         check_bool("fit", "progress", progress)
     flags = {"shuffle": shuffle, "drop_last": drop_last, "keep_last_good": keep_last_good}
-    check_schedule("fit", epochs, steps, every, **flags)
+    check_schedule("fit", epochs, steps, every, pad_rows=pad_rows, **flags)
     check_actions("fit", early_stopping, callbacks)
-    source = _Stream(data, batch_size) if is_stream(data) else _Arrays(data, batch_size)
+    source = _Stream(data, batch_size) if is_stream(data) else _Arrays(data, batch_size, pad_rows)
+    if pad_rows and (is_stream(data) or drop_last or not can_be_padded(net)):
+        raise InputError(
+            "fit: expected pad_rows with arrays of which no row is left out, and without layers "
+            f"such as BatchNorm, whose statistics have no weights, got {net}."
+        )
     state = _first_state(step, optimizer, source.first.x, key, params, state)
     layout = make_layout("fit", mesh, rules, state.params, source.batch_rows)
     if layout is not None:
@@ -308,11 +318,14 @@ def _listed(leaves: list[tuple[str, tuple[int, ...]]]) -> str:
 class _Arrays:
     """Arrays in memory, on which a network is trained in epochs."""
 
-    def __init__(self, data: Any, batch_size: Any) -> None:
+    def __init__(self, data: Any, batch_size: Any, pad_rows: bool) -> None:
         self.first = self._data = as_batch("fit", data)
         check_some_weight("fit", self._data.weights)
         self.rows: int | None = rows_of(self._data)
         self.batch_rows = check_batch_size("fit", batch_size, rows_of(self._data))
+        self._pad_rows = pad_rows
+        if pad_rows:
+            self.first = self._data = padded(self._data)
 
     def spread(self, layout: Layout) -> None:
         """Copy the data to all devices, so that each can take its part of any batch."""
@@ -331,8 +344,10 @@ class _Arrays:
     ) -> tuple[Feed, int | None, int | None]:
         """Return the feed, the last step, and the number of steps between two records."""
         seeds = shuffle_seeds(run.state.key) if shuffle else None
-        cut = Epochs(rows_of(self._data), self.batch_rows, seeds, drop_last=drop_last)
-        feed = RowsFeed(self._data, self.batch_rows, cut, donate=donate)
+        assert self.rows is not None
+        cut = Epochs(self.rows, self.batch_rows, seeds, drop_last=drop_last)
+        made = PaddedFeed if self._pad_rows else RowsFeed
+        feed: Feed = made(self._data, self.batch_rows, cut, donate=donate)
         return feed, steps if epochs is None else epochs * cut.steps, every or cut.steps
 
 
@@ -456,6 +471,12 @@ def check_actions(who: str, early_stopping: Any, callbacks: Any) -> None:
         raise InputError(
             f"{who}: expected callbacks to be a list of functions of an event, got {callbacks!r}."
         )
+
+
+def can_be_padded(net: Layer) -> bool:
+    """Return whether rows of weight 0 change nothing: no layer has statistics of a batch."""
+    inner = [child.layer for child in children(net)]
+    return all(map(can_be_padded, inner)) if inner else not hasattr(net, "update_running")
 
 
 def check_batch_size(who: str, batch_size: Any, rows: int) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from jaxnn.checks import InputError
 from jaxnn.training.history import Record
 from jaxnn.training.train_step import TrainState
 from jaxnn.types import Params
@@ -101,5 +102,10 @@ class Callbacks(Hook):
         event = Event(record["step"], self._seen[-1], self._seen, run.state)
         for function in self._functions:
             answer = function(event)
-            if isinstance(answer, bool | np.bool_) and answer:
+            if not isinstance(answer, bool | np.bool_ | None):
+                raise InputError(
+                    "expected a callback to return True to stop training, or False or None, "
+                    f"got {answer!r}."
+                )
+            if answer:
                 run.stop("callback")

@@ -101,6 +101,10 @@ def better(who: str, entry: str, mode: str | None) -> str:
             f"{who}: expected mode 'min' or 'max' for {entry!r}, of which it is not known "
             "whether lower or higher is better, got None."
         )
+    if mode is not None and known is not None and mode != known:
+        raise InputError(
+            f"{who}: expected mode {known!r} for {entry!r}, of which it is known, got {mode!r}."
+        )
     return mode or str(known)
 
 

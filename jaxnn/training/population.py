@@ -25,7 +25,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from jaxnn.backprop import Method
-from jaxnn.checks import InputError, check_choice, check_finite, check_weights
+from jaxnn.checks import InputError, check_choice, check_finite, check_some_weight, check_weights
 from jaxnn.conversion import as_arrays
 from jaxnn.programs import compiled
 from jaxnn.training.batching import Batch, as_batch, is_stream, rows_of, shuffle_seeds
@@ -80,7 +80,7 @@ class Population:
         return len(self.failed)
 
     def __getitem__(self, member: int) -> Fit:
-        if not isinstance(member, numbers.Integral):
+        if not isinstance(member, numbers.Integral) or isinstance(member, bool):
             raise InputError(
                 f"population: expected the number of a member, such as 0, got {member!r}."
             )
@@ -217,6 +217,12 @@ def fit_population(
     if is_stream(data):
         raise InputError(f"fit_population: expected data as arrays, got {type(data).__name__}.")
     data = as_batch("fit_population", data)
+    check_some_weight("fit_population", data.weights)
+    if not isinstance(hyperparameters, Mapping | None):
+        raise InputError(
+            "fit_population: expected hyperparameters as a dict of names and values, "
+            f"got a {type(hyperparameters).__name__}."
+        )
     batch_size = check_batch_size("fit_population", batch_size, rows_of(data))
     members = _count(keys)
     weights = _weights_of_members(weights, data, members)
@@ -350,6 +356,8 @@ def _weights_of_members(weights: AnyArray | None, data: Batch, members: int) -> 
         return None
     weights = _per_member("weights", weights, (members, rows_of(data)))
     check_weights("fit_population", weights)
+    for number, own in enumerate(weights):
+        check_some_weight(f"fit_population: member {number}", own)
     return weights if data.weights is None else weights * np.asarray(data.weights)
 
 

@@ -1,0 +1,338 @@
+"""The base of the estimators that train a network by ``fit``.   n rows, I features, O outputs."""
+
+import contextlib
+import math
+import numbers
+import warnings
+from collections.abc import Iterator
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils.validation import validate_data
+
+from jaxnn.compose import chain, output_shape
+from jaxnn.layers import Dense, ReLU, Sigmoid, Tanh
+from jaxnn.networks import mlp
+from jaxnn.training.batching import padded_size
+from jaxnn.training.early_stopping import EarlyStopping
+from jaxnn.training.evaluation import ROWS, predict
+from jaxnn.training.fit import Fit, can_be_padded, fit
+from jaxnn.training.train_step import TrainState, init_state
+from jaxnn.types import Layer, Loss, Params
+from jaxnn.values import from_json, to_json
+
+ACTIVATIONS = {"identity": None, "logistic": Sigmoid(), "tanh": Tanh(), "relu": ReLU()}
+
+
+class Task(NamedTuple):
+    """What a network has to learn.
+
+    Attributes:
+        loss: the objective.
+        outputs: O, the numbers that the network has to return for each row.
+        target: the target of the loss, n rows.
+        scale: what scikit-learn's objective is of this one: it sums over the outputs of a row,
+            and takes half of a square.
+        metric: the score on the rows that early stopping holds out.
+    """
+
+    loss: Loss
+    outputs: int
+    target: np.ndarray
+    scale: float
+    metric: str
+
+
+class NetworkEstimator(BaseEstimator):
+    """The base of estimators that train a network on minibatches.
+
+    The parameters are those of :class:`~jaxnn.sklearn.MLPClassifier`.
+    """
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Any = (100,),
+        activation: str = "relu",
+        *,
+        network: Layer | None = None,
+        loss: Loss | None = None,
+        optimizer: Any = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate_init: float = 0.001,
+        momentum: float = 0.9,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool = False,
+        warm_start: bool = False,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: float = 10,
+    ) -> None:
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.network = network
+        self.loss = loss
+        self.optimizer = optimizer
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate_init = learning_rate_init
+        self.momentum = momentum
+        self.max_iter = max_iter
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.tol = tol
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "hidden_layer_sizes": ["array-like", Interval(numbers.Integral, 1, None, closed="left")],
+        "activation": [StrOptions(set(ACTIVATIONS))],
+        "network": [Layer, None],
+        "loss": [Loss, None],
+        "optimizer": [str, optax.GradientTransformation],
+        "alpha": [Interval(numbers.Real, 0, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(numbers.Integral, 1, None, closed="left")],
+        "learning_rate_init": [Interval(numbers.Real, 0, None, closed="neither")],
+        "momentum": [Interval(numbers.Real, 0, 1, closed="left")],
+        "max_iter": [Interval(numbers.Integral, 1, None, closed="left")],
+        "shuffle": ["boolean"],
+        "random_state": ["random_state"],
+        "tol": [Interval(numbers.Real, 0, None, closed="left")],
+        "verbose": ["verbose"],
+        "warm_start": ["boolean"],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(numbers.Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [
+            Interval(numbers.Integral, 1, None, closed="left"),
+            Options(numbers.Real, {math.inf}),
+        ],
+    }
+
+    # ── What was trained ──────────────────────────────────────────────────────────────────────────
+
+    @property
+    def network_(self) -> Layer:
+        """The network that was trained."""
+        return from_json(self._network)
+
+    @property
+    def params_(self) -> Params:
+        """Its parameters, as arrays of NumPy."""
+        return jax.tree.unflatten(self._structure(), self._leaves)
+
+    @property
+    def coefs_(self) -> list[np.ndarray]:
+        """The weight matrices of the Dense layers, in order."""
+        return [leaf for leaf in self._leaves if leaf.ndim == 2]
+
+    @property
+    def intercepts_(self) -> list[np.ndarray]:
+        """The biases of the Dense layers, in order."""
+        return [leaf for leaf in self._leaves if leaf.ndim == 1]
+
+    def _structure(self) -> Any:
+        x = jax.ShapeDtypeStruct((1, *self._row), np.dtype(self._dtype))
+        with precision(x.dtype):
+            return jax.tree.structure(
+                jax.eval_shape(lambda: self.network_.init(jax.random.key(0), x))
+            )
+
+    # ── Training ──────────────────────────────────────────────────────────────────────────────────
+
+    def _checked(self, X: Any, y: Any, reset: bool) -> tuple[np.ndarray, np.ndarray]:
+        X, y = validate_data(
+            self, X, y, accept_sparse=["csr", "csc"], multi_output=True,
+            dtype=(np.float64, np.float32), reset=reset,
+        )  # fmt: skip
+        return dense(X), y
+
+    def _rows(self, X: Any) -> np.ndarray:
+        """Check inputs after training, and return them as an array."""
+        return dense(
+            validate_data(
+                self, X, accept_sparse=["csr", "csc"], dtype=(np.float64, np.float32), reset=False
+            )
+        )
+
+    def _train(
+        self,
+        x: np.ndarray,
+        task: Task,
+        weights: np.ndarray,
+        *,
+        epochs: int,
+        resume: bool,
+        stop: bool,
+        strata: np.ndarray | None = None,
+    ) -> None:
+        """Train the network, and keep the result.
+
+        Args:
+            x: inputs, n rows.
+            task: what to learn.
+            weights: the weight of each row, (n,).
+            epochs: the number of passes at most.
+            resume: whether to continue from the state that was reached before.
+            stop: whether to stop once the loss, or the score of rows held out, improves no more.
+            strata: classes of which the same part is held out, or None.
+        """
+        random = check_random_state(self.random_state)
+        data, held_out = self._parts((x, task.target, weights), random, stop, strata)
+        batch_size = self._batch(len(data[0]))
+        with precision(x.dtype):
+            net = self._network_for(task)
+            optimizer = self._rule(task.scale, float(data[2].sum()) / len(data[0]) * batch_size)
+            key = jax.random.key(int(random.randint(2**31 - 1)))
+            state = init_state(net, optimizer, jax.ShapeDtypeStruct(x.shape, x.dtype), key)
+            _check_outputs(type(self).__name__, net, state.params, x, task.outputs)
+            trained = fit(
+                net, task.loss, optimizer, data, epochs=epochs, batch_size=batch_size,
+                state=self._resumed(state) if resume else state, shuffle=self.shuffle,
+                validation=held_out, metrics=() if held_out is None else (task.metric,),
+                early_stopping=self._ending(task.metric, held_out) if stop else None,
+                pad_rows=can_be_padded(net), progress=bool(self.verbose),
+            )  # fmt: skip
+        self._keep(trained, task, x, len(data[0]), resume)
+        if stop and trained.stopped == "completed":
+            warnings.warn(
+                f"{type(self).__name__}: the loss still improved after max_iter={self.max_iter} "
+                "passes through the data.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+    def _parts(
+        self, data: tuple[np.ndarray, ...], random: Any, stop: bool, strata: np.ndarray | None
+    ) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...] | None]:
+        """Return the data to train on, and those that are held out for early stopping."""
+        if not (stop and self.early_stopping):
+            return data, None
+        parts = train_test_split(
+            *data, test_size=self.validation_fraction, random_state=random, stratify=strata
+        )
+        held_out = tuple(parts[1::2])
+        n = len(held_out[0])
+        size = padded_size(n)  # so that other numbers of rows need no compilation
+        repeated = [np.concatenate([part, part[:1].repeat(size - n, axis=0)]) for part in held_out]
+        repeated[2][n:] = 0
+        return tuple(parts[::2]), tuple(repeated)
+
+    def _batch(self, n: int) -> int:
+        if self.batch_size == "auto":
+            return min(200, n)
+        return min(int(self.batch_size), n)
+
+    def _network_for(self, task: Task) -> Layer:
+        if self.network is not None:
+            return self.network
+        sizes = np.atleast_1d(np.asarray(self.hidden_layer_sizes, int)).tolist()
+        activation = ACTIVATIONS[self.activation]
+        if activation is None:
+            return chain(*(Dense(size) for size in [*sizes, task.outputs]))
+        return mlp(*sizes, task.outputs, activation=activation)
+
+    def _rule(self, scale: float, batch_weight: float) -> optax.GradientTransformation:
+        """Return the optimizer, behind the penalty alpha / 2 Σ w² on the sum over a batch."""
+        if isinstance(self.optimizer, optax.GradientTransformation):
+            rule = self.optimizer
+        elif self.optimizer == "sgd":
+            rule = optax.sgd(self.learning_rate_init, momentum=self.momentum, nesterov=True)
+        else:
+            rule = getattr(optax, self.optimizer)(self.learning_rate_init)
+        penalty = optax.add_decayed_weights(self.alpha / batch_weight, mask=_are_matrices)
+        return optax.chain(optax.scale(scale), penalty, rule)
+
+    def _ending(self, metric: str, held_out: Any) -> EarlyStopping | None:
+        if self.n_iter_no_change == math.inf:
+            return None
+        monitor = "loss" if held_out is None else f"validation_{metric}"
+        return EarlyStopping(
+            patience=int(self.n_iter_no_change) + 1,
+            monitor=monitor,
+            min_delta=float(self.tol),
+            restore_best=held_out is not None,
+        )
+
+    # ── What is kept ──────────────────────────────────────────────────────────────────────────────
+
+    def _keep(self, trained: Fit, task: Task, x: np.ndarray, n: int, resume: bool) -> None:
+        """Keep the result as texts, numbers and arrays of NumPy, which any pickle can hold."""
+        self._network = to_json(trained.net)
+        self._row, self._dtype = x.shape[1:], str(x.dtype)
+        self._leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(trained.params)]
+        self._optimizer = [np.asarray(leaf) for leaf in jax.tree.leaves(trained.state.opt_state)]
+        curve = (trained.history["loss"] * task.scale).tolist()
+        before = self.loss_curve_ if resume else []
+        self.loss_curve_: list[float] = [*before, *curve]
+        self.loss_, self.best_loss_ = self.loss_curve_[-1], min(self.loss_curve_)
+        self.n_iter_ = len(self.loss_curve_)
+        self.t_ = n * self.n_iter_
+        self.n_outputs_ = task.outputs
+        self.n_layers_ = 1 + len(self.coefs_)
+        self.validation_scores_ = self.best_validation_score_ = None
+        scores = trained.history.get(f"validation_{task.metric}")
+        if scores is not None:
+            self.validation_scores_ = scores.tolist()
+            self.best_validation_score_ = float(scores.max())
+            self.best_loss_ = None
+
+    def _resumed(self, state: TrainState) -> TrainState:
+        """Return a first state with the parameters and the optimizer's numbers of the last."""
+        opt_state = jax.tree.unflatten(jax.tree.structure(state.opt_state), self._optimizer)
+        params = jax.tree.unflatten(jax.tree.structure(state.params), self._leaves)
+        return state._replace(params=params, opt_state=opt_state)
+
+    def _outputs(self, x: np.ndarray, layers: int | None = None) -> np.ndarray:
+        """Run the network, or its first layers, on inputs that were checked."""
+        net, params = self.network_, self.params_
+        if layers is not None:
+            net, params = chain(*net.layers[:layers]), params[:layers]  # type: ignore[attr-defined]
+        x, n = x.astype(self._dtype, copy=False), len(x)
+        if n < ROWS:  # so that other numbers of rows need no compilation
+            x = np.concatenate([x, x[:1].repeat(padded_size(n) - n, axis=0)])
+        with precision(x.dtype):
+            return np.asarray(predict(net, params, x))[:n]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+@contextlib.contextmanager
+def precision(dtype: Any) -> Iterator[None]:
+    """Compute in float64 for data of float64, as scikit-learn does, whatever JAX's setting."""
+    with jax.enable_x64(np.dtype(dtype) == np.float64):
+        yield
+
+
+def dense(x: Any) -> np.ndarray:
+    """Return a sparse matrix as an array, and an array as it is."""
+    return x.toarray() if hasattr(x, "toarray") else x
+
+
+def _are_matrices(params: Params) -> Params:
+    """Return which parameters are weights, to which the penalty applies, and which are biases."""
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def _check_outputs(who: str, net: Layer, params: Params, x: np.ndarray, outputs: int) -> None:
+    found = output_shape(net, params, jax.ShapeDtypeStruct((len(x), *x.shape[1:]), x.dtype))
+    if getattr(found, "shape", None) != (len(x), outputs):
+        raise ValueError(
+            f"{who}: expected a network with {outputs} outputs for each of {len(x)} rows, "
+            f"got {jax.tree.map(lambda leaf: leaf.shape, found)}."
+        )
