@@ -12,6 +12,7 @@ from . import losses as losses
 from . import networks as networks
 from . import neuron as neuron
 from . import plots as plots
+from . import sklearn as sklearn
 from . import tracing as tracing
 from . import training as training
 from . import types as types

@@ -27,6 +27,7 @@ SUITES = {
     "minibatch": "an epoch of three networks: scikit-learn, Keras, equinox, nnx, PyTorch, JAX",
     "models": "a step of LeNet, ResNet, GRU, decoder, U-Net: PyTorch, equinox, nnx, JAX",
     "population": "256 networks at once: solo runs and scikit-learn",
+    "estimators": "jaxnn.sklearn and scikit-learn: seconds of fit, and scores",
     "startup": "import, and from the start of the process to a trained classifier",
     "tasks": "what others reach on the tasks of scripts/train.py",
     "compile": "the first step of 24 blocks and of 2",

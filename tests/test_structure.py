@@ -16,7 +16,7 @@ ORDER = [
     "checks", "conversion", "formulas", "notebook", "numerics", "programs", "progress", "types",
     "values", "parameters", "padding", "layers", "losses", "compose", "networks", "backprop",
     "descent", "neuron", "data", "watching", "tracing", "mlp_columns", "summarize",
-    "serialization", "gradcheck", "training", "plots", "explanation",
+    "serialization", "gradcheck", "training", "sklearn", "plots", "explanation",
 ]  # fmt: skip
 
 

@@ -139,8 +139,7 @@ class MLPClassifier(ClassifierMixin, NetworkEstimator):
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probabilities of the classes, (n, K)."""
         check_is_fitted(self)
-        logits = self._outputs(self._rows(X))
-        p = np.asarray(self._task_loss().probabilities(logits))
+        p = self._outputs(self._rows(X), then=self._task_loss().probabilities)
         if self._multilabel or p.shape[1] > 1:
             return p
         return np.hstack([1 - p, p])[:, : len(self.classes_)] if len(self.classes_) > 1 else 1 - p

@@ -4,7 +4,7 @@ import contextlib
 import math
 import numbers
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -191,10 +191,11 @@ class NetworkEstimator(BaseEstimator):
         """
         random = check_random_state(self.random_state)
         data, held_out = self._parts((x, task.target, weights), random, stop, strata)
-        batch_size = self._batch(len(data[0]))
         with precision(x.dtype):
             net = self._network_for(task)
-            optimizer = self._rule(task.scale, float(data[2].sum()) / len(data[0]) * batch_size)
+            batch_size = self._batch(len(data[0]), net)
+            rows = min(batch_size, len(data[0]))
+            optimizer = self._rule(task.scale, float(data[2].mean()) * rows)
             key = jax.random.key(int(random.randint(2**31 - 1)))
             state = init_state(net, optimizer, jax.ShapeDtypeStruct(x.shape, x.dtype), key)
             _check_outputs(type(self).__name__, net, state.params, x, task.outputs)
@@ -230,10 +231,10 @@ class NetworkEstimator(BaseEstimator):
         repeated[2][n:] = 0
         return tuple(parts[::2]), tuple(repeated)
 
-    def _batch(self, n: int) -> int:
-        if self.batch_size == "auto":
-            return min(200, n)
-        return min(int(self.batch_size), n)
+    def _batch(self, n: int, net: Layer) -> int:
+        """Return the rows of a batch; it may be filled up, so that folds of a row less share it."""
+        most = padded_size(n + 1) if can_be_padded(net) else n
+        return min(200 if self.batch_size == "auto" else int(self.batch_size), most)
 
     def _network_for(self, task: Task) -> Layer:
         if self.network is not None:
@@ -277,12 +278,14 @@ class NetworkEstimator(BaseEstimator):
         curve = (trained.history["loss"] * task.scale).tolist()
         before = self.loss_curve_ if resume else []
         self.loss_curve_: list[float] = [*before, *curve]
-        self.loss_, self.best_loss_ = self.loss_curve_[-1], min(self.loss_curve_)
+        self.loss_ = self.loss_curve_[-1]
+        self.best_loss_: float | None = min(self.loss_curve_)
         self.n_iter_ = len(self.loss_curve_)
         self.t_ = n * self.n_iter_
         self.n_outputs_ = task.outputs
         self.n_layers_ = 1 + len(self.coefs_)
-        self.validation_scores_ = self.best_validation_score_ = None
+        self.validation_scores_: list[float] | None = None
+        self.best_validation_score_: float | None = None
         scores = trained.history.get(f"validation_{task.metric}")
         if scores is not None:
             self.validation_scores_ = scores.tolist()
@@ -295,8 +298,13 @@ class NetworkEstimator(BaseEstimator):
         params = jax.tree.unflatten(jax.tree.structure(state.params), self._leaves)
         return state._replace(params=params, opt_state=opt_state)
 
-    def _outputs(self, x: np.ndarray, layers: int | None = None) -> np.ndarray:
-        """Run the network, or its first layers, on inputs that were checked."""
+    def _outputs(
+        self,
+        x: np.ndarray,
+        layers: int | None = None,
+        then: Callable[[Any], Any] = lambda outputs: outputs,
+    ) -> np.ndarray:
+        """Run the network, or its first layers, on checked inputs, then ``then`` on the outputs."""
         net, params = self.network_, self.params_
         if layers is not None:
             net, params = chain(*net.layers[:layers]), params[:layers]  # type: ignore[attr-defined]
@@ -304,7 +312,7 @@ class NetworkEstimator(BaseEstimator):
         if n < ROWS:  # so that other numbers of rows need no compilation
             x = np.concatenate([x, x[:1].repeat(padded_size(n) - n, axis=0)])
         with precision(x.dtype):
-            return np.asarray(predict(net, params, x))[:n]
+            return np.asarray(then(predict(net, params, x)))[:n]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -65,6 +65,7 @@ class StopEarly(Hook):
     def __init__(self, rule: EarlyStopping, run: Run, names: Sequence[str]) -> None:
         check_choice("EarlyStopping", "monitor", rule.monitor, tuple(names))
         self._rule = rule
+        self.needs_state = rule.restore_best
         self._sign = 1 if better("EarlyStopping", rule.monitor, rule.mode) == "min" else -1
         self._seen, self._best, self._lowest = 0, 1, math.inf  # counted from 1
         for record in run.history.records:

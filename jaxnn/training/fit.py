@@ -322,10 +322,10 @@ class _Arrays:
         self.first = self._data = as_batch("fit", data)
         check_some_weight("fit", self._data.weights)
         self.rows: int | None = rows_of(self._data)
-        self.batch_rows = check_batch_size("fit", batch_size, rows_of(self._data))
         self._pad_rows = pad_rows
         if pad_rows:
             self.first = self._data = padded(self._data)
+        self.batch_rows = check_batch_size("fit", batch_size, rows_of(self._data))
 
     def spread(self, layout: Layout) -> None:
         """Copy the data to all devices, so that each can take its part of any batch."""

@@ -70,6 +70,13 @@ class History:
         self.records.append({"step": step, "loss": loss})
         return self.records[-1]
 
+    def forget(self) -> None:
+        """Discard the losses after the last record, which have all come with the last addition."""
+        extra = len(self._waiting[0])
+        self.step -= extra
+        self._losses[-1] = self._losses[-1][: len(self._losses[-1]) - extra]
+        self._waiting = np.zeros(0), np.zeros(0, int)
+
     def arrays(self) -> dict[str, np.ndarray]:
         """Return arrays by name, with one entry per record; "step_loss" has one entry per step."""
         names = self.records[0] if self.records else ()

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
 
 class Hook:
-    """An action after each record; a subclass overrides the methods that it needs."""
+    """An action after each record; a subclass overrides the methods that it needs.
+
+    Attributes:
+        needs_state: whether it reads more than the record, so that the run has to be exactly at the
+            record when it acts. Otherwise the run may be ahead, and is set back if it is stopped.
+    """
+
+    needs_state: bool = True
 
     def after_record(self, run: "Run", record: Record) -> None:
         """Read a new record, add entries to it, or stop the run."""

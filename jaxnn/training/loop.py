@@ -154,7 +154,8 @@ def train(
         closing_hooks(hooks, run),
         bar(progress, total=total, initial=position, unit="step", desc=who) as shown,
     ):
-        ends = Ends(total, every, watched=bool(hooks), require_finite=require_finite, donate=donate)
+        watched = any(hook.needs_state for hook in hooks) or (donate and bool(hooks))
+        ends = Ends(total, every, watched=watched, require_finite=require_finite, donate=donate)
         for record in records(run, feed, ends, shown):
             for hook in hooks:
                 hook.after_record(run, record)
@@ -169,7 +170,7 @@ class Ends:
     Attributes:
         total: the last step, or None for the end of the data.
         every: the number of steps between two records, or None for a record after each epoch.
-        watched: whether there are hooks, which have to act before the run goes beyond a record.
+        watched: whether hooks have to act before the run goes beyond a record.
         require_finite: whether a loss that is not finite is an error.
         donate: whether the state before a call does not exist any more after it.
     """
@@ -208,12 +209,18 @@ def records(run: Run, feed: Feed, ends: Ends, shown: Any) -> Iterator[Record]:
         next_steps = max(1, int(len(work.rows) * SECONDS / max(seconds, 1e-6)))
         if ends.require_finite and not (chunk.finite and np.isfinite(losses).all()):
             _fall_back(run, work, losses, chunk.state if ends.donate else None)
-        run.state = chunk.state
+        before, run.state = run.state, chunk.state
         history.add(losses, work.rows)
         shown.update(len(losses))
         shown.set_postfix(refresh=False, loss=f"{_mean_of_finite(losses[-1]):.4g}")
         if ends.every:  # the hooks act during the yield, and may stop the run
-            yield from map(history.record, history.due(ends.every))
+            for step in history.due(ends.every):
+                yield history.record(step)
+                if run.stopped and step < history.step:  # set back the steps beyond the record
+                    made = len(losses) - (history.step - step)
+                    run.state = work.call(run.step, before, span(work, made)).state
+                    history.forget()
+                    break
         elif work.ends_epoch:
             yield history.record(history.step)
     if history.recorded != history.step:  # the last steps do not belong to a record yet

@@ -47,8 +47,9 @@ from jaxnn.training.layout import spread_members
 from jaxnn.training.loop import Run, span, train
 from jaxnn.training.metrics import better
 from jaxnn.training.optimizers import hoisted_init
-from jaxnn.training.train_step import TrainState, TrainStep, make_step
+from jaxnn.training.train_step import TrainState, TrainStep, make_step, one_row
 from jaxnn.types import AnyArray, Layer, Loss, Params, join_running, split_running
+from jaxnn.values import QUICK_TO_COMPILE
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -287,10 +288,7 @@ def _initial(
     hyperparameters: dict[str, np.ndarray],
 ) -> TrainState:
     """Return the states that ``init_state`` makes for each key, with the hyperparameters set."""
-    example = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.result_type(leaf.dtype)), x
-    )
-    leaves, structure = jax.tree.flatten(example)
+    leaves, structure = jax.tree.flatten(one_row(x))
     params, run_keys = _draw(net, tuple(leaves), structure, keys, scale)
     one = split_running(jax.tree.map(lambda leaf: leaf[0], params))[0]
     program, constants = hoisted_init(optimizer, one)
@@ -309,7 +307,7 @@ def _initial(
     return TrainState(params, opt_state, run_keys, jnp.zeros(len(keys), jnp.int32))
 
 
-@compiled(settings=3)
+@compiled(settings=3, compiler_options=QUICK_TO_COMPILE)
 def _draw(net: Layer, leaves: Any, structure: Any, keys: Any, scale: Any) -> tuple[Params, Any]:
     x = jax.tree.unflatten(structure, leaves)
 

@@ -238,6 +238,13 @@ def init_state(
     return first_train_state("init_state", net, optimizer, x, key, params)
 
 
+def one_row(x: PyTree) -> PyTree:
+    """Return the shapes of a single row; parameters do not depend on the number of rows."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), jnp.result_type(leaf.dtype)), x
+    )
+
+
 def first_train_state(
     who: str, net: Layer, optimizer: Any, x: PyTree, key: PRNGKeyArray, params: Params
 ) -> TrainState:
@@ -247,7 +254,7 @@ def first_train_state(
     optimizer = as_transformation(who, optimizer)
     init_key, run_key = jax.random.split(key)
     if params is None:
-        params = net.init(init_key, x)
+        params = net.init(init_key, one_row(x))
     else:
         check_fit(who, net, params, x)
         params = with_automatic_axes(jax.tree.map(jnp.array, params))
