@@ -19,7 +19,6 @@ from sklearn.utils.validation import validate_data
 
 from jaxnn.compose import chain, output_shape
 from jaxnn.layers import Dense, ReLU, Sigmoid, Tanh
-from jaxnn.networks import mlp
 from jaxnn.training.batching import padded_size
 from jaxnn.training.early_stopping import EarlyStopping
 from jaxnn.training.evaluation import ROWS, predict
@@ -28,7 +27,12 @@ from jaxnn.training.train_step import TrainState, init_state
 from jaxnn.types import Layer, Loss, Params
 from jaxnn.values import from_json, to_json
 
-ACTIVATIONS = {"identity": None, "logistic": Sigmoid(), "tanh": Tanh(), "relu": ReLU()}
+ACTIVATIONS: dict[str, tuple[Layer, ...]] = {
+    "identity": (),
+    "logistic": (Sigmoid(),),
+    "tanh": (Tanh(),),
+    "relu": (ReLU(),),
+}
 
 
 class Task(NamedTuple):
@@ -240,10 +244,8 @@ class NetworkEstimator(BaseEstimator):
         if self.network is not None:
             return self.network
         sizes = np.atleast_1d(np.asarray(self.hidden_layer_sizes, int)).tolist()
-        activation = ACTIVATIONS[self.activation]
-        if activation is None:
-            return chain(*(Dense(size) for size in [*sizes, task.outputs]))
-        return mlp(*sizes, task.outputs, activation=activation)
+        hidden = [part for size in sizes for part in (Dense(size), *ACTIVATIONS[self.activation])]
+        return chain(*hidden, Dense(task.outputs))  # with the rule of Glorot, as in scikit-learn
 
     def _rule(self, scale: float, batch_weight: float) -> optax.GradientTransformation:
         """Return the optimizer, behind the penalty alpha / 2 Σ w² on the sum over a batch."""
