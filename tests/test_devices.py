@@ -13,9 +13,13 @@ TESTS = (
     "rows_given", "parameters_given", "members_given", "modes", "sequences", "members", "resumed",
     "programs", "refused",
 )  # fmt: skip
+QUICK = {"resumed", "programs", "refused"}
 
 
-@pytest.mark.parametrize("name", TESTS)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in TESTS],
+)
 def test_the_same_numbers_on_four_devices(name):
     environment = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=4",

@@ -20,6 +20,7 @@ def claim_of(case):
     return state_claim("test", case.loss, case.prediction, case.target, weights=case.weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", LAYERS + LOSSES, ids=lambda case: case.id)
 def test_no_planted_mistake_is_missed(case):
     mutants = mutation.planted(claim_of(case))

@@ -63,6 +63,7 @@ def test_the_formulas_of_a_padded_pass_hold(name):
         np.testing.assert_allclose(computed[step.defines], expected, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_states_and_contexts_pass_through_combinators():
     rng = np.random.default_rng(0)
     x = nn.Sequences(rng.standard_normal((2, 3, 4)), None, rng.standard_normal((2, 3)))

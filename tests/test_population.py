@@ -55,6 +55,7 @@ def test_each_member_is_its_solo_run(strategy):
             np.testing.assert_allclose(together[member].history[name], values, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_initial_scale_and_folds():
     scale, folds = (
         np.linspace(0.5, 2, M),

@@ -34,6 +34,7 @@ def test_any_network_is_a_value(net):
     assert nn.from_json(nn.to_json(net)) == net
 
 
+@pytest.mark.slow
 @quick
 @given(networks(), st.integers(0, 1000), st.integers(1, 4))
 def test_hand_and_auto_agree_on_any_network(net, seed, batch):

@@ -155,6 +155,8 @@ def test_a_network_and_an_optimizer_of_ones_own():
     assert model.score(X, Y) > 0.8
     with pytest.raises(ValueError, match="expected a network with 3 outputs for each of 150 rows"):
         MLPClassifier(network=nn.mlp(4, 2)).fit(X, Y)
+    with pytest.raises(ValueError, match="the name of an optimizer of optax, got 'adem'"):
+        MLPClassifier(optimizer="adem").fit(X, Y)
     with pytest.raises(ValueError, match="'activation' parameter"):
         MLPClassifier(activation="rel").fit(X, Y)
 

@@ -45,6 +45,7 @@ def test_digits_with_nothing_else(tmp_path):
     assert errors == ""  # no progress bar outside a terminal
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_parameters(tmp_path):
     first, _, _ = train(tmp_path, "iris")
     again, _, _ = train(tmp_path, "iris")
@@ -53,6 +54,7 @@ def test_the_same_seed_gives_the_same_parameters(tmp_path):
     assert first["history"] == again["history"]
 
 
+@pytest.mark.slow
 def test_another_seed_and_the_other_route(tmp_path):
     results, _, _ = train(
         tmp_path, "diabetes", "--seed", 1, "--method", "auto", "--batch-size", 64, "--lr", 5e-3
@@ -103,6 +105,7 @@ def test_a_language_model_learns_to_write(tmp_path):
     assert len(written.strip()) > 200
 
 
+@pytest.mark.slow
 def test_mnist_from_a_file_and_without_a_network(tmp_path):
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (200, 28, 28)).astype(np.uint8), np.arange(200) % 10

@@ -207,7 +207,7 @@ class NetworkEstimator(BaseEstimator):
                 net, task.loss, optimizer, data, epochs=epochs, batch_size=batch_size,
                 state=self._resumed(state) if resume else state, shuffle=self.shuffle,
                 validation=held_out, metrics=() if held_out is None else (task.metric,),
-                early_stopping=self._ending(task.metric, held_out) if stop else None,
+                early_stopping=self._ending(task, held_out) if stop else None,
                 pad_rows=can_be_padded(net), progress=bool(self.verbose),
             )  # fmt: skip
         self._keep(trained, task, x, len(data[0]), resume)
@@ -253,20 +253,25 @@ class NetworkEstimator(BaseEstimator):
             rule = self.optimizer
         elif self.optimizer == "sgd":
             rule = optax.sgd(self.learning_rate_init, momentum=self.momentum, nesterov=True)
+        elif callable(make := getattr(optax, self.optimizer, None)):
+            rule = make(self.learning_rate_init)
         else:
-            rule = getattr(optax, self.optimizer)(self.learning_rate_init)
+            raise ValueError(
+                f"{type(self).__name__}: expected the name of an optimizer of optax, "
+                f"got {self.optimizer!r}."
+            )
         penalty = optax.add_decayed_weights(self.alpha / batch_weight, mask=_are_matrices)
         return optax.chain(optax.scale(scale), penalty, rule)
 
-    def _ending(self, metric: str, held_out: Any) -> EarlyStopping | None:
+    def _ending(self, task: Task, held_out: Any) -> EarlyStopping | None:
         if self.n_iter_no_change == math.inf:
             return None
-        monitor = "loss" if held_out is None else f"validation_{metric}"
+        by_score = held_out is not None
         return EarlyStopping(
             patience=int(self.n_iter_no_change) + 1,
-            monitor=monitor,
-            min_delta=float(self.tol),
-            restore_best=held_out is not None,
+            monitor=f"validation_{task.metric}" if by_score else "loss",
+            min_delta=float(self.tol) / (1 if by_score else task.scale),
+            restore_best=by_score,
         )
 
     # ── What is kept ──────────────────────────────────────────────────────────────────────────────

@@ -124,14 +124,14 @@ def padded(batch: Batch) -> Batch:
     """Fill rows up with at least one row of weight 0, so that they have one of a few sizes."""
     n = rows_of(batch)
     size = padded_size(n + 1)
-    weights = np.ones(n) if batch.weights is None else batch.weights
+    weights = np.ones(n, np.float32) if batch.weights is None else np.asarray(batch.weights)
 
     def fill(leaf: Any) -> np.ndarray:
         leaf = np.asarray(leaf)
         return np.concatenate([leaf, np.repeat(leaf[:1], size - n, axis=0)])
 
     x, target = jax.tree.map(fill, (batch.x, batch.target))
-    return Batch(x, target, np.concatenate([weights, np.zeros(size - n)]).astype(np.float32))
+    return Batch(x, target, np.concatenate([weights, np.zeros(size - n, weights.dtype)]))
 
 
 def on_device(batch: Batch) -> Batch:
