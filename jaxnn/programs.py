@@ -16,6 +16,8 @@ import jax
 
 from jaxnn.checks import check_array
 
+# a third of the time to compile random numbers, to the same bits
+QUICK: dict[str, Any] = {"compiler_options": {"xla_backend_optimization_level": 1}}
 KEPT = 64  # combinations of settings that are kept for each function
 
 
@@ -25,15 +27,27 @@ class Programs:
     Args:
         function: a pure function of its other arguments, which are arrays or pytrees of arrays.
         settings: the number of leading arguments that are settings, which must be hashable.
+        runs_once: whether to compile quickly rather than to run fast, for programs such as those
+            that draw parameters.
         **options: options of ``jax.jit``.
     """
 
-    def __init__(self, function: Callable[..., Any], *, settings: int, **options: Any) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        settings: int,
+        runs_once: bool = False,
+        **options: Any,
+    ) -> None:
         functools.update_wrapper(self, function)
         self._function, self._settings = function, settings
-        self.of = functools.lru_cache(maxsize=KEPT)(
-            lambda *values: jax.jit(_named(function, values), **options)
-        )
+
+        def program(*values: Any) -> Any:
+            quick = QUICK if runs_once and jax.default_backend() == "cpu" else {}
+            return jax.jit(_named(function, values), **options, **quick)
+
+        self.of = functools.lru_cache(maxsize=KEPT)(program)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         """Run the program for these settings; it is compiled on its first call."""
@@ -62,9 +76,11 @@ class Programs:
                 check_array(self._function.__name__.strip("_"), place, leaf)
 
 
-def compiled(*, settings: int, **options: Any) -> Callable[[Callable[..., Any]], Programs]:
+def compiled(
+    *, settings: int, runs_once: bool = False, **options: Any
+) -> Callable[[Callable[..., Any]], Programs]:
     """Return a decorator that turns a function into :class:`Programs`."""
-    return lambda function: Programs(function, settings=settings, **options)
+    return lambda function: Programs(function, settings=settings, runs_once=runs_once, **options)
 
 
 def _named(function: Callable[..., Any], values: tuple[Any, ...]) -> Callable[..., Any]:

@@ -266,12 +266,7 @@ def _compiled(init: Callable[[Any, Any, Any], Params]) -> Callable[[Any, Any, An
     return run
 
 
-# Random numbers are long programs that run once: they compile in a third of the time so, to the
-# same bits.
-QUICK_TO_COMPILE = {"xla_backend_optimization_level": 1}
-
-
-@compiled(settings=4, compiler_options=QUICK_TO_COMPILE)
+@compiled(settings=4, runs_once=True)
 def _init_program(init: Any, self: Any, leaves: Any, tree: PyTree, key: PRNGKeyArray) -> Params:
     return init(self, key, jax.tree.unflatten(tree, leaves))
 

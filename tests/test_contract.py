@@ -10,6 +10,7 @@ import pytest
 from cases import LAYERS, LOSSES, NETWORKS
 
 import jaxnn as nn
+from jaxnn.values import children
 
 layers = pytest.mark.parametrize("case", LAYERS, ids=lambda case: case.id)
 networks = pytest.mark.parametrize("case", NETWORKS, ids=lambda case: case.id[:60])
@@ -48,7 +49,10 @@ def test_no_public_layer_or_loss_is_missing_from_the_table():
     assert public(nn.Loss) - tested == set()
 
 
-@layers
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, marks=pytest.mark.slow if children(c.layer) else (), id=c.id) for c in LAYERS],
+)
 def test_layer_is_certified(case):
     certificate = nn.certify(case.layer, case.x, key=case.key)
     assert certificate.passed

@@ -262,6 +262,7 @@ def run_exercises(*arguments):
     )
 
 
+@pytest.mark.slow
 def test_the_exercises_are_solved_by_the_library():
     run = run_exercises("--solutions")
     assert run.returncode == 0, run.stdout + run.stderr

@@ -31,6 +31,7 @@ NETWORKS = {
 every_network = pytest.mark.parametrize("name", NETWORKS)
 
 
+@pytest.mark.slow
 @every_network
 def test_padding_changes_nothing(name):
     net = NETWORKS[name]

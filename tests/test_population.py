@@ -87,6 +87,7 @@ def test_a_member_that_fails_is_marked_and_harms_no_other():
     assert np.isfinite(together.predict(X)).all()
 
 
+@pytest.mark.slow
 def test_best_and_the_ensemble():
     together = populate(epochs=20, validation=(X, Y), metrics=("accuracy",))
     last = together.history["validation_accuracy"][-1]

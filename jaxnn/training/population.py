@@ -49,7 +49,6 @@ from jaxnn.training.metrics import better
 from jaxnn.training.optimizers import hoisted_init
 from jaxnn.training.train_step import TrainState, TrainStep, make_step, one_row
 from jaxnn.types import AnyArray, Layer, Loss, Params, join_running, split_running
-from jaxnn.values import QUICK_TO_COMPILE
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -307,7 +306,7 @@ def _initial(
     return TrainState(params, opt_state, run_keys, jnp.zeros(len(keys), jnp.int32))
 
 
-@compiled(settings=3, compiler_options=QUICK_TO_COMPILE)
+@compiled(settings=3, runs_once=True)
 def _draw(net: Layer, leaves: Any, structure: Any, keys: Any, scale: Any) -> tuple[Params, Any]:
     x = jax.tree.unflatten(structure, leaves)
 
