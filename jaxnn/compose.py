@@ -133,7 +133,7 @@ class Residual:
 
     body: Layer
     takes: ClassVar[str] = ANY
-    formulas = Formulas("y = x + f1", "dx = dy + df1")  # f1 is the output of the body
+    formulas = Formulas("y = x + f[0]", "dx = dy + df[0]")  # f[0] is the output of the body
 
     def __post_init__(self) -> None:
         _check_layers(self, "body", (self.body,))
@@ -190,6 +190,22 @@ class Parallel:
     _: dataclasses.KW_ONLY
     join: str = "concatenate"
     takes: ClassVar[str] = ANY
+
+    formulas = Formulas(
+        """
+        if join == "add":
+            y = sum(f[b] for b in range(branches))
+        else:
+            for b in range(branches):
+                y[n, start[b] + o] = f[b][n, o]
+        """,
+        """
+        if join != "add":
+            for b in range(branches):
+                dy[b][n, o:width[b]] = dy[n, o + start[b]]
+        dx = sum(df[b] for b in range(branches))
+        """,
+    )
 
     def __post_init__(self) -> None:
         _check_layers(self, "branches", self.branches)
@@ -265,27 +281,13 @@ class Parallel:
         each = zip(self.branches, params, caches, strict=True)
         return tuple(update_running(*parts) for parts in each)
 
-    def formulas(self, x: PyTree, cache: Cache) -> Formulas:
-        """State how the outputs are joined, and how dy is divided.
-
-        f1 is the output of the first branch, dy1 the derivative that it receives, and df1 the one
-        that it returns as its dx.
-        """
+    def formula_values(self, x: PyTree, cache: Cache) -> dict[str, Any]:
+        """Return the number of branches, and where the outputs of each begin and their number."""
         widths = opened(cache)[0][1].value
-        numbers = range(1, len(widths) + 1)
-        dx = "" if jnp.issubdtype(jax.tree.leaves(x)[0].dtype, jnp.integer) else "dx = "
-        dx += " + ".join(f"df{i}" for i in numbers) if dx else ""
-        if self.join == "add":
-            return Formulas("y = " + " + ".join(f"f{i}" for i in numbers), dx)
-        starts = [sum(widths[:i]) for i in range(len(widths))]
-        parts = [f"f{i}[n, o - {start}]" for i, start in zip(numbers, starts, strict=True)]
-        tests = [f" if o < {start} else " for start in starts[1:]]
-        y = "".join(part + test for part, test in zip(parts, [*tests, ""], strict=True))
-        back = [
-            f"dy{i}[n, o:{width}] = dy[n, o + {start}]"
-            for i, width, start in zip(numbers, widths, starts, strict=True)
-        ]
-        return Formulas(f"y[n, o] = {y}", "\n".join([*back, dx]))
+        starts = tuple(sum(widths[:i]) for i in range(len(widths)))
+        values: dict[str, Any] = {"branches": len(self.branches), "start": starts, "width": widths}
+        ids = jnp.issubdtype(jax.tree.leaves(x)[0].dtype, jnp.integer)
+        return values | ({"dx": None} if ids else {})
 
 
 @layer

@@ -48,8 +48,14 @@ class Neuron:
 
     activation: Layer = Sigmoid()
     formulas = Formulas(
-        "x1[n] = sum(x[n, i] * theta[i] for i in I)\ny = f1",
-        "dtheta[i] = sum(x[n, i] * df1[n] for n in B)\ndx[n, i] = df1[n] * theta[i]",
+        """
+        x[0][n] = sum(x[n, i] * theta[i] for i in I)
+        y = f[0]
+        """,
+        """
+        dtheta[i] = sum(x[n, i] * df[0][n] for n in B)
+        dx[n, i] = df[0][n] * theta[i]
+        """,
     )
 
     def __post_init__(self) -> None:

@@ -20,6 +20,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxnn import notebook
 from jaxnn.checks import InputError, check_bool, check_key
+from jaxnn.formulas import documented
 from jaxnn.programs import compiled
 from jaxnn.types import Layer, Params
 
@@ -91,6 +92,7 @@ def _value(cls: type[T]) -> type[T]:
     cls.__eq__, cls.__hash__ = _equal, _hash  # type: ignore[method-assign]
     cls = dataclasses.dataclass(frozen=True, repr=False, eq=False)(cls)
     cls.__init__ = _few_positions(cls, cls.__init__)  # type: ignore[method-assign]
+    cls.__doc__ = documented(cls.__doc__, cls.__dict__.get("formulas"))
     jax.tree_util.register_static(cls)
     _REGISTRY[_type_name(cls)] = cls
     return cls

@@ -52,20 +52,20 @@ def as_latex_number(number):
 def test_the_lectures_numbers_in_text():
     text = nn.explain(traces.lecture())
     assert [number for number in NUMBERS if f"= {number}\n" not in text] == []
-    assert "    y[1] = x[0]·w[0, 1] + x[1]·w[1, 1] = 5×(-1) + 3×2 = 1\n" in text
-    assert "    dy = -1 / y = -1 / 0.590378 = -1.69383\n" in text
+    assert "    z⁽¹⁾[2] = x[1]·W⁽¹⁾[1, 2] + x[2]·W⁽¹⁾[2, 2] = 5×(-1) + 3×2 = 1\n" in text
+    assert "    ∂J/∂a⁽²⁾ = -1 / a⁽²⁾ = -1 / 0.590378 = -1.69383\n" in text
     assert (
         text.index("Forward")
-        < text.index("J = -log(y)")
+        < text.index("J = -log(a⁽²⁾)")
         < text.index("Backward")
-        < text.index("dy = -1 / y")
+        < text.index("∂J/∂a⁽²⁾ = -1 / a⁽²⁾")
     )
 
 
 def test_the_other_label():
     text = nn.explain(traces.lecture(label=0), digits=8)
-    assert "J = -log(1 - y) = -log(1 - 0.590378) = 0.8925205" in text
-    assert "dy = 1 / (1 - y) = 1 / (1 - 0.590378) = 2.4412751" in text
+    assert "J = -log(1 - a⁽²⁾) = -log(1 - 0.590378) = 0.8925205" in text
+    assert "∂J/∂a⁽²⁾ = 1 / (1 - a⁽²⁾) = 1 / (1 - 0.590378) = 2.4412751" in text
 
 
 FUNCTIONS = {
@@ -92,17 +92,24 @@ def test_the_numbers_put_in_give_the_result(name):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("ReLU, biases, three classes", "y[o] = Σ_i x[i]·w[i, o] + b[o]"),
-        ("ReLU, biases, three classes", "J = log(exp(y[0]) + exp(y[1]) + exp(y[2])) - y["),
-        ("a recurrent net", "h2[j] = tanh(z2[j])"),
-        ("a recurrent net", "dh1[j] = Σ_k dz2[k]·wh[j, k]"),
+        ("ReLU, biases, three classes", "z⁽¹⁾[o] = Σ_i x[i]·W⁽¹⁾[i, o] + b⁽¹⁾[o]"),
+        ("ReLU, biases, three classes", "J = log(exp(z⁽²⁾[1]) + exp(z⁽²⁾[2]) + exp(z⁽²⁾[3])) - z"),
+        ("a recurrent net", "h⁽¹⁾[3, j] = tanh(z⁽¹⁾[3, j])"),
+        ("a recurrent net", "∂J/∂h⁽¹⁾[2, j] = Σ_k ∂J/∂z⁽¹⁾[3, k]·W_h⁽¹⁾[j, k]"),
         (
             "a convolution on a 4 x 4 image",
-            "y[r, s, o] = Σ_klc x[r + k, s + l, c]·w[k, l, c, o] + b[o]",
+            "z⁽¹⁾[r, s, o] = Σ_klc x[r + k - 1, s + l - 1, c]·W⁽¹⁾[k, l, c, o] + b⁽¹⁾[o]",
         ),
-        ("a convolution on a 4 x 4 image", "dx[p, q, c] = Σ_rso dy[r, s, o]·w[p - r, q - s, c, o]"),
-        ("nested", "y[i, j] = x[i, j] + y1[i, j]"),
-        ("nested", "dscore[h, t, s] = p[h, t, s]·(dp[h, t, s] - Σ_j p[h, t, j]·dp[h, t, j])"),
+        (
+            "a convolution on a 4 x 4 image",
+            "∂J/∂x[p, q, c] = Σ_rso δ⁽¹⁾[r, s, o]·W⁽¹⁾[p - r + 1, q - s + 1, c, o]",
+        ),
+        ("nested", "y⁽¹⁾[i, j] = x[i, j] + y⁽¹·¹⁾[i, j]"),
+        (
+            "nested",
+            "∂J/∂s⁽¹·¹·²⁾[h, t, s] = p⁽¹·¹·²⁾[h, t, s]·(∂J/∂p⁽¹·¹·²⁾[h, t, s] "
+            "- Σ_j p⁽¹·¹·²⁾[h, t, j]·∂J/∂p⁽¹·¹·²⁾[h, t, j])",
+        ),
     ],
 )
 def test_formulas_of_other_layers(name, words):
@@ -111,13 +118,14 @@ def test_formulas_of_other_layers(name, words):
 
 def test_one_derivative_factor_by_factor():
     assert nn.explain(traces.lecture(), of="[0].w[0, 1]").splitlines() == [
-        "dJ/d[0].w[0, 1], back from the loss",
-        f"  dJ/d[3].y              = {'-1 / y':32} = {'-1 / 0.590378':23} = -1.69383",
-        f"  d[3].y/d[2].y          = {'y·(1 - y)':32} = 0.590378×(1 - 0.590378) = 0.241832",
-        f"  d[2].y/d[1].y[1]       = {'w[1, 0]':32}   {'':23} = 0.5",
-        f"  d[1].y[1]/d[0].y[1]    = {'y[1]·(1 - y[1])':32} = 0.731059×(1 - 0.731059) = 0.196612",
-        f"  d[0].y[1]/d[0].w[0, 1] = {'x[0]':32}   {'':23} = 5",
-        f"  dJ/d[0].w[0, 1]        = -1.69383×0.241832×0.5×0.196612×5 {'':25} = -0.201341",
+        "∂J/∂W⁽¹⁾[1, 2], back from the loss; in the code, this number is [0].w[0, 1]",
+        f"  ∂J/∂a⁽²⁾             = {'-1 / a⁽²⁾':32} = {'-1 / 0.590378':23} = -1.69383",
+        f"  ∂a⁽²⁾/∂z⁽²⁾          = {'a⁽²⁾·(1 - a⁽²⁾)':32} = 0.590378×(1 - 0.590378) = 0.241832",
+        f"  ∂z⁽²⁾/∂a⁽¹⁾[2]       = {'W⁽²⁾[2, 1]':32}   {'':23} = 0.5",
+        f"  ∂a⁽¹⁾[2]/∂z⁽¹⁾[2]    = {'a⁽¹⁾[2]·(1 - a⁽¹⁾[2])':32}"
+        " = 0.731059×(1 - 0.731059) = 0.196612",
+        f"  ∂z⁽¹⁾[2]/∂W⁽¹⁾[1, 2] = {'x[1]':32}   {'':23} = 5",
+        f"  ∂J/∂W⁽¹⁾[1, 2]       = -1.69383×0.241832×0.5×0.196612×5 {'':25} = -0.201341",
     ]
 
 
@@ -143,7 +151,7 @@ def test_a_layer_without_formulas_is_named():
         nn.chain(nn.Dense(2), Silent()), nn.MeanSquaredError(), np.ones((1, 2)), np.ones((1, 2))
     )
     assert "[1]: states no formulas" in nn.explain(trace)
-    assert "dw[0, 0] = x[0]·dy[0]" in nn.explain(trace)
+    assert "∂J/∂W⁽¹⁾[1, 1] = x[1]·δ⁽¹⁾[1]" in nn.explain(trace)
     with pytest.raises(
         nn.InputError, match=r"expected layers that state formulas for a page, got \[1\] without"
     ):
@@ -168,18 +176,18 @@ def residual():
 
 def test_inside_a_residual_each_number_has_its_own_name():
     text = nn.explain(residual())
-    assert "y[0] = x[0] + y1[0]" in text
-    assert "dx[0] = dy[0] + dx1[0]" in text
+    assert "y⁽²⁾[1] = z⁽¹⁾[1] + a⁽²·¹⁾[1]" in text
+    assert "δ⁽¹⁾[1] = ∂J/∂y⁽²⁾[1] + ∂J/∂x⁽²·¹⁾[1]" in text
     chain = nn.explain(residual(), of="[0].w[0, 0]")
-    assert "d[1].body[1].y[0]/d[1].body[0].y[0] = 1 - y[0]²" in chain
-    assert "d[1].body.x[0]/d[0].y[0]" in chain
+    assert "= 1 - a⁽²·¹⁾[1]²" in chain
+    assert "∂x⁽²·¹⁾[1]/∂z⁽¹⁾[1]" in chain
 
 
 def test_a_divisor_keeps_its_parentheses():
     trace = traces.drawn(
         nn.Sigmoid(), nn.BinaryCrossEntropy(), np.ones((2, 1)), np.array([[1], [0]])
     )
-    assert "= 1 else 1 / (1 - y[n0, n1])) / 2" in nn.explain(trace)
+    assert "= 1 else 1 / (1 - a⁽¹⁾[n0, n1])) / 2" in nn.explain(trace)
 
 
 def test_a_chain_does_not_pass_over_a_layer_without_formulas():
@@ -198,11 +206,12 @@ def test_a_chain_does_not_pass_over_a_layer_without_formulas():
     trace = traces.drawn(net, nn.MeanSquaredError(), np.ones((1, 2)), np.ones((1, 1)))
     lines = nn.explain(trace).splitlines()
     places = [k for k, line in enumerate(lines) if line.startswith("[1]: states no formulas")]
-    headings = [lines.index("[2] Dense(features=1)"), lines.index("Backward")]
+    third = "Layer 3: [2] Dense(features=1); W⁽³⁾ = [2].w, b⁽³⁾ = [2].b"
+    headings = [lines.index(third), lines.index("Backward")]
     assert len(places) == 2
     assert places[0] < headings[0] < headings[1] < places[1]
-    assert "dJ/d[2].y" in nn.explain(trace, of="[2].w[0, 0]")
-    with pytest.raises(nn.InputError, match=r"expected a formula .* by \[0\].y.*stated by \[1\]"):
+    assert "∂J/∂z⁽³⁾" in nn.explain(trace, of="[2].w[0, 0]")
+    with pytest.raises(nn.InputError, match=r"expected a formula .* by z⁽¹⁾.*stated by \[1\]"):
         nn.explain(trace, of="[0].w[0, 0]")
 
 
@@ -211,7 +220,7 @@ def test_a_chain_does_not_pass_over_a_layer_without_formulas():
 
 def test_a_blank_sheet_leaves_open_which_case_holds():
     sheet, answers = nn.explain(traces.relu_classes(), "latex", blanks=True).split(r"\newpage")
-    assert sheet.count(r"\begin{cases} y^{(1)}_") == 4
+    assert sheet.count(r"\begin{cases} z^{(1)}_") == 4
     assert r"\begin{cases}" not in answers
 
 
@@ -229,7 +238,7 @@ def test_an_exercise_has_something_to_compute():
 def test_the_lectures_numbers_in_latex():
     latex = nn.explain(traces.lecture(), "latex")
     assert [number for number in NUMBERS if f"= {as_latex_number(number)}" not in latex] == []
-    symbols = r"y^{(1)}_{1} &= x_{1} \, w^{(1)}_{1, 1} + x_{2} \, w^{(1)}_{2, 1}"
+    symbols = r"z^{(1)}_{1} &= x_{1} \, W^{(1)}_{1, 1} + x_{2} \, W^{(1)}_{2, 1}"
     assert rf"{symbols} = 5 \times 1 + 3 \times 2 = 11" in latex
 
 
@@ -246,7 +255,7 @@ def test_thirty_worksheets_differ():
     ]
     assert len(set(sheets)) == 30
     assert sheets[3] == nn.explain(traces.lecture(), "markdown", blanks=True, seed=3)
-    assert re.search(r"w\^\{\(1\)\} &= \\begin\{pmatrix\} (-?[\d.]+ ?(&|\\\\)? ?)+\\end", sheets[0])
+    assert re.search(r"W\^\{\(1\)\} &= \\begin\{pmatrix\} (-?[\d.]+ ?(&|\\\\)? ?)+\\end", sheets[0])
 
 
 def lines_of(markdown):

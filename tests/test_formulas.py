@@ -7,8 +7,9 @@ import pytest
 from cases import LAYERS, LOSSES, NETWORKS
 
 import jaxnn as nn
-from jaxnn.explanation.equations import equations_of
-from jaxnn.explanation.language.expressions import parse
+from jaxnn.equations import VALUE, ArrayId, equations_of
+from jaxnn.formulas.names import Names
+from jaxnn.formulas.reading import read
 
 
 def weigh(dy):
@@ -58,16 +59,12 @@ def test_formulas_give_what_the_layer_gives(case):
     assert equations.silent == ["loss"]  # only the loss above states no formulas
     error, defined = worst(equations)
     assert error < 1e-10
-    trained = {f"d{name}" for name, kind in equations.free.items() if kind == "parameter"}
+    trained = {id_.gradient for id_, kind in equations.free.items() if kind == "parameter"}
     assert trained <= defined  # the derivative of every parameter has a formula
-    outputs = [
-        name
-        for name in equations.values
-        if name.split("@")[-1].split(".")[0] == str(len(trace.stages))
-    ]
-    assert any(name.startswith("y@") for name in defined.intersection(outputs))
+    last = str(len(trace.stages))
+    assert any(id_.name.split(".")[0] == "y" and id_.layer == last for id_ in defined)
     assert jax.tree.leaves(case.x)[0].dtype.kind == "i" or any(
-        name.split(".")[0] == "dx" for name in defined
+        id_.is_gradient and id_.name.split(".")[0] == "x" and not id_.layer for id_ in defined
     )
 
 
@@ -82,7 +79,7 @@ def test_formulas_give_what_the_loss_gives(case):
         assert equations.silent == ["loss"]  # JAX differentiates it, so that it states no formulas
         return
     error, defined = worst(equations)
-    assert {"J", "dy@1"} <= defined
+    assert {VALUE, ArrayId("y", "1", is_gradient=True)} <= defined
     assert error < 1e-12
 
 
@@ -103,7 +100,7 @@ class Scaled:
     """Half a squared error times a setting; ``lie`` is added to the formula of its derivative."""
 
     scale: float = 3.0
-    lie: str = ""
+    lie: bool = False
 
     def check(self, prediction, target):
         pass
@@ -115,13 +112,18 @@ class Scaled:
         prediction, target = cache
         return self.scale * (prediction - target)
 
-    @property
-    def formulas(self):
-        return nn.Formulas(
-            "error[n, i] = y[n, i] - t[n, i]\n"
-            "J = scale * sum(error[n, i] ** 2 for n in B for i in I) / 2",
-            f"dy = scale * error{self.lie}",
-        )
+    formulas = nn.Formulas(
+        """
+        error[n, i] = y[n, i] - t[n, i]
+        J = scale * sum(error[n, i] ** 2 for n in B for i in I) / 2
+        """,
+        """
+        if lie:
+            dy = scale * error + 1
+        else:
+            dy = scale * error
+        """,
+    )
 
 
 X = np.linspace(-1, 1, 6).reshape(2, 3)
@@ -149,7 +151,7 @@ def test_a_formula_that_lies_is_found():
         ),
         (
             nn.Tanh(),
-            Scaled(lie=" + 1"),
+            Scaled(lie=True),
             "to give dy[0, 0] = -2.28478, as its code does, got -1.28478.",
         ),
     ],
@@ -165,7 +167,7 @@ def test_formulas_from_outside_are_not_believed(net, loss, message, form):
 def test_a_loss_of_ones_own_has_settings_and_several_formulas():
     trace = nn.trace(nn.Tanh(), Scaled(), (), X, np.zeros((2, 3)))
     assert worst(equations_of(trace))[0] < 1e-15
-    assert "dy[0, 0] = 3·error[0, 0] = 3×(-0.761594)" in nn.explain(trace)
+    assert "∂J/∂a⁽¹⁾[1, 1] = 3·error[1, 1] = 3×(-0.761594)" in nn.explain(trace)
 
 
 def test_saturated_inputs_stay_finite():
@@ -192,4 +194,4 @@ def test_saturated_inputs_stay_finite():
 )
 def test_formulas_that_are_none(line, message):
     with pytest.raises(nn.InputError, match=message.replace("[", r"\[")):
-        parse(line, {"x": (2, 3)})
+        read(line, Names({"x": (2, 3)}, {}))

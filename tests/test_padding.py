@@ -51,7 +51,7 @@ def test_gradients_through_padding_are_certified(name):
 
 @every_network
 def test_the_formulas_of_a_padded_pass_hold(name):
-    from jaxnn.explanation.equations import equations_of
+    from jaxnn.equations import equations_of
 
     net = NETWORKS[name]
     params = net.init(jax.random.key(0), PADDED)

@@ -18,7 +18,7 @@ from matplotlib.testing.compare import compare_images
 from py_mini_racer import MiniRacer
 
 import jaxnn as nn
-from jaxnn.explanation.equations import equations_of
+from jaxnn.equations import equations_of
 
 BASELINE = Path(__file__).parent / "baseline"
 BROWSER = next(

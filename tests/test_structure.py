@@ -15,7 +15,8 @@ PACKAGE = ROOT / "jaxnn"
 ORDER = [
     "checks", "conversion", "formulas", "notebook", "numerics", "programs", "progress", "types",
     "values", "parameters", "padding", "layers", "losses", "compose", "networks", "backprop",
-    "descent", "neuron", "data", "watching", "tracing", "mlp_columns", "summarize",
+    "descent", "neuron", "data", "watching", "tracing", "equations", "notation", "mlp_columns",
+    "summarize",
     "serialization", "gradcheck", "training", "sklearn", "plots", "explanation",
 ]  # fmt: skip
 

@@ -1,15 +1,15 @@
 """The chain rule for one number: from the loss back to a weight, factor by factor."""
 
-import re
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxnn.checks import InputError
-from jaxnn.explanation.equations import Equations, Step, parts_of
-from jaxnn.explanation.language.expand import ZERO, coefficient, mentions, number, write_out
-from jaxnn.explanation.language.expressions import Expr, Spot
+from jaxnn.equations import ArrayId, Equations, Step
 from jaxnn.explanation.rows import place
+from jaxnn.formulas.expand import coefficient, mentions, number, write_out
+from jaxnn.formulas.expressions import ZERO, Expr, Spot
+from jaxnn.notation import Notation
 from jaxnn.tracing import Trace
 
 LONGEST = 200  # links; nobody would read a longer chain
@@ -50,7 +50,7 @@ class Link(NamedTuple):
     value: float
 
 
-def path_to(equations: Equations, trace: Trace, of: str) -> list[Link]:
+def path_to(equations: Equations, notation: Notation, trace: Trace, of: str) -> list[Link]:
     """Collect the links from the loss to the number ``of``, starting at the loss.
 
     Raises:
@@ -68,11 +68,11 @@ def path_to(equations: Equations, trace: Trace, of: str) -> list[Link]:
         )
     at = tuple(i % n for i, n in zip(at, array.shape, strict=True))
     links: dict[Spot, Link] = {}
-    _collect(equations, Spot(_slope(identity), at), links)
+    _collect(equations, notation, Spot(identity.gradient, at), links)
     return [link for link in links.values() if link.right != ZERO] or list(links.values())
 
 
-def _identity(equations: Equations, number: str, part: str, name: str) -> str:
+def _identity(equations: Equations, number: str, part: str, name: str) -> ArrayId:
     step = next((s for s in equations.steps if s.number == number), None)
     local = name or part
     if step is None or local not in step.ids:
@@ -82,74 +82,50 @@ def _identity(equations: Equations, number: str, part: str, name: str) -> str:
     return step.ids[local]
 
 
-def _slope(identity: str) -> str:
-    return f"d{identity}"
-
-
-def _collect(equations: Equations, entry: Spot, links: dict[Spot, Link]) -> None:
-    step = equations.by_definition.get(entry.name)
-    if step is None or step.direction == "forward":
+def _collect(
+    equations: Equations, notation: Notation, entry: Spot, links: dict[Spot, Link]
+) -> None:
+    found = equations.definition(entry.name, entry.at)
+    name = _name(equations, notation, entry)
+    if found is None or found[0].direction == "forward":
         raise InputError(
-            "explain: expected a number whose derivative is defined by formulas, "
-            f"got {_name(equations, entry)}."
+            f"explain: expected a number whose derivative is defined by formulas, got {name}."
         )
+    step, scope = found
     values = equations.local_values(step.ids)
-    right = write_out(step.equation, entry.at, values)
+    right = write_out(step.equation, scope, values)
     slopes = frozenset(
-        name
-        for name, key in step.ids.items()
-        if (s := equations.by_definition.get(key)) and s.direction == "backward"
+        local
+        for local, key in step.ids.items()
+        if any(s.direction == "backward" for s in equations.by_definition.get(key, ()))
     )
     factors = []
     for mention in mentions(right):
         upstream = mention._replace(name=step.ids[mention.name])
+        to = _name(equations, notation, upstream)
         if mention.name not in slopes:
-            if parts_of(equations, upstream.name).is_slope and upstream.name not in equations.free:
+            if upstream.name.is_gradient and upstream.name not in equations.free:
                 silent = ", ".join(equations.silent)
                 raise InputError(
-                    "explain: expected a formula for the derivative by "
-                    f"{_name(equations, upstream)}"
+                    f"explain: expected a formula for the derivative by {to}"
                     + (f"; no formulas are stated by {silent}." if silent else ".")
                 )
             continue
         if upstream not in links:
-            _collect(equations, upstream, links)
+            _collect(equations, notation, upstream, links)
         if links[upstream].right == ZERO:
             continue  # the derivative along this path is 0
         local = coefficient(right, mention, slopes)
-        name = _name_at(equations, step, mention)
-        factors.append(Factor(name, local, float(number(local, values)), links[upstream].value))
+        factors.append(Factor(to, local, float(number(local, values)), links[upstream].value))
     if len(links) > LONGEST:
         raise InputError(
             f"explain: expected a chain of at most {LONGEST} numbers, this one is longer."
         )
     value = float(np.asarray(equations.values[entry.name])[entry.at])
-    links[entry] = Link(_name(equations, entry), step, right, tuple(factors), value)
+    links[entry] = Link(name, step, right, tuple(factors), value)
 
 
-def _name(equations: Equations, slope: Spot) -> str:
-    """Return the place in the network of the number whose derivative the entry is."""
-    base, _, number = slope.name.partition("@")
-    parts = parts_of(equations, slope.name)
-    path = equations.paths.get(parts.number, "")
-    name = base[1:] if parts.number == number else parts.name
-    return _written(equations, f"{path}.{name}".lstrip("."), slope)
-
-
-def _name_at(equations: Equations, step: Step, mention: Spot) -> str:
-    """Return the same place as the current layer sees it.
-
-    Inside a Residual, y is the output of the layer, not the sum.
-    """
-    upstream = mention._replace(name=step.ids[mention.name])
-    is_output = re.fullmatch(r"dy(_.*)?", mention.name) and step.path != "loss"
-    return (
-        _written(equations, f"{step.path}.{mention.name[1:]}", upstream)
-        if is_output
-        else _name(equations, upstream)
-    )
-
-
-def _written(equations: Equations, name: str, slope: Spot) -> str:
-    at = ", ".join(map(str, place(equations, slope.name, slope.at)))
-    return name + (f"[{at}]" if at else "")
+def _name(equations: Equations, notation: Notation, slope: Spot) -> str:
+    """Return the symbol of the number whose derivative the entry is."""
+    of = slope.name._replace(is_gradient=False)
+    return notation[of].text(*(i + 1 for i in place(equations, slope.name, slope.at)))

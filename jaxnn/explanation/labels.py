@@ -2,19 +2,19 @@
 
 import numpy as np
 
-from jaxnn.explanation.equations import Equations
-from jaxnn.explanation.language.expressions import Ref, refs
+from jaxnn.equations import TARGET, ArrayId, Equations
+from jaxnn.formulas.expressions import Ref, refs
 from jaxnn.types import Loss
 
 
-def allowed_integers(equations: Equations, loss: Loss) -> dict[str, tuple[int, ...]]:
+def allowed_integers(equations: Equations, loss: Loss) -> dict[ArrayId, tuple[int, ...]]:
     """Return the allowed values of each integer array that no equation defines."""
     labels = getattr(loss, "labels", None)
-    stated = {"t": labels} if labels and "t" in _integers(equations) else {}
+    stated = {TARGET: labels} if labels and TARGET in _integers(equations) else {}
     return stated | pointers(equations)
 
 
-def _integers(equations: Equations) -> list[str]:
+def _integers(equations: Equations) -> list[ArrayId]:
     return [
         name
         for name in equations.free
@@ -22,7 +22,7 @@ def _integers(equations: Equations) -> list[str]:
     ]
 
 
-def pointers(equations: Equations) -> dict[str, tuple[int, ...]]:
+def pointers(equations: Equations) -> dict[ArrayId, tuple[int, ...]]:
     """Return the allowed values of integer arrays that index an axis, such as classes and tokens.
 
     There are as many values as the axis has entries.

@@ -1,7 +1,6 @@
 r"""A trace as a worksheet of equations in LaTeX or Markdown, with the answers or without.
 
-Indices count from 1, as on a blackboard, and the number of the layer is a superscript:
-:math:`y^{(2)}_1`.
+The notation is that of :mod:`jaxnn.notation`.
 """
 
 import re
@@ -10,31 +9,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnn.explanation.equations import Equations, Step, parts_of
+from jaxnn.equations import ArrayId, Equations, Step
 from jaxnn.explanation.labels import pointers
-from jaxnn.explanation.language.expressions import Spot
-from jaxnn.explanation.language.printing import LatexWriter, format_number, latex_number
 from jaxnn.explanation.rows import WorkedLine, entry_value, place, rows_of
 from jaxnn.explanation.verify import verified_equations
+from jaxnn.formulas.expressions import Spot
+from jaxnn.formulas.printing import LatexWriter, format_number, latex_number
+from jaxnn.notation import Notation, latex_code
 from jaxnn.tracing import Trace
 
 MOST = 16  # entries of one array that are written out
 ACROSS = 58  # characters of a formula that fit on a line
 WIDE = 8  # columns of a matrix that fit on a page
-GREEK = {
-    "theta": r"\theta",
-    "scale": r"\gamma",
-    "bias": r"\beta",
-    "μ": r"\mu",
-    "xhat": r"\hat{x}",
-    "score": "s",
-}
-SPECIAL = str.maketrans(
-    {character: f"\\{character}" for character in "_{}#&%$"}
-    | {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
-    | {character: f"{character}\\allowbreak{{}}" for character in "(,="}
-    | {"\n": " "}
-)
 NEXT = " \\\\\n"  # line of an aligned formula
 BLANK = r"\underline{\hspace{5em}}"
 
@@ -46,10 +32,6 @@ HEAD = r"""\documentclass{article}
 \sloppy
 \begin{document}
 """
-
-
-def _latex_code(text: str) -> str:
-    return rf"\texttt{{{text.translate(SPECIAL)}}}"
 
 
 def _markdown_code(text: str) -> str:
@@ -82,7 +64,7 @@ class Layout(NamedTuple):
 LATEX = Layout(
     head=HEAD,
     heading=lambda level, text: rf"\{'sub' * (level - 1)}section*{{{text}}}",
-    code=_latex_code,
+    code=latex_code,
     display=lambda lines: "\\begin{align*}\n" + " \\\\\n".join(lines) + "\n\\end{align*}",
     page=r"\newpage",
     tail="\\end{document}\n",
@@ -103,41 +85,50 @@ def as_document(trace: Trace, layout: Layout, significant: int, blanks: bool) ->
     With ``blanks`` it comes first without its numbers, and the answers follow on a separate page.
     """
     equations = verified_equations(trace)
+    notation = Notation(equations)
     parts = [
         layout.heading(1, "Backpropagation by hand"),
-        *_given(equations, trace, layout, significant),
+        *_given(equations, notation, trace, layout, significant),
     ]
     if blanks:
         parts += [
-            *_passes(equations, layout, significant, blanks=True),
+            *_passes(equations, notation, layout, significant, blanks=True),
             layout.page,
             layout.heading(1, "Answers"),
         ]
-    parts += _passes(equations, layout, significant, blanks=False)
+    parts += _passes(equations, notation, layout, significant, blanks=False)
     return layout.head + "\n\n".join(parts) + "\n" + layout.tail
 
 
-def _given(equations: Equations, trace: Trace, layout: Layout, significant: int) -> Iterator[str]:
+def _given(
+    equations: Equations, notation: Notation, trace: Trace, layout: Layout, significant: int
+) -> Iterator[str]:
     net, loss = layout.code(repr(trace.net)), layout.code(repr(trace.loss))
     yield f"The network is {net}, the loss {loss}."
     lines = []
     for identity, kind in equations.free.items():
         if kind != "given":
-            lines += _matrices(equations, identity, significant)
+            lines += _matrices(equations, notation, identity, significant)
     yield layout.display(lines)
-    if counted := [symbol(equations, name) for name in pointers(equations)]:
+    yield (
+        r"For layer $l$: $z^{(l)}$ before its activation, $a^{(l)}$ after it, "
+        r"$\delta^{(l)} = \partial J / \partial z^{(l)}$."
+    )
+    if counted := [notation[name].latex() for name in pointers(equations)]:
         yield (
             f"Indices count from 1; the numbers in ${', '.join(counted)}$ from 0, "
             "which stands for the first class."
         )
 
 
-def _matrices(equations: Equations, identity: str, significant: int) -> list[str]:
+def _matrices(
+    equations: Equations, notation: Notation, identity: ArrayId, significant: int
+) -> list[str]:
     """Write an array as matrices, one for each index into the axes before its last two."""
     array = np.asarray(equations.values[identity])
     if identity in equations.batched and array.shape[:1] == (1,):
         array = array[0]
-    name = symbol(equations, identity)
+    name = notation[identity].latex()
     matrices = array.reshape(-1, *np.atleast_2d(array).shape[-2:])
     lines = []
     for at, matrix in zip(np.ndindex(array.shape[:-2]), matrices, strict=True):
@@ -156,18 +147,22 @@ def _row(row: np.ndarray, significant: int) -> list[str]:
     return [*cells, r"\cdots"] if len(row) > WIDE else cells
 
 
-def _passes(equations: Equations, layout: Layout, significant: int, blanks: bool) -> Iterator[str]:
+def _passes(
+    equations: Equations, notation: Notation, layout: Layout, significant: int, blanks: bool
+) -> Iterator[str]:
     for direction, title in (("forward", "Forward"), ("backward", "Backward")):
         yield layout.heading(1, title)
         heading = None
         for step in (step for step in equations.steps if step.direction == direction):
             if step.path != heading:
                 heading = step.path
-                number = f"Layer {step.number}" if step.number else "Loss"
+                number = f"Layer {notation.layer(step.number)}" if step.number else "Loss"
                 yield layout.heading(2, f"{number}: {layout.code(repr(step.op))}")
             # which case of a choice applies is part of the answer
             rows, total = rows_of(equations, step, MOST, undecided=blanks)
-            yield layout.display([_line(equations, row, significant, blanks) for row in rows])
+            yield layout.display(
+                [_line(equations, notation, row, significant, blanks) for row in rows]
+            )
             if total > len(rows):
                 yield f"The other {total - len(rows)} entries likewise."
     if equations.silent and not blanks:
@@ -175,8 +170,10 @@ def _passes(equations: Equations, layout: Layout, significant: int, blanks: bool
         yield f"No formulas are stated by {silent}, so that part is not written out."
 
 
-def _line(equations: Equations, row: WorkedLine, significant: int, blanks: bool) -> str:
-    write = LatexWriter(lambda ref: _entry(equations, row.step, ref))
+def _line(
+    equations: Equations, notation: Notation, row: WorkedLine, significant: int, blanks: bool
+) -> str:
+    write = LatexWriter(lambda ref: _entry(equations, notation, row.step, ref))
     numbers = LatexWriter(
         lambda ref: latex_number(
             format_number(entry_value(equations, row.step.ids[ref.name], ref), significant)
@@ -231,23 +228,6 @@ def _broken(latex: str) -> str:
     return f"{NEXT}&".join(lines)
 
 
-def _entry(equations: Equations, step: Step, spot: Spot) -> str:
+def _entry(equations: Equations, notation: Notation, step: Step, spot: Spot) -> str:
     identity = step.ids[spot.name]
-    return symbol(equations, identity, [i + 1 for i in place(equations, identity, spot.at)])
-
-
-def symbol(equations: Equations, identity: str, at: list[int] | None = None) -> str:
-    """Write an array or one of its entries as on a blackboard, a derivative as a fraction."""
-    parts = parts_of(equations, identity)
-    name = GREEK.get(parts.name) or _letters(parts.name)
-    indices = ([parts.time] if parts.time else []) + (at or [])
-    above = f"^{{({parts.number})}}" if parts.number else ""
-    whole = f"{name}{above}" + (f"_{{{', '.join(map(str, indices))}}}" if indices else "")
-    return rf"\frac{{\partial J}}{{\partial {whole}}}" if parts.is_slope else whole
-
-
-def _letters(name: str) -> str:
-    if len(name) == 1 and name.isalnum():
-        return name
-    # the key of a dict may hold anything, which is safe as text
-    return rf"\mathit{{{name}}}" if name.replace(" ", "").isalnum() else _latex_code(name)
+    return notation[identity].latex(*(i + 1 for i in place(equations, identity, spot.at)))

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from jaxnn.checks import InputError
-from jaxnn.explanation.equations import Equations, parts_of
+from jaxnn.equations import TARGET, ArrayId, Equations, Step
 from jaxnn.explanation.labels import allowed_integers, pointers
-from jaxnn.explanation.language.expressions import (
+from jaxnn.explanation.verify import verified_equations
+from jaxnn.formulas.expressions import (
     Call,
     Choice,
     Expr,
@@ -30,9 +31,10 @@ from jaxnn.explanation.language.expressions import (
     Over,
     Ref,
     refs,
+    rename,
 )
-from jaxnn.explanation.verify import verified_equations
 from jaxnn.mlp_columns import columns_or_reason
+from jaxnn.notation import Notation
 from jaxnn.tracing import Trace
 
 MOST = 400  # entries up to which each one is a step; with more, each equation is a step
@@ -74,40 +76,58 @@ def as_page(trace: Trace) -> str:
 
 def _data(equations: Equations, trace: Trace) -> dict[str, Any]:
     """Return all data of the page, ready for JSON."""
+    notation = Notation(equations)
     graph, reason = _graph(equations, trace)
-    identities = [
-        name
-        for name in equations.values
-        if name in equations.free or name in equations.by_definition
+    known = [
+        id_ for id_ in equations.values if id_ in equations.free or _is_defined(equations, id_)
     ]
-    parameters = [
-        (name, _slope(name)) for name, kind in equations.free.items() if kind == "parameter"
-    ]
+    parameters = [id_ for id_, kind in equations.free.items() if kind == "parameter"]
     return {
         "steps": [
             {
-                "defines": step.defines,
+                "defines": key(step.defines),
+                "at": [tree(part) for part in step.equation.at],
                 "letters": step.equation.letters,
                 "sizes": step.equation.sizes,
-                "body": tree(step.renamed.body),
+                "body": tree(rename(step.equation, keys(step)).body),
                 "direction": step.direction,
-                "number": step.number,
+                "number": notation.layer(step.number),
                 "op": repr(step.op),
             }
             for step in equations.steps
         ],
-        "arrays": {name: _array(equations.values[name]) for name in identities},
-        "symbols": {name: _symbol(equations, name) for name in identities},
-        "parameters": [pair for pair in parameters if pair[1] in equations.by_definition],
-        "groups": _groups(equations, trace),
+        "arrays": {key(id_): _array(equations.values[id_]) for id_ in known},
+        "symbols": {key(id_): _symbol(equations, notation, id_) for id_ in known},
+        "parameters": [
+            (key(id_), key(id_.gradient))
+            for id_ in parameters
+            if _is_defined(equations, id_.gradient)
+        ],
+        "groups": _groups(equations, notation),
         "graph": graph,
         "reason": reason.partition(": ")[2],
         "allowed": {
-            name: list(values) for name, values in allowed_integers(equations, trace.loss).items()
+            key(id_): list(values)
+            for id_, values in allowed_integers(equations, trace.loss).items()
         },
         "most": MOST,
         "cells": CELLS,
     }
+
+
+def key(identity: ArrayId) -> str:
+    """Return the name of an array in the page's data, such as ``dw@2``."""
+    name, layer, is_gradient = identity
+    return f"{'d' if is_gradient else ''}{name}" + (f"@{layer}" if layer else "")
+
+
+def keys(step: Step) -> dict[str, str]:
+    """Return the names of a step's arrays in the page's data, by the layer's own names."""
+    return {name: key(identity) for name, identity in step.ids.items()}
+
+
+def _is_defined(equations: Equations, identity: ArrayId) -> bool:
+    return identity in equations.by_definition
 
 
 def tree(node: Expr) -> list[Any]:
@@ -130,10 +150,6 @@ def tree(node: Expr) -> list[Any]:
     raise TypeError(node)
 
 
-def _slope(identity: str) -> str:
-    return f"d{identity}"
-
-
 def _array(value: np.ndarray) -> dict[str, Any]:
     """Return an array as its shape and flat data; JSON cannot represent infinities and NaN."""
     flat = np.ravel(value).astype(float if value.dtype != int else int).tolist()
@@ -144,47 +160,50 @@ def _array(value: np.ndarray) -> dict[str, Any]:
     return {"shape": list(np.shape(value)), "data": encoded}
 
 
-def _symbol(equations: Equations, identity: str) -> dict[str, Any]:
-    name, number, time, is_slope = parts_of(equations, identity)
+def _symbol(equations: Equations, notation: Notation, identity: ArrayId) -> dict[str, Any]:
+    symbol = notation[identity]
     return {
-        "name": html.escape(name),  # the key of a dict may hold anything
-        "number": number,
-        "time": time,
-        "slope": is_slope,
+        "name": symbol.html,
+        "number": symbol.layer,
+        "slope": symbol.is_gradient,
+        "backward": identity.is_gradient,
         "batched": identity in equations.batched,
     }
 
 
-def _groups(equations: Equations, trace: Trace) -> list[dict[str, Any]]:
+def _groups(equations: Equations, notation: Notation) -> list[dict[str, Any]]:
     """Return the parts of the page: the arrays in each, and whether they can be edited."""
-    known = lambda name: name if name in equations.by_definition else None  # noqa: E731
-    editable = lambda name: equations.free.get(name) in ("input", "parameter", "target")  # noqa: E731
+
+    def shown(identity: ArrayId) -> dict[str, Any]:
+        slope = identity.gradient if _is_defined(equations, identity.gradient) else None
+        editable = equations.free.get(identity) in ("input", "parameter", "target")
+        return {"id": key(identity), "slope": slope and key(slope), "editable": editable}
+
     used = {step.ids[ref.name] for step in equations.steps for ref in refs(step.equation.body)}
-    inputs = [name for name, kind in equations.free.items() if kind == "input" and name in used]
-    shown = lambda name: {"id": name, "slope": known(_slope(name))}  # noqa: E731
+    inputs = [id_ for id_, kind in equations.free.items() if kind == "input" and id_ in used]
     groups: list[dict[str, Any]] = [
         {
             "title": "Input and label" + "; classes count from 0" * bool(pointers(equations)),
-            "arrays": [shown(n) | {"editable": editable(n)} for n in [*inputs, "t"]],
+            "arrays": [shown(id_) for id_ in [*inputs, TARGET]],
             "details": [],
         }
     ]
     for number, path in equations.paths.items():
         steps = [step for step in equations.steps if step.number == number]
+        if not steps:
+            continue
         own = [
-            n
-            for n, kind in equations.free.items()
-            if kind == "parameter" and n.endswith(f"@{number}")
+            id_
+            for id_, kind in equations.free.items()
+            if kind == "parameter" and id_.layer == number
         ]
         mine = list(dict.fromkeys(step.defines for step in steps if step.direction == "forward"))
         outputs, between = mine[-1:], mine[:-1]
-        if not steps:
-            continue
         groups.append(
             {
-                "title": f"Layer {number}: {steps[0].op!r} at {path}",
-                "arrays": [shown(n) | {"editable": editable(n)} for n in [*own, *outputs]],
-                "details": [shown(n) for n in between],
+                "title": f"Layer {notation.layer(number)}: {steps[0].op!r} at {path}",
+                "arrays": [shown(id_) for id_ in [*own, *outputs]],
+                "details": [shown(id_) for id_ in between],
             }
         )
     return groups
@@ -198,27 +217,16 @@ def _graph(equations: Equations, trace: Trace) -> tuple[dict[str, Any] | None, s
     described: list[dict[str, Any]] = []
     for column in columns:
         if column.dense is None or column.last is None:
-            described.append(
-                {
-                    "size": column.size,
-                    "value": "x",
-                    "slope": "dx",
-                    "before": None,
-                    "ids": ["x", "dx"],
-                    "w": None,
-                }
-            )
+            described.append({"size": column.size, "a": "x", "activation": ""})
             continue
-        layers = range(column.dense + 1, column.last + 2)
-        ids = [f"{kind}@{number}" for number in layers for kind in ("y", "dy")]
-        bias = [f"b@{layers[0]}", f"db@{layers[0]}"] if f"b@{layers[0]}" in equations.values else []
+        first, last = str(column.dense + 1), str(column.last + 1)
+        bias = ArrayId("b", first)
         described.append({
             "size": column.size,
-            "value": f"y@{layers[-1]}",
-            "slope": f"dy@{layers[-1]}",
-            "before": f"y@{layers[0]}" if len(layers) > 1 else None,
-            "ids": [*ids, *bias],
-            "w": f"w@{layers[0]}",
-            "dw": f"dw@{layers[0]}",
+            "activation": column.activation,
+            "z": key(ArrayId("y", first)),
+            "a": key(ArrayId("y", last)),
+            "w": key(ArrayId("w", first)),
+            "b": key(bias) if bias in equations.values else None,
         })  # fmt: skip
     return {"columns": described}, ""

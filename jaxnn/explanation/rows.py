@@ -8,9 +8,9 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from jaxnn.explanation.equations import Equations, Step
-from jaxnn.explanation.language.expand import SHOWN, write_out
-from jaxnn.explanation.language.expressions import Equation, Expr, Num, Spot, replace
+from jaxnn.equations import ArrayId, Equations, Step
+from jaxnn.formulas.expand import SHOWN, place_at, write_out
+from jaxnn.formulas.expressions import Equation, Expr, Num, Spot, replace
 
 Place = TypeVar("Place")  # an index: a number, or an expression
 
@@ -20,7 +20,7 @@ class WorkedLine(NamedTuple):
 
     Attributes:
         step: the equation.
-        at: the index of the entry.
+        at: the values of the free letters.
         left: the entry.
         right: the expression for the entry, written out, in the layer's own names.
         value: the value of the entry.
@@ -51,13 +51,13 @@ def rows_of(
     values = equations.local_values(step.ids)
     rows = []
     for at in itertools.islice(np.ndindex(step.equation.shape), most):
-        left = Spot(step.equation.name, at)
+        left = Spot(step.equation.name, place_at(step.equation, at))
         right = write_out(step.equation, at, values, SHOWN, unknown)
-        rows.append(WorkedLine(step, at, left, right, float(values[step.equation.name][at])))
+        rows.append(WorkedLine(step, at, left, right, float(values[left.name][left.at])))
     return rows, int(np.prod(step.equation.shape))
 
 
-def place(equations: Equations, identity: str, at: tuple[Place, ...]) -> tuple[Place, ...]:
+def place(equations: Equations, identity: ArrayId, at: tuple[Place, ...]) -> tuple[Place, ...]:
     """Return the indices of an entry that are worth writing.
 
     The index into a batch of one, and the index of an array's only number, are left out.
@@ -68,7 +68,7 @@ def place(equations: Equations, identity: str, at: tuple[Place, ...]) -> tuple[P
     return at
 
 
-def entry_value(equations: Equations, identity: str, spot: Spot) -> float:
+def entry_value(equations: Equations, identity: ArrayId, spot: Spot) -> float:
     """Look up the number for which an entry stands."""
     return float(np.asarray(equations.values[identity])[spot.at])
 

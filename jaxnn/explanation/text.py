@@ -2,19 +2,19 @@
 
 import functools
 import math
-import re
 
-from jaxnn.explanation.equations import Equations, Step
+from jaxnn.equations import Equations, Step
 from jaxnn.explanation.gradient_path import Link, path_to
-from jaxnn.explanation.language.expand import SHOWN
-from jaxnn.explanation.language.expressions import Ref, Spot
-from jaxnn.explanation.language.printing import Writer, format_number
+from jaxnn.explanation.labels import pointers
 from jaxnn.explanation.rows import WorkedLine, entry_value, place, rows_of, without_batch_of_one
 from jaxnn.explanation.verify import verified_equations
+from jaxnn.formulas.expand import SHOWN
+from jaxnn.formulas.expressions import Ref, Spot
+from jaxnn.formulas.folding import counted_from_one
+from jaxnn.formulas.printing import Writer, format_number
+from jaxnn.notation import HEAD, Notation
 from jaxnn.tracing import Trace
 
-HEAD = "dz stands for dJ/dz; indices and classes count from 0, as in the code."
-INNER = " Within a layer, x1 and y1 belong to the first one inside it."
 LONGEST = 32  # letters of a cell in a chain; longer cells do not widen their column
 MOST = 16  # entries of one array that are shown
 
@@ -22,8 +22,9 @@ MOST = 16  # entries of one array that are shown
 def as_text(trace: Trace, significant: int) -> str:
     """Write the table of the forward pass and that of the backward pass."""
     equations = verified_equations(trace)
-    inner = any("f1" in step.ids for step in equations.steps)
-    lines = [f"{trace.net!r}, {trace.loss!r}", HEAD + INNER * inner]
+    notation = Notation(equations)
+    counted = " Classes and tokens count from 0." if pointers(equations) else ""
+    lines = [f"{trace.net!r}, {trace.loss!r}", HEAD + counted]
     for direction in ("forward", "backward"):
         lines += ["", direction.capitalize()]
         heading = None
@@ -35,18 +36,31 @@ def as_text(trace: Trace, significant: int) -> str:
             if step is None or step.direction != direction:
                 continue
             if step.path != heading:
-                lines.append(f"{step.path} {step.op!r}")
+                lines.append(_heading(equations, notation, step))
                 heading = step.path
-            lines += _table(equations, step, significant)
+            lines += _table(equations, notation, step, significant)
     return "\n".join(lines) + "\n"
 
 
-def _table(equations: Equations, step: Step, significant: int) -> list[str]:
+def _heading(equations: Equations, notation: Notation, step: Step) -> str:
+    """Name a layer by its number and its path, and say which symbols stand for its parameters."""
+    if not step.number:
+        return f"Loss: {step.op!r}"
+    own = [
+        f"{notation[identity].text()} = {step.path}.{identity.name}"
+        for identity, kind in equations.free.items()
+        if kind == "parameter" and identity.layer == step.number
+    ]
+    layer = f"Layer {notation.layer(step.number)}: {step.path} {step.op!r}"
+    return f"{layer}; {', '.join(own)}" if own else layer
+
+
+def _table(equations: Equations, notation: Notation, step: Step, significant: int) -> list[str]:
     rows, total = rows_of(equations, step, MOST)
-    cells = [_cells(equations, row, significant) for row in rows]
+    cells = [_cells(equations, notation, row, significant) for row in rows]
     lines = [f"    {line}" for line in _aligned(cells)]
     if total > 1:
-        lines.insert(0, f"  {formula(equations, step)}")
+        lines.insert(0, f"  {formula(equations, notation, step)}")
     if total > len(rows):
         lines.append(f"    … {total - len(rows)} more")
     return lines
@@ -71,8 +85,10 @@ def _aligned(cells: list[list[str]], longest: float = math.inf) -> list[str]:
     return lines
 
 
-def _cells(equations: Equations, row: WorkedLine, significant: int) -> list[str]:
-    symbols, numbers = writers(equations, row.step, significant)
+def _cells(
+    equations: Equations, notation: Notation, row: WorkedLine, significant: int
+) -> list[str]:
+    symbols, numbers = writers(equations, notation, row.step, significant)
     written = symbols(row.right)
     put_in = "" if row.is_plain else numbers(row.right)
     value = format_number(row.value, significant)
@@ -84,12 +100,14 @@ def _cells(equations: Equations, row: WorkedLine, significant: int) -> list[str]
     ]
 
 
-def writers(equations: Equations, step: Step, significant: int) -> tuple[Writer, Writer]:
+def writers(
+    equations: Equations, notation: Notation, step: Step, significant: int
+) -> tuple[Writer, Writer]:
     """Return the writer of the symbols of a step, and that of its numbers."""
 
     def name(spot: Spot) -> str:
-        at = ", ".join(map(str, place(equations, step.ids[spot.name], spot.at)))
-        return f"{plain(spot.name)}[{at}]" if at else plain(spot.name)
+        identity = step.ids[spot.name]
+        return notation[identity].text(*(i + 1 for i in place(equations, identity, spot.at)))
 
     return Writer(name), Writer(
         lambda spot: format_number(entry_value(equations, step.ids[spot.name], spot), significant),
@@ -97,44 +115,41 @@ def writers(equations: Equations, step: Step, significant: int) -> tuple[Writer,
     )
 
 
-def plain(name: str) -> str:
-    """Rename f1, the output of a combinator's first child, to y1, and df1, its gradient, to dx1."""
-    return re.sub(r"^(d?)f(?=\d+$)", lambda match: "dx" if match[1] else "y", name)
-
-
-def formula(equations: Equations, step: Step) -> str:
+def formula(equations: Equations, notation: Notation, step: Step) -> str:
     """Write the equation of a step with letters as indices."""
 
     def name(ref: Ref) -> str:
-        at = ", ".join(map(write, place(equations, step.ids[ref.name], ref.at or ())))
-        return f"{plain(ref.name)}[{at}]" if at else plain(ref.name)
+        identity = step.ids[ref.name]
+        return notation[identity].text(*map(write, place(equations, identity, ref.at or ())))
 
     write = Writer(name)
-    return f"{write(step.left)} = {write(without_batch_of_one(step.equation))}"
+    right = counted_from_one(without_batch_of_one(step.equation))
+    return f"{write(counted_from_one(step.left))} = {write(right)}"
 
 
 def gradient_path_as_text(trace: Trace, of: str, significant: int) -> str:
     """Write the chain of derivatives from the loss to one weight or input, factor by factor."""
     equations = verified_equations(trace)
-    links = path_to(equations, trace, of)
+    notation = Notation(equations)
+    links = path_to(equations, notation, trace, of)
     is_one_way = all(len(link.factors) <= 1 for link in links)
     cells = [
         cell
         for link in links
-        for cell in _link(equations, link, significant, with_sum=not is_one_way)
+        for cell in _link(equations, notation, link, significant, with_sum=not is_one_way)
     ]
     if is_one_way:
         factors = [link.factors[0].value if link.factors else link.value for link in links]
         cells.append(
             [
-                f"dJ/d{links[-1].name}",
+                f"∂J/∂{links[-1].name}",
                 _product(factors, significant),
                 "",
                 format_number(links[-1].value, significant),
             ]
         )
-    lines = [f"dJ/d{of}, back from the loss", *(f"  {line}" for line in _aligned(cells, LONGEST))]
-    return "\n".join(lines) + "\n"
+    head = f"∂J/∂{links[-1].name}, back from the loss; in the code, this number is {of}"
+    return "\n".join([head, *(f"  {line}" for line in _aligned(cells, LONGEST))]) + "\n"
 
 
 def _product(factors: list[float], significant: int) -> str:
@@ -144,17 +159,19 @@ def _product(factors: list[float], significant: int) -> str:
     )
 
 
-def _link(equations: Equations, link: Link, significant: int, with_sum: bool) -> list[list[str]]:
-    symbols, numbers = writers(equations, link.step, significant)
+def _link(
+    equations: Equations, notation: Notation, link: Link, significant: int, with_sum: bool
+) -> list[list[str]]:
+    symbols, numbers = writers(equations, notation, link.step, significant)
     if not link.factors:
         value = format_number(link.value, significant)
         right = [
             text if text != value else "" for text in (symbols(link.right), numbers(link.right))
         ]
-        return [[f"dJ/d{link.name}", *right, value]]
+        return [[f"∂J/∂{link.name}", *right, value]]
     cells = []
     for factor in link.factors:
-        left = f"d{factor.name}/d{link.name}"
+        left = f"∂{factor.name}/∂{link.name}"
         plain = symbols(factor.expression)
         put_in = numbers(factor.expression)
         value = format_number(factor.value, significant)
@@ -162,11 +179,11 @@ def _link(equations: Equations, link: Link, significant: int, with_sum: bool) ->
         put_in = "" if put_in in (plain, value) else put_in
         cells.append([left, plain, put_in, value])
     if with_sum:
-        terms = [f"dJ/d{factor.name}·d{factor.name}/d{link.name}" for factor in link.factors]
+        terms = [f"∂J/∂{factor.name}·∂{factor.name}/∂{link.name}" for factor in link.factors]
         products = [
             _product([factor.upstream, factor.value], significant) for factor in link.factors
         ]
-        left = f"dJ/d{link.name}"
+        left = f"∂J/∂{link.name}"
         cells.append([left, _sum(terms), _sum(products), format_number(link.value, significant)])
     return cells
 

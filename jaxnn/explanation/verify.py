@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn.checks import InputError
-from jaxnn.explanation.equations import Equations, Step, equations_of
-from jaxnn.explanation.language.evaluate import evaluate
-from jaxnn.explanation.language.expressions import refs
+from jaxnn.equations import Equations, Step, equations_of
+from jaxnn.formulas.evaluate import evaluate, places
+from jaxnn.formulas.expressions import refs
 from jaxnn.tracing import Stage, Trace, named
 from jaxnn.types import Layer, Loss, split_running
 
@@ -44,17 +44,20 @@ def _is_foreign(op: Layer | Loss) -> bool:
 
 
 def _check_value(equations: Equations, step: Step) -> None:
-    given = np.asarray(equations.values[step.defines], float)
-    stated = evaluate(step.renamed, equations.values)
-    terms = (_largest(equations.values[ref.name]) for ref in refs(step.renamed.body))
+    equation = step.renamed
+    where = places(equation)
+    given = np.asarray(equations.values[step.defines], float)[where]
+    stated = evaluate(equation, equations.values)
+    terms = (_largest(equations.values[ref.name]) for ref in refs(equation.body))
     allowed = CLOSE * _largest(given) + ROUNDING * max(terms, default=0.0)
     differs = ~np.isclose(stated, given, rtol=0, atol=allowed, equal_nan=True)
     if differs.any():
-        at = tuple(int(i) for i in np.argwhere(differs)[0])
-        entry = f"{step.equation.name}[{', '.join(map(str, at))}]" if at else step.equation.name
+        first = tuple(int(i) for i in np.argwhere(differs)[0])
+        at = [str(axis[first]) for axis in where]
+        entry = f"{step.equation.name}[{', '.join(at)}]" if at else step.equation.name
         raise InputError(
-            f"explain: expected the formulas of {step.op!r} to give {entry} = {given[at]:.6g}, "
-            f"as its code does, got {stated[at]:.6g}."
+            f"explain: expected the formulas of {step.op!r} to give {entry} = {given[first]:.6g}, "
+            f"as its code does, got {stated[first]:.6g}."
         )
 
 

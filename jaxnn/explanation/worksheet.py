@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from jaxnn.checks import InputError
-from jaxnn.explanation.equations import equations_of
+from jaxnn.equations import TARGET, ArrayId, equations_of
 from jaxnn.explanation.labels import allowed_integers
 from jaxnn.tracing import Trace, trace
 from jaxnn.types import join_running, split_running
@@ -31,7 +31,7 @@ def redraw(done: Trace, seed: int) -> Trace:
     random = np.random.default_rng(seed)
     allowed = allowed_integers(equations_of(done), done.loss)
 
-    def draw(name: str, array: np.ndarray) -> np.ndarray:
+    def draw(name: ArrayId, array: np.ndarray) -> np.ndarray:
         if np.issubdtype(array.dtype, np.floating):
             return random.choice(HALVES, array.shape).astype(array.dtype)
         if name not in allowed:
@@ -45,9 +45,9 @@ def redraw(done: Trace, seed: int) -> Trace:
         and done.target.dtype.kind == "f"
     )
     for _ in range(DRAWS):
-        params = join_running(jax.tree.map(lambda leaf: draw("", leaf), trained), running)
-        x = jax.tree.map(lambda leaf: draw("x", leaf), done.x)
-        target = done.target if is_distribution else draw("t", done.target)
+        params = join_running(jax.tree.map(lambda leaf: draw(ArrayId(""), leaf), trained), running)
+        x = jax.tree.map(lambda leaf: draw(ArrayId("x"), leaf), done.x)
+        target = done.target if is_distribution else draw(TARGET, done.target)
         again = trace(done.net, done.loss, params, x, target)
         if _is_worth_it(again):
             break

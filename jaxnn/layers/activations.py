@@ -17,11 +17,11 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxnn.checks import check_choice, check_floating, check_like, check_no_params, check_shape
 from jaxnn.formulas import Formulas
-from jaxnn.types import Cache, Static
+from jaxnn.types import Static
 from jaxnn.values import layer
 
 
@@ -311,17 +311,24 @@ class GELU(Entrywise):
     SCALE: ClassVar[float] = math.sqrt(2 / math.pi)
     BEYOND: ClassVar[float] = 25.0  # where the approximate density is 0 in float64
 
+    formulas = Formulas(
+        """
+        if form == "exact":
+            y = x * Φ(x)
+        else:
+            s = σ(2 * SCALE * (x + CUBIC * x**3))
+            y = x * s
+        """,
+        """
+        if form == "exact":
+            dx = (Φ(x) + x * φ(x)) * dy
+        else:
+            dx = (s + x * s * (1 - s) * 2 * SCALE * (1 + 3 * CUBIC * x**2)) * dy
+        """,
+    )
+
     def __post_init__(self) -> None:
         check_choice("GELU", "form", self.form, ("exact", "tanh"))
-
-    def formulas(self, x: PyTree, cache: Cache) -> Formulas:
-        """State what each form computes."""
-        if self.form == "exact":
-            return Formulas("y = x * Φ(x)", "dx = (Φ(x) + x * φ(x)) * dy")
-        return Formulas(
-            "s = σ(2 * SCALE * (x + CUBIC * x**3))\ny = x * s",
-            "dx = (s + x * s * (1 - s) * 2 * SCALE * (1 + 3 * CUBIC * x**2)) * dy",
-        )
 
     def _value(self, x: Array) -> Array:
         if self.form == "exact":

@@ -29,7 +29,7 @@ from jaxnn.checks import (
     check_positive_int,
     check_shape,
 )
-from jaxnn.formulas import Formulas
+from jaxnn.formulas import Formulas, SameAs
 from jaxnn.layers.initializers import Initializer, check_initializer, initialize
 from jaxnn.layers.positions import angles, rotate
 from jaxnn.numerics import broadcast_last, flatten_batch, upcast
@@ -132,6 +132,86 @@ class MultiHeadAttention:
     bias: bool = True
     w_init: Initializer = "glorot_uniform"
     takes: ClassVar[type] = AttentionInput
+
+    # n sample, h head, t query, s key, d channel of a head, c and j channels of all heads
+    formulas = Formulas(
+        """
+        if rotary:
+            q0[n, h:heads, t, d:D] = sum(x[n, t, c] * wq[c, h * D + d] for c in C) + bq[h * D + d]
+            k0[n, h:heads, s, d:D] = (
+                sum(context[n, s, c] * wk[c, h * D + d] for c in C) + bk[h * D + d]
+            )
+            q[n, h, t, d] = (
+                q0[n, h, t, d] * cos[t, d] - q0[n, h, t, d + D // 2] * sin[t, d]
+                if d < D // 2
+                else q0[n, h, t, d - D // 2] * sin[t, d - D // 2]
+                + q0[n, h, t, d] * cos[t, d - D // 2]
+            )
+            k[n, h, s, d] = (
+                k0[n, h, s, d] * cos[s, d] - k0[n, h, s, d + D // 2] * sin[s, d]
+                if d < D // 2
+                else k0[n, h, s, d - D // 2] * sin[s, d - D // 2]
+                + k0[n, h, s, d] * cos[s, d - D // 2]
+            )
+        else:
+            q[n, h:heads, t, d:D] = sum(x[n, t, c] * wq[c, h * D + d] for c in C) + bq[h * D + d]
+            k[n, h:heads, s, d:D] = (
+                sum(context[n, s, c] * wk[c, h * D + d] for c in C) + bk[h * D + d]
+            )
+        v[n, h:heads, s, d:D] = sum(context[n, s, c] * wv[c, h * D + d] for c in C) + bv[h * D + d]
+        score[n, h, t, s] = sum(q[n, h, t, d] * k[n, h, s, d] for d in range(D)) / sqrt(D)
+        p[n, h, t, s] = (
+            exp(score[n, h, t, s]) / sum(exp(score[n, h, t, j]) for j in S if allowed[n, h, t, j])
+            if allowed[n, h, t, s]
+            else 0
+        )
+        o[n, h, t, d] = sum(p[n, h, t, s] * v[n, h, s, d] for s in S)
+        y[n, t, c] = sum(o[n, j // D, t, j % D] * wo[j, c] for j in J) + bo[c]
+        """,
+        """
+        do[n, h, t, d] = sum(dy[n, t, c] * wo[h * D + d, c] for c in C)
+        dv[n, h, s, d] = sum(p[n, h, t, s] * do[n, h, t, d] for t in T)
+        dp[n, h, t, s] = sum(do[n, h, t, d] * v[n, h, s, d] for d in range(D))
+        dscore[n, h, t, s] = p[n, h, t, s] * (
+            dp[n, h, t, s] - sum(p[n, h, t, j] * dp[n, h, t, j] for j in S)
+        )
+        dq[n, h, t, d] = sum(dscore[n, h, t, s] * k[n, h, s, d] for s in S) / sqrt(D)
+        dk[n, h, s, d] = sum(dscore[n, h, t, s] * q[n, h, t, d] for t in T) / sqrt(D)
+        dwo[j, c] = sum(o[n, j // D, t, j % D] * dy[n, t, c] for n in B for t in T)
+        dbo[c] = sum(dy[n, t, c] for n in B for t in T)
+        if rotary:
+            dq0[n, h, t, d] = (
+                dq[n, h, t, d] * cos[t, d] + dq[n, h, t, d + D // 2] * sin[t, d]
+                if d < D // 2
+                else dq[n, h, t, d] * cos[t, d - D // 2]
+                - dq[n, h, t, d - D // 2] * sin[t, d - D // 2]
+            )
+            dk0[n, h, s, d] = (
+                dk[n, h, s, d] * cos[s, d] + dk[n, h, s, d + D // 2] * sin[s, d]
+                if d < D // 2
+                else dk[n, h, s, d] * cos[s, d - D // 2]
+                - dk[n, h, s, d - D // 2] * sin[s, d - D // 2]
+            )
+        dwq[c, j] = sum(x[n, t, c] * dq0[n, j // D, t, j % D] for n in B for t in T)
+        dwk[c, j] = sum(context[n, s, c] * dk0[n, j // D, s, j % D] for n in B for s in S)
+        dwv[c, j] = sum(context[n, s, c] * dv[n, j // D, s, j % D] for n in B for s in S)
+        dbq[j] = sum(dq0[n, j // D, t, j % D] for n in B for t in T)
+        dbk[j] = sum(dk0[n, j // D, s, j % D] for n in B for s in S)
+        dbv[j] = sum(dv[n, j // D, s, j % D] for n in B for s in S)
+        if crossed:
+            dx[n, t, c] = sum(dq0[n, j // D, t, j % D] * wq[c, j] for j in J)
+            dcontext[n, s, c] = sum(
+                dk0[n, j // D, s, j % D] * wk[c, j] + dv[n, j // D, s, j % D] * wv[c, j] for j in J
+            )
+        else:
+            dx[n, t, c] = sum(
+                dq0[n, j // D, t, j % D] * wq[c, j]
+                + dk0[n, j // D, t, j % D] * wk[c, j]
+                + dv[n, j // D, t, j % D] * wv[c, j]
+                for j in J
+            )
+        """,
+    )
 
     def __post_init__(self) -> None:
         check_positive_int("MultiHeadAttention", "heads", self.heads)
@@ -296,26 +376,25 @@ class MultiHeadAttention:
             masks.append(jnp.broadcast_to(present[:, None, None], whole))
         return functools.reduce(jnp.logical_and, masks) if masks else None
 
-    def formulas(self, x: PyTree, cache: Cache) -> Formulas:
-        """State head h's projections, the scores of query t and key s, and the way back."""
+    def formula_values(self, x: PyTree, cache: Cache) -> dict[str, Any]:
+        """Return D, the channels of a head, the scores that are allowed, and the angles."""
         given = x if isinstance(x, AttentionInput) else AttentionInput(x)
         context = given.x if given.context is None else given.context
+        queries, keys = given.x.shape[1], context.shape[1]
         size = given.x.shape[-1] // self.heads
-        allowed = self._allowed(given, given.x.shape[1], context.shape[1])
-        names: dict[str, Any] = {}
+        values: dict[str, Any] = {"D": size, "crossed": given.context is not None, "allowed": None}
+        if given.context is None:
+            values["context"] = SameAs("x")
+        allowed = self._allowed(given, queries, keys)
         if allowed is not None:
-            whole = (given.x.shape[0], self.heads, given.x.shape[1], context.shape[1])
-            names["allowed"] = np.broadcast_to(allowed, whole)
+            whole = (given.x.shape[0], self.heads, queries, keys)
+            values["allowed"] = np.broadcast_to(allowed, whole)
         if self.rotary:
-            names |= {
-                f.__name__: f(angles(max(given.x.shape[1], context.shape[1]), size))
-                for f in (np.cos, np.sin)
-            }
-        source = "x" if given.context is None else "context"
-        forward, backward = _formulas(
-            self.heads, size, source, self.bias, self.rotary, allowed is not None
-        )
-        return Formulas(forward, backward, names)
+            theta = angles(max(queries, keys), size)
+            values |= {"cos": np.cos(theta), "sin": np.sin(theta)}
+        else:
+            values |= {"dq0": SameAs("dq"), "dk0": SameAs("dk")}
+        return values
 
 
 # ── Scaled dot-product attention, whole and in blocks ───────────────────────────────────────────
@@ -423,80 +502,3 @@ def _merge(x: Float[Array, "B N T D"]) -> Float[Array, "B T C"]:
 
 def _affine(x: Array, w: Array, b: Array | None) -> Array:
     return x @ w if b is None else x @ w + broadcast_last(b, x.ndim)
-
-
-# ── Formulas: n sample, h head, t query, s key, d channel of a head, c or j channel of all ──────
-
-
-def _formulas(
-    heads: int, size: int, source: str, bias: bool, rotary: bool, masked: bool
-) -> tuple[str, str]:
-    forward, backward, half = [], [], size // 2
-    place, back = f"h * {size} + d", f"j // {size}, t, j % {size}"
-    for name, of in (("q", "x"), ("k", source), ("v", source)):
-        raw = f"{name}raw" if rotary and name != "v" else name
-        b = f" + b{name}[{place}]" if bias else ""
-        forward.append(
-            f"{raw}[n, h:{heads}, t, d:{size}] = "
-            f"sum({of}[n, t, c] * w{name}[c, {place}] for c in C){b}"
-        )
-        if raw != name:
-            turn = (
-                f"{raw}[n, h, t, d] * cos[t, d] - {raw}[n, h, t, d + {half}] * sin[t, d] "
-                f"if d < {half} else {raw}[n, h, t, d - {half}] * sin[t, d - {half}] "
-                f"+ {raw}[n, h, t, d] * cos[t, d - {half}]"
-            )
-            forward.append(f"{name}[n, h, t, d] = {turn}")
-    forward.append(
-        f"score[n, h, t, s] = sum(q[n, h, t, d] * k[n, h, s, d] for d in D) / sqrt({size})"
-    )
-    if masked:
-        forward += [
-            "m[n, h, t] = max(score[n, h, t, s] if allowed[n, h, t, s] else -1e300 for s in S)",
-            "e[n, h, t, s] = exp(score[n, h, t, s] - m[n, h, t]) if allowed[n, h, t, s] else 0",
-            "total[n, h, t] = sum(e[n, h, t, s] for s in S)",
-            "p[n, h, t, s] = e[n, h, t, s] / total[n, h, t] if total[n, h, t] > 0 else 0",
-        ]
-    else:
-        forward.append(
-            "p[n, h, t, s] = exp(score[n, h, t, s]) / sum(exp(score[n, h, t, j]) for j in S)"
-        )
-    forward += [
-        "o[n, h, t, d] = sum(p[n, h, t, s] * v[n, h, s, d] for s in S)",
-        f"y[n, t, c] = sum(o[n, {back}] * wo[j, c] for j in J)" + (" + bo[c]" if bias else ""),
-    ]
-    backward += [
-        f"do[n, h:{heads}, t, d:{size}] = sum(dy[n, t, c] * wo[{place}, c] for c in C)",
-        "dv[n, h, s, d] = sum(p[n, h, t, s] * do[n, h, t, d] for t in T)",
-        "dp[n, h, t, s] = sum(do[n, h, t, d] * v[n, h, s, d] for d in D)",
-        "dscore[n, h, t, s] = "
-        "p[n, h, t, s] * (dp[n, h, t, s] - sum(p[n, h, t, j] * dp[n, h, t, j] for j in S))",
-        f"dq[n, h, t, d] = sum(dscore[n, h, t, s] * k[n, h, s, d] for s in S) / sqrt({size})",
-        f"dk[n, h, s, d] = sum(dscore[n, h, t, s] * q[n, h, t, d] for t in T) / sqrt({size})",
-        f"dwo[j, c] = sum(o[n, {back}] * dy[n, t, c] for n in B for t in T)",
-    ]
-    for name, of in (("q", "x"), ("k", source), ("v", source)):
-        raw = f"d{name}"
-        if rotary and name != "v":
-            raw = f"d{name}raw"
-            turn = (
-                f"d{name}[n, h, t, d] * cos[t, d] + d{name}[n, h, t, d + {half}] * sin[t, d] "
-                f"if d < {half} else d{name}[n, h, t, d] * cos[t, d - {half}] "
-                f"- d{name}[n, h, t, d - {half}] * sin[t, d - {half}]"
-            )
-            backward.append(f"{raw}[n, h, t, d] = {turn}")
-        backward.append(
-            f"dw{name}[c, j] = sum({of}[n, t, c] * {raw}[n, {back}] for n in B for t in T)"
-        )
-        if bias:
-            backward.append(f"db{name}[j] = sum({raw}[n, {back}] for n in B for t in T)")
-    if bias:
-        backward.append("dbo[c] = sum(dy[n, t, c] for n in B for t in T)")
-    raw = "raw" if rotary else ""
-    from_q = f"sum(dq{raw}[n, {back}] * wq[c, j] for j in J)"
-    from_kv = f"sum(dk{raw}[n, {back}] * wk[c, j] + dv[n, {back}] * wv[c, j] for j in J)"
-    if source == "x":
-        backward.append(f"dx[n, t, c] = {from_q} + {from_kv}")
-    else:
-        backward += [f"dx[n, t, c] = {from_q}", f"dcontext[n, t, c] = {from_kv}"]
-    return "\n".join(forward), "\n".join(backward)

@@ -357,24 +357,12 @@ class _Forward(_Convolution):
         dx = conv_input(dy, w, at, x.shape[1:-1])
         return ConvParams(dw, db), dx
 
-    def formulas(self, x: PyTree, cache: Cache) -> Formulas:
-        """State the three convolutions of this geometry."""
+    def formula_values(self, x: PyTree, cache: Cache) -> dict[str, Any]:
+        """Return the geometry along each axis of space, and M, the input channels of a group."""
         at = self._geometry(x.shape[1:-1])
-        slide, back = _slides(at, self._sizes("kernel_size"))
-        channel = _channel("c", "o", x.shape[-1], self.features, self.groups)
-        own = _channel("c", "o", x.shape[-1], self.features, self.groups, back=True)
-        r, k, p = (", ".join(letters[: self.rank]) for letters in ("rs", "kl", "pq"))
-        over_r, over_k = (
-            " ".join(f"for {i} in S" for i in letters[: self.rank]) for letters in ("rs", "kl")
-        )
-        forward = f"y[n, {r}, o] = sum(x[n, {slide}, {channel}] * w[{k}, c, o] {over_k} for c in C)"
-        backward = (
-            f"dw[{k}, c, o] = sum(x[n, {slide}, {channel}] * dy[n, {r}, o] for n in B {over_r})\n"
-            f"dx[n, {p}, c] = sum(dy[n, {r}, o] * w[{back}, {own}, o] {over_r} for o in O)"
-        )
-        return _with_bias(
-            self.bias, forward, backward, f"db[o] = sum(dy[n, {r}, o] for n in B {over_r})"
-        )
+        first = tuple(low for low, _ in at.padding)
+        geometry = {"stride": at.stride, "dilation": at.dilation, "padding": first}
+        return geometry | {"M": x.shape[-1] // self.groups}
 
 
 class _Transposed(_Convolution):
@@ -414,25 +402,12 @@ class _Transposed(_Convolution):
         dx = conv(dy, w, at)
         return ConvParams(dw, db), dx
 
-    def formulas(self, x: PyTree, cache: Cache) -> Formulas:
-        """State the three convolutions of this geometry, input and output exchanged."""
+    def formula_values(self, x: PyTree, cache: Cache) -> dict[str, Any]:
+        """Return the geometry along each axis of space, and M, the output channels of a group."""
         at = self._geometry(self._output_size(x.shape[1:-1]))
-        slide, back = _slides(at, self._sizes("kernel_size"))
-        channel = _channel("o", "c", self.features, x.shape[-1], self.groups)
-        own = _channel("o", "c", self.features, x.shape[-1], self.groups, back=True)
-        r, k, p = (", ".join(letters[: self.rank]) for letters in ("rs", "kl", "pq"))
-        over_r, over_k, over_p = (
-            " ".join(f"for {i} in S" for i in letters[: self.rank])
-            for letters in ("rs", "kl", "pq")
-        )
-        forward = f"y[n, {p}, o] = sum(x[n, {r}, c] * w[{back}, {own}, c] {over_r} for c in C)"
-        backward = (
-            f"dw[{k}, o, c] = sum(dy[n, {slide}, {channel}] * x[n, {r}, c] for n in B {over_r})\n"
-            f"dx[n, {r}, c] = sum(dy[n, {slide}, {channel}] * w[{k}, o, c] {over_k} for o in O)"
-        )
-        return _with_bias(
-            self.bias, forward, backward, f"db[o] = sum(dy[n, {p}, o] for n in B {over_p})"
-        )
+        first = tuple(low for low, _ in at.padding)
+        geometry = {"stride": at.stride, "dilation": at.dilation, "padding": first}
+        return geometry | {"M": self.features // self.groups}
 
     def _output_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
         stride, dilation, kernel = (
@@ -450,50 +425,6 @@ class _Transposed(_Convolution):
                 f"{self}: expected padding that leaves an output, got one of size {output}."
             )
         return output
-
-
-# ── Their formulas ──────────────────────────────────────────────────────────────────────────────
-
-
-def _slides(at: Geometry, kernel: tuple[int, ...]) -> tuple[str, str]:
-    """Write where output r meets kernel entry k in the image, and which k takes r to p."""
-    slides, backs = [], []
-    for r, k, p, stride, dilation, (low, _) in zip(
-        "rs", "kl", "pq", at.stride, at.dilation, at.padding, strict=False
-    ):
-        moved = _plus(_times(r, stride), _times(k, dilation), -low)
-        slides.append(moved)
-        offset = _plus(p, f"-{_times(r, stride)}", low)
-        # between two steps of a dilated kernel there is no entry: -1 is outside of it
-        backs.append(
-            offset
-            if dilation == 1
-            else f"({offset}) // {dilation} if ({offset}) % {dilation} == 0 else -1"
-        )
-    return ", ".join(slides), ", ".join(backs)
-
-
-def _channel(c: str, o: str, channels: int, features: int, groups: int, back: bool = False) -> str:
-    """Write which input channel is c of the group of output o, or the reverse."""
-    if groups == 1:
-        return c
-    return f"{c} {'-' if back else '+'} {o} // {features // groups} * {channels // groups}"
-
-
-def _times(letter: str, factor: int) -> str:
-    return letter if factor == 1 else f"{factor} * {letter}"
-
-
-def _plus(first: str, second: str, number: int) -> str:
-    joined = f"{first} - {second[1:]}" if second.startswith("-") else f"{first} + {second}"
-    return joined if number == 0 else f"{joined} {'+' if number > 0 else '-'} {abs(number)}"
-
-
-def _with_bias(bias: bool, forward: str, backward: str, db: str) -> Formulas:
-    dw, dx = backward.splitlines()
-    return (
-        Formulas(f"{forward} + b[o]", f"{dw}\n{db}\n{dx}") if bias else Formulas(forward, backward)
-    )
 
 
 # ── The four layers ─────────────────────────────────────────────────────────────────────────────
@@ -516,6 +447,29 @@ class Conv1D(_Forward):
 
     rank: ClassVar[int] = 1
 
+    formulas = Formulas(
+        """
+        y[n, r, o] = sum(
+            x[n, r * stride[0] + k * dilation[0] - padding[0], c + C * (o * groups // O)]
+            * w[k, c, o]
+            for k in K for c in C
+        ) + b[o]
+        """,
+        """
+        dw[k, c, o] = sum(
+            x[n, r * stride[0] + k * dilation[0] - padding[0], c + C * (o * groups // O)]
+            * dy[n, r, o]
+            for n in B for r in R
+        )
+        db[o] = sum(dy[n, r, o] for n in B for r in R)
+        dx[n, p, c] = sum(
+            dy[n, r, o]
+            * w[(p - r * stride[0] + padding[0]) / dilation[0], c - M * (o * groups // O), o]
+            for r in R for o in O
+        )
+        """,
+    )
+
 
 @layer
 class Conv2D(_Forward):
@@ -535,6 +489,44 @@ class Conv2D(_Forward):
 
     rank: ClassVar[int] = 2
 
+    formulas = Formulas(
+        """
+        y[n, r, s, o] = sum(
+            x[
+                n,
+                r * stride[0] + k * dilation[0] - padding[0],
+                s * stride[1] + l * dilation[1] - padding[1],
+                c + C * (o * groups // O),
+            ]
+            * w[k, l, c, o]
+            for k in K for l in L for c in C
+        ) + b[o]
+        """,
+        """
+        dw[k, l, c, o] = sum(
+            x[
+                n,
+                r * stride[0] + k * dilation[0] - padding[0],
+                s * stride[1] + l * dilation[1] - padding[1],
+                c + C * (o * groups // O),
+            ]
+            * dy[n, r, s, o]
+            for n in B for r in R for s in S
+        )
+        db[o] = sum(dy[n, r, s, o] for n in B for r in R for s in S)
+        dx[n, p, q, c] = sum(
+            dy[n, r, s, o]
+            * w[
+                (p - r * stride[0] + padding[0]) / dilation[0],
+                (q - s * stride[1] + padding[1]) / dilation[1],
+                c - M * (o * groups // O),
+                o,
+            ]
+            for r in R for s in S for o in O
+        )
+        """,
+    )
+
 
 @layer
 class ConvTranspose1D(_Transposed):
@@ -546,6 +538,29 @@ class ConvTranspose1D(_Transposed):
 
     rank: ClassVar[int] = 1
 
+    formulas = Formulas(
+        """
+        y[n, p, o] = sum(
+            x[n, r, c]
+            * w[(p - r * stride[0] + padding[0]) / dilation[0], o - M * (c * groups // C), c]
+            for r in R for c in C
+        ) + b[o]
+        """,
+        """
+        dw[k, o, c] = sum(
+            dy[n, r * stride[0] + k * dilation[0] - padding[0], o + O * (c * groups // C)]
+            * x[n, r, c]
+            for n in B for r in R
+        )
+        db[o] = sum(dy[n, p, o] for n in B for p in P)
+        dx[n, r, c] = sum(
+            dy[n, r * stride[0] + k * dilation[0] - padding[0], o + O * (c * groups // C)]
+            * w[k, o, c]
+            for k in K for o in O
+        )
+        """,
+    )
+
 
 @layer
 class ConvTranspose2D(_Transposed):
@@ -556,3 +571,41 @@ class ConvTranspose2D(_Transposed):
     """
 
     rank: ClassVar[int] = 2
+
+    formulas = Formulas(
+        """
+        y[n, p, q, o] = sum(
+            x[n, r, s, c]
+            * w[
+                (p - r * stride[0] + padding[0]) / dilation[0],
+                (q - s * stride[1] + padding[1]) / dilation[1],
+                o - M * (c * groups // C),
+                c,
+            ]
+            for r in R for s in S for c in C
+        ) + b[o]
+        """,
+        """
+        dw[k, l, o, c] = sum(
+            dy[
+                n,
+                r * stride[0] + k * dilation[0] - padding[0],
+                s * stride[1] + l * dilation[1] - padding[1],
+                o + O * (c * groups // C),
+            ]
+            * x[n, r, s, c]
+            for n in B for r in R for s in S
+        )
+        db[o] = sum(dy[n, p, q, o] for n in B for p in P for q in Q)
+        dx[n, r, s, c] = sum(
+            dy[
+                n,
+                r * stride[0] + k * dilation[0] - padding[0],
+                s * stride[1] + l * dilation[1] - padding[1],
+                o + O * (c * groups // C),
+            ]
+            * w[k, l, o, c]
+            for k in K for l in L for o in O
+        )
+        """,
+    )

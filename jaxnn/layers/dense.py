@@ -5,13 +5,12 @@ from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxnn.checks import InputError, check_floating, check_params, check_positive_int, check_shape
 from jaxnn.formulas import Formulas
 from jaxnn.layers.initializers import Initializer, check_initializer, initialize
 from jaxnn.numerics import broadcast_last, flatten_batch
-from jaxnn.types import Cache
 from jaxnn.values import layer
 
 
@@ -41,6 +40,15 @@ class Dense:
     bias: bool = True
     w_init: Initializer = "glorot_uniform"
     per_position: ClassVar[bool] = True
+
+    formulas = Formulas(
+        "y[n, o] = sum(x[n, i] * w[i, o] for i in I) + b[o]",
+        """
+        dw[i, o] = sum(x[n, i] * dy[n, o] for n in B)
+        db[o] = sum(dy[n, o] for n in B)
+        dx[n, i] = sum(dy[n, o] * w[i, o] for o in O)
+        """,
+    )
 
     def __post_init__(self) -> None:
         check_positive_int("Dense", "features", self.features)
@@ -74,15 +82,6 @@ class Dense:
         db = None if b is None else flatten_batch(dy).sum(axis=0)
         dx = dy @ w.T
         return DenseParams(dw, db), dx
-
-    def formulas(self, x: PyTree, cache: Cache) -> Formulas:
-        """State the product, and where there is one the bias."""
-        product = "y[n, o] = sum(x[n, i] * w[i, o] for i in I)"
-        dw = "dw[i, o] = sum(x[n, i] * dy[n, o] for n in B)"
-        dx = "dx[n, i] = sum(dy[n, o] * w[i, o] for o in O)"
-        if not self.bias:
-            return Formulas(product, f"{dw}\n{dx}")
-        return Formulas(f"{product} + b[o]", f"{dw}\ndb[o] = sum(dy[n, o] for n in B)\n{dx}")
 
     def _check(self, params: DenseParams, x: Array) -> None:
         check_params(self, params, DenseParams)

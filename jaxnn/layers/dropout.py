@@ -29,6 +29,21 @@ class Dropout:
     rate: float
     per_position: ClassVar[bool] = True
 
+    formulas = Formulas(
+        """
+        if training:
+            y = kept * x / (1 - rate)
+        else:
+            y = x
+        """,
+        """
+        if training:
+            dx = kept * dy / (1 - rate)
+        else:
+            dx = dy
+        """,
+    )
+
     def __post_init__(self) -> None:
         check_fraction("Dropout", "rate", self.rate)
 
@@ -60,8 +75,8 @@ class Dropout:
         check_shape(self, "dy", dy, cache.shape)
         return (), jnp.where(cache, dy / (1 - self.rate), 0)
 
-    def formulas(self, x: PyTree, cache: Cache) -> Formulas:
-        """State what was dropped, which is ``kept`` = 0."""
-        if isinstance(cache, Static):
-            return Formulas("y = x", "dx = dy")
-        return Formulas("y = kept * x / (1 - rate)", "dx = kept * dy / (1 - rate)", {"kept": cache})
+    def formula_values(self, x: PyTree, cache: Cache) -> dict[str, Any]:
+        """Return which entries were kept; at inference, all are."""
+        return (
+            {"training": False} if isinstance(cache, Static) else {"training": True, "kept": cache}
+        )

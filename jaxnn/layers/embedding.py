@@ -50,9 +50,7 @@ class Embedding:
     w_init: Initializer = ("normal", 1.0)
     per_position: ClassVar[bool] = True
 
-    formulas = Formulas(
-        "y[n, f] = w[x[n], f]", "dw[v, f] = sum(dy[n, f] if x[n] == v else 0 for n in B)"
-    )
+    formulas = Formulas("y[n, f] = w[x[n], f]", "dw[v, f] = sum(dy[n, f] for n in B if x[n] == v)")
 
     def __post_init__(self) -> None:
         check_positive_int("Embedding", "vocabulary", self.vocabulary)
@@ -135,10 +133,17 @@ class LanguageModel:
     takes: ClassVar[str] = ANY
 
     formulas = Formulas(
-        "x1[n, t, f] = w[x[n, t], f]\ny[n, t, v] = sum(f1[n, t, f] * w[v, f] for f in F)",
-        "dy1[n, t, f] = sum(dy[n, t, v] * w[v, f] for v in V)\n"
-        "dw[v, f] = sum(dy[n, t, v] * f1[n, t, f] + (df1[n, t, f] if x[n, t] == v else 0) "
-        "for n in B for t in T)",
+        """
+        x[0][n, t, e] = w[x[n, t], e]
+        y[n, t, v] = sum(f[0][n, t, e] * w[v, e] for e in E)
+        """,
+        """
+        dy[0][n, t, e] = sum(dy[n, t, v] * w[v, e] for v in V)
+        dw[v, e] = sum(
+            dy[n, t, v] * f[0][n, t, e] + (df[0][n, t, e] if x[n, t] == v else 0)
+            for n in B for t in T
+        )
+        """,
     )
 
     def __post_init__(self) -> None:

@@ -85,11 +85,6 @@ def _sum_to_channels(x: Array, dtype: Any) -> Array:
     return x.sum(axis=tuple(range(x.ndim - 1))).astype(dtype)
 
 
-_AFFINE_BACKWARD = (
-    "dscale[c] = sum(dy[n, c] * xhat[n, c] for n in B)\ndbias[c] = sum(dy[n, c] for n in B)"
-)
-
-
 @layer
 class LayerNorm:
     """Normalise each sample over its last axis (Ba et al., 2016).
@@ -101,6 +96,23 @@ class LayerNorm:
     _: dataclasses.KW_ONLY
     epsilon: float = 1e-5
     per_position: ClassVar[bool] = True
+
+    formulas = Formulas(
+        """
+        μ[n] = mean(x[n, c] for c in C)
+        v[n] = mean((x[n, c] - μ[n])**2 for c in C)
+        xhat[n, c] = (x[n, c] - μ[n]) / sqrt(v[n] + epsilon)
+        y[n, c] = scale[c] * xhat[n, c] + bias[c]
+        """,
+        """
+        dxhat[n, c] = scale[c] * dy[n, c]
+        m1[n] = mean(dxhat[n, j] for j in C)
+        m2[n] = mean(dxhat[n, j] * xhat[n, j] for j in C)
+        dx[n, c] = (dxhat[n, c] - m1[n] - xhat[n, c] * m2[n]) / sqrt(v[n] + epsilon)
+        dscale[c] = sum(dy[n, c] * xhat[n, c] for n in B)
+        dbias[c] = sum(dy[n, c] for n in B)
+        """,
+    )
 
     def __post_init__(self) -> None:
         check_positive("LayerNorm", "epsilon", self.epsilon)
@@ -133,21 +145,6 @@ class LayerNorm:
         dscale, dbias = _sum_to_channels(g * xhat, x.dtype), _sum_to_channels(g, x.dtype)
         return NormParams(dscale, dbias), dx.astype(x.dtype)
 
-    def formulas(self, x: PyTree, cache: Cache) -> Formulas:
-        """State mean μ and variance v of a sample, and both paths through them."""
-        size = x.shape[-1]
-        return Formulas(
-            f"μ[n] = sum(x[n, c] for c in C) / {size}\n"
-            f"v[n] = sum((x[n, c] - μ[n])**2 for c in C) / {size}\n"
-            "xhat[n, c] = (x[n, c] - μ[n]) / sqrt(v[n] + epsilon)\n"
-            "y[n, c] = scale[c] * xhat[n, c] + bias[c]",
-            "dxhat[n, c] = scale[c] * dy[n, c]\n"
-            f"m1[n] = sum(dxhat[n, j] for j in C) / {size}\n"
-            f"m2[n] = sum(dxhat[n, j] * xhat[n, j] for j in C) / {size}\n"
-            "dx[n, c] = (dxhat[n, c] - m1[n] - xhat[n, c] * m2[n]) / sqrt(v[n] + epsilon)\n"
-            f"{_AFFINE_BACKWARD}",
-        )
-
 
 class RMSNormParams(NamedTuple):
     """The gain γ, ``scale`` (C,), which starts at 1."""
@@ -166,6 +163,20 @@ class RMSNorm:
     _: dataclasses.KW_ONLY
     epsilon: float = 1e-6
     per_position: ClassVar[bool] = True
+
+    formulas = Formulas(
+        """
+        m[n] = mean(x[n, c]**2 for c in C)
+        xhat[n, c] = x[n, c] / sqrt(m[n] + epsilon)
+        y[n, c] = scale[c] * xhat[n, c]
+        """,
+        """
+        dxhat[n, c] = scale[c] * dy[n, c]
+        m2[n] = mean(dxhat[n, j] * xhat[n, j] for j in C)
+        dx[n, c] = (dxhat[n, c] - xhat[n, c] * m2[n]) / sqrt(m[n] + epsilon)
+        dscale[c] = sum(dy[n, c] * xhat[n, c] for n in B)
+        """,
+    )
 
     def __post_init__(self) -> None:
         check_positive("RMSNorm", "epsilon", self.epsilon)
@@ -203,19 +214,6 @@ class RMSNorm:
         dx = rrms * (dxhat - through_square)
         return RMSNormParams(dscale), dx.astype(x.dtype)
 
-    def formulas(self, x: PyTree, cache: Cache) -> Formulas:
-        """State the mean square m of a sample, and the path through it."""
-        size = x.shape[-1]
-        return Formulas(
-            f"m[n] = sum(x[n, c] ** 2 for c in C) / {size}\n"
-            "xhat[n, c] = x[n, c] / sqrt(m[n] + epsilon)\n"
-            "y[n, c] = scale[c] * xhat[n, c]",
-            "dxhat[n, c] = scale[c] * dy[n, c]\n"
-            f"m2[n] = sum(dxhat[n, j] * xhat[n, j] for j in C) / {size}\n"
-            "dx[n, c] = (dxhat[n, c] - xhat[n, c] * m2[n]) / sqrt(m[n] + epsilon)\n"
-            "dscale[c] = sum(dy[n, c] * xhat[n, c] for n in B)",
-        )
-
 
 @layer
 class GroupNorm:
@@ -230,6 +228,27 @@ class GroupNorm:
     groups: int
     _: dataclasses.KW_ONLY
     epsilon: float = 1e-5
+
+    formulas = Formulas(
+        """
+        μ[n, g:groups] = mean(x[n, *q, g * W + j] for q in Q for j in range(W))
+        v[n, g:groups] = mean((x[n, *q, g * W + j] - μ[n, g])**2 for q in Q for j in range(W))
+        xhat[n, *p, c] = (x[n, *p, c] - μ[n, c // W]) / sqrt(v[n, c // W] + epsilon)
+        y[n, *p, c] = scale[c] * xhat[n, *p, c] + bias[c]
+        """,
+        """
+        dxhat[n, *p, c] = scale[c] * dy[n, *p, c]
+        m1[n, g:groups] = mean(dxhat[n, *q, g * W + j] for q in Q for j in range(W))
+        m2[n, g:groups] = mean(
+            dxhat[n, *q, g * W + j] * xhat[n, *q, g * W + j] for q in Q for j in range(W)
+        )
+        dx[n, *p, c] = (
+            dxhat[n, *p, c] - m1[n, c // W] - xhat[n, *p, c] * m2[n, c // W]
+        ) / sqrt(v[n, c // W] + epsilon)
+        dscale[c] = sum(dy[n, c] * xhat[n, c] for n in B)
+        dbias[c] = sum(dy[n, c] for n in B)
+        """,
+    )
 
     def __post_init__(self) -> None:
         check_positive_int("GroupNorm", "groups", self.groups)
@@ -269,26 +288,9 @@ class GroupNorm:
         )
         return NormParams(dscale, dbias), dx.astype(x.dtype)
 
-    def formulas(self, x: PyTree, cache: Cache) -> Formulas:
-        """State mean μ and variance v of a group, and both paths through them."""
-        _, space, groups, width = self._grouped(x)
-        p, q = (", ".join(f"{letter}{k}" for k in range(x.ndim - 2)) for letter in "pq")
-        over = " ".join(f"for q{k} in S" for k in range(x.ndim - 2)) + f" for j in range({width})"
-        g, size = f"c // {width}", space * width
-        return Formulas(
-            f"μ[n, g:{groups}] = sum(x[n, {q}, g * {width} + j] {over}) / {size}\n"
-            f"v[n, g] = sum((x[n, {q}, g * {width} + j] - μ[n, g])**2 {over}) / {size}\n"
-            f"xhat[n, {p}, c] = (x[n, {p}, c] - μ[n, {g}]) / sqrt(v[n, {g}] + epsilon)\n"
-            f"y[n, {p}, c] = scale[c] * xhat[n, {p}, c] + bias[c]",
-            f"dxhat[n, {p}, c] = scale[c] * dy[n, {p}, c]\n"
-            f"m1[n, g:{groups}] = sum(dxhat[n, {q}, g * {width} + j] {over}) / {size}\n"
-            f"m2[n, g:{groups}] = "
-            f"sum(dxhat[n, {q}, g * {width} + j] * xhat[n, {q}, g * {width} + j] {over}) / {size}\n"
-            f"dx[n, {p}, c] = "
-            f"(dxhat[n, {p}, c] - m1[n, {g}] - xhat[n, {p}, c] * m2[n, {g}]) "
-            f"/ sqrt(v[n, {g}] + epsilon)\n"
-            f"{_AFFINE_BACKWARD}",
-        )
+    def formula_values(self, x: PyTree, cache: NormCache) -> dict[str, Any]:
+        """Return W, the number of channels of a group."""
+        return {"W": x.shape[-1] // self.groups}
 
     def _grouped(self, x: PyTree) -> tuple[int, int, int, int]:
         """Give the shape (B, space, groups, channels of a group)."""
@@ -354,6 +356,32 @@ class BatchNorm:
     momentum: float = 0.9
     epsilon: float = 1e-5
 
+    formulas = Formulas(
+        """
+        if training:
+            μ[c] = mean(x[n, c] for n in B)
+            v[c] = mean((x[n, c] - μ[c])**2 for n in B)
+        else:
+            μ[c] = moments_mean[c]
+            v[c] = moments_variance[c]
+        xhat[n, c] = (x[n, c] - μ[c]) / sqrt(v[c] + epsilon)
+        y[n, c] = scale[c] * xhat[n, c] + bias[c]
+        """,
+        """
+        dxhat[n, c] = scale[c] * dy[n, c]
+        dscale[c] = sum(dy[n, c] * xhat[n, c] for n in B)
+        dbias[c] = sum(dy[n, c] for n in B)
+        dmoments_mean[c] = 0 * moments_mean[c]
+        dmoments_variance[c] = 0 * moments_variance[c]
+        if training:
+            m1[c] = mean(dxhat[n, c] for n in B)
+            m2[c] = mean(dxhat[n, c] * xhat[n, c] for n in B)
+            dx[n, c] = (dxhat[n, c] - m1[c] - xhat[n, c] * m2[c]) / sqrt(v[c] + epsilon)
+        else:
+            dx[n, c] = dxhat[n, c] / sqrt(v[c] + epsilon)
+        """,
+    )
+
     def __post_init__(self) -> None:
         check_positive("BatchNorm", "epsilon", self.epsilon)
         check_fraction("BatchNorm", "momentum", self.momentum)
@@ -401,33 +429,9 @@ class BatchNorm:
             dscale, dbias, jax.tree.map(jnp.zeros_like, params.moments)
         ), dx.astype(x.dtype)
 
-    def formulas(self, x: PyTree, cache: Cache) -> Formulas:
-        """State mean μ and variance v of a channel, with both paths back, or the running ones."""
-        size = x.size // x.shape[-1]
-        moments = (
-            f"μ[c] = sum(x[n, c] for n in B) / {size}\n"
-            f"v[c] = sum((x[n, c] - μ[c])**2 for n in B) / {size}"
-        )
-        normalise = (
-            "xhat[n, c] = (x[n, c] - μ[c]) / sqrt(v[c] + epsilon)\n"
-            "y[n, c] = scale[c] * xhat[n, c] + bias[c]"
-        )
-        back = (
-            f"dxhat[n, c] = scale[c] * dy[n, c]\n{_AFFINE_BACKWARD}\n"
-            "dmoments_mean[c] = 0 * moments_mean[c]\n"
-            "dmoments_variance[c] = 0 * moments_variance[c]\n"
-        )
-        if not cache.training.value:
-            running = "μ[c] = moments_mean[c]\nv[c] = moments_variance[c]"
-            return Formulas(
-                f"{running}\n{normalise}", f"{back}dx[n, c] = dxhat[n, c] / sqrt(v[c] + epsilon)"
-            )
-        return Formulas(
-            f"{moments}\n{normalise}",
-            f"{back}m1[c] = sum(dxhat[n, c] for n in B) / {size}\n"
-            f"m2[c] = sum(dxhat[n, c] * xhat[n, c] for n in B) / {size}\n"
-            "dx[n, c] = (dxhat[n, c] - m1[c] - xhat[n, c] * m2[c]) / sqrt(v[c] + epsilon)",
-        )
+    def formula_values(self, x: PyTree, cache: BatchNormCache) -> dict[str, Any]:
+        """Return whether the statistics are those of the batch."""
+        return {"training": cache.training.value}
 
     def update_running(self, params: BatchNormParams, cache: BatchNormCache) -> BatchNormParams:
         """Move the estimates towards the batch's moments; the variance by its unbiased estimate."""

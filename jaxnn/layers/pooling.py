@@ -75,6 +75,18 @@ class _Windowed:
             raise InputError(f"{self}: expected an input of at least {window} points, got {size}.")
         return window, stride, lax.padtype_to_pads(size, window, stride, self.padding)
 
+    def formula_values(self, x: PyTree, cache: Cache) -> dict[str, Any]:
+        """Return the windows: their sizes, steps and padding along each axis of space."""
+        window, stride, padding = self._window(x)
+        size = x.shape[1:-1]
+        return {
+            "rank": len(size),
+            "size": tuple(size),
+            "window": window,
+            "stride": stride,
+            "padding": tuple(low for low, _ in padding),
+        }
+
     def _reduce(self, x: Array, start: float, function: Any) -> Array:
         window, stride, padding = self._window(x)
         pad = ((0, 0), *padding, (0, 0))
@@ -116,31 +128,6 @@ def crop(padded: Array, padding: list[tuple[int, int]], size: tuple[int, ...]) -
     return lax.slice(padded, (0, *start, 0), (len(padded), *stop, padded.shape[-1]))
 
 
-class _Windows:
-    """How formulas speak of windows: output r sees entry k of its window at p, axis by axis."""
-
-    def __init__(self, window: Any, stride: Any, padding: Any, size: Any) -> None:
-        rank = len(window)
-        self.r, self.k, self.p = "rs"[:rank], "kl"[:rank], "pq"[:rank]
-        seen = [
-            f"{r} * {s} + {k} - {low}"
-            for r, k, s, (low, _) in zip(self.r, self.k, stride, padding, strict=True)
-        ]
-        self.slide = ", ".join(seen)
-        self.real = " and ".join(f"0 <= {at} < {n}" for at, n in zip(seen, size, strict=True))
-        self.back = [
-            f"{p} - {r} * {s} + {low}"
-            for p, r, s, (low, _) in zip(self.p, self.r, stride, padding, strict=True)
-        ]
-        self.within = " and ".join(
-            f"0 <= {back} < {n}" for back, n in zip(self.back, window, strict=True)
-        )
-        self.over_k = " ".join(
-            f"for {k} in range({n})" for k, n in zip(self.k, window, strict=True)
-        )
-        self.over_r = " ".join(f"for {r} in R" for r in self.r)
-
-
 @layer
 class MaxPool(_Windowed):
     """The largest entry of each window.
@@ -162,6 +149,55 @@ class MaxPool(_Windowed):
     _: dataclasses.KW_ONLY
     padding: str = "VALID"
     kinks: ClassVar[str] = "ties within a window"
+
+    formulas = Formulas(
+        """
+        if rank == 1:
+            y[n, r, c] = max(
+                x[n, r * stride[0] + k - padding[0], c]
+                for k in range(window[0])
+                if 0 <= r * stride[0] + k - padding[0] < size[0]
+            )
+        else:
+            y[n, r, s, c] = max(
+                x[n, r * stride[0] + k - padding[0], s * stride[1] + l - padding[1], c]
+                for k in range(window[0])
+                for l in range(window[1])
+                if 0 <= r * stride[0] + k - padding[0] < size[0]
+                and 0 <= s * stride[1] + l - padding[1] < size[1]
+            )
+        """,
+        """
+        if rank == 1:
+            first[n, r, c] = min(
+                k
+                for k in range(window[0])
+                if 0 <= r * stride[0] + k - padding[0] < size[0]
+                and x[n, r * stride[0] + k - padding[0], c] == y[n, r, c]
+            )
+            dx[n, p, c] = sum(
+                dy[n, r, c] for r in R if first[n, r, c] == p + padding[0] - r * stride[0]
+            )
+        else:
+            first[n, r, s, c] = min(
+                k * window[1] + l
+                for k in range(window[0])
+                for l in range(window[1])
+                if 0 <= r * stride[0] + k - padding[0] < size[0]
+                and 0 <= s * stride[1] + l - padding[1] < size[1]
+                and x[n, r * stride[0] + k - padding[0], s * stride[1] + l - padding[1], c]
+                == y[n, r, s, c]
+            )
+            dx[n, p, q, c] = sum(
+                dy[n, r, s, c]
+                for r in R
+                for s in S
+                if 0 <= q + padding[1] - s * stride[1] < window[1]
+                and first[n, r, s, c]
+                == (p + padding[0] - r * stride[0]) * window[1] + q + padding[1] - s * stride[1]
+            )
+        """,
+    )
 
     def forward(
         self, params: tuple[()], x: Float[Array, "B *S C"], key: PRNGKeyArray | None = None
@@ -188,25 +224,6 @@ class MaxPool(_Windowed):
             dx = dx + put_back(jnp.where(wins, dy, 0), place, stride, padded.shape[1:-1])
         return (), crop(dx, padding, x.shape[1:-1])
 
-    def formulas(self, x: PyTree, cache: Cache) -> Formulas:
-        """State the maximum, the place of its first occurrence, and that this entry receives dy."""
-        window, stride, padding = self._window(x)
-        at = _Windows(window, stride, padding, x.shape[1:-1])
-        number = " + ".join(f"{k} * {math.prod(window[i + 1 :])}" for i, k in enumerate(at.k))
-        reached = " + ".join(
-            f"({back}) * {math.prod(window[i + 1 :])}" for i, back in enumerate(at.back)
-        )
-        r, p, k = ", ".join(at.r), ", ".join(at.p), at.over_k
-        backward = (
-            f"first[n, {r}, c] = "
-            f"min({number} if {at.real} and x[n, {at.slide}, c] == y[n, {r}, c] else 1e9 {k})\n"
-            f"dx[n, {p}, c] = sum("
-            f"dy[n, {r}, c] if {at.within} and first[n, {r}, c] == {reached} else 0 {at.over_r})"
-        )
-        return Formulas(
-            f"y[n, {r}, c] = max(x[n, {at.slide}, c] if {at.real} else -1e300 {k})", backward
-        )
-
 
 @layer
 class AveragePool(_Windowed):
@@ -223,6 +240,40 @@ class AveragePool(_Windowed):
     stride: Sizes | None = None
     _: dataclasses.KW_ONLY
     padding: str = "VALID"
+
+    formulas = Formulas(
+        """
+        if rank == 1:
+            y[n, r, c] = (
+                sum(x[n, r * stride[0] + k - padding[0], c] for k in range(window[0])) / count[r]
+            )
+        else:
+            y[n, r, s, c] = (
+                sum(
+                    x[n, r * stride[0] + k - padding[0], s * stride[1] + l - padding[1], c]
+                    for k in range(window[0])
+                    for l in range(window[1])
+                )
+                / count[r, s]
+            )
+        """,
+        """
+        if rank == 1:
+            dx[n, p, c] = sum(
+                dy[n, r, c] / count[r]
+                for r in R
+                if 0 <= p + padding[0] - r * stride[0] < window[0]
+            )
+        else:
+            dx[n, p, q, c] = sum(
+                dy[n, r, s, c] / count[r, s]
+                for r in R
+                for s in S
+                if 0 <= p + padding[0] - r * stride[0] < window[0]
+                and 0 <= q + padding[1] - s * stride[1] < window[1]
+            )
+        """,
+    )
 
     def forward(
         self, params: tuple[()], x: Float[Array, "B *S C"], key: PRNGKeyArray | None = None
@@ -262,16 +313,9 @@ class AveragePool(_Windowed):
         )
         return (), dx.astype(dy.dtype)
 
-    def formulas(self, x: PyTree, cache: Cache) -> Formulas:
-        """State the mean over the entries of a window that are not padding, ``count`` of them."""
-        window, stride, padding = self._window(x)
-        at = _Windows(window, stride, padding, x.shape[1:-1])
-        r, p = ", ".join(at.r), ", ".join(at.p)
-        return Formulas(
-            f"y[n, {r}, c] = sum(x[n, {at.slide}, c] {at.over_k}) / count[{r}]",
-            f"dx[n, {p}, c] = sum(dy[n, {r}, c] / count[{r}] if {at.within} else 0 {at.over_r})",
-            {"count": self._count(x)[0, ..., 0]},
-        )
+    def formula_values(self, x: PyTree, cache: Cache) -> dict[str, Any]:
+        """Return the windows, and the number of entries of each that are not padding."""
+        return super().formula_values(x, cache) | {"count": self._count(x)[0, ..., 0]}
 
     def _count(self, x: PyTree) -> Array:
         """Count the real entries of each window."""
@@ -302,6 +346,22 @@ class GlobalAveragePool:
     """
 
     takes: ClassVar[type] = Sequences
+
+    formulas = Formulas(
+        """
+        if masked:
+            count[n] = max(sum(mask[n, t] for t in T), 1)
+            y[n, c] = sum(x[n, t, c] for t in T if mask[n, t]) / count[n]
+        else:
+            y[n, c] = mean(x[n, *p, c] for p in P)
+        """,
+        """
+        if masked:
+            dx[n, t, c] = dy[n, c] / count[n] if mask[n, t] else 0
+        else:
+            dx[n, *p, c] = dy[n, c] / P
+        """,
+    )
 
     def check_input(self, x: PyTree) -> None:
         """Check that no length exceeds the sequence."""
@@ -342,22 +402,11 @@ class GlobalAveragePool:
         dx = dx if mask is None else jnp.where(mask, dx, 0)
         return (), in_form(cache.form.value, dx, {})
 
-    def formulas(self, x: PyTree, cache: GlobalAverageCache) -> Formulas:
-        """State the mean."""
-        shape = cache.shape.value
-        space = [f"p{k}" for k in range(len(shape) - 2)]
-        at, over = ", ".join(space), " ".join(f"for {p} in S" for p in space)
+    def formula_values(self, x: PyTree, cache: GlobalAverageCache) -> dict[str, Any]:
+        """Return which steps count."""
         if cache.mask is None:
-            n = math.prod(shape[1:-1])
-            return Formulas(
-                f"y[n, c] = sum(x[n, {at}, c] {over}) / {n}", f"dx[n, {at}, c] = dy[n, c] / {n}"
-            )
-        return Formulas(
-            "count[n] = max(sum(mask[n, t] for t in T), 1)\n"
-            "y[n, c] = sum(x[n, t, c] if mask[n, t] else 0 for t in T) / count[n]",
-            "dx[n, t, c] = dy[n, c] / count[n] if mask[n, t] else 0",
-            {"mask": cache.mask[..., 0]},
-        )
+            return {"masked": False}
+        return {"masked": True, "mask": cache.mask[..., 0]}
 
     def _count(self, cache: GlobalAverageCache, dtype: Any) -> Any:
         """Count the points that each mean is over, at least 1."""

@@ -4,7 +4,7 @@ B batch, T time, C channels, N heads, D = C/N.
 """
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +45,8 @@ class SinusoidalPositions:
     period: float = 10000.0
     per_position: ClassVar[bool] = True
 
+    formulas = Formulas("y[n, t, c] = x[n, t, c] + waves[t, c]", "dx = dy")
+
     def __post_init__(self) -> None:
         check_positive("SinusoidalPositions", "period", self.period)
 
@@ -70,11 +72,9 @@ class SinusoidalPositions:
         check_shape(self, "dy", dy, cache.value)
         return (), dy
 
-    def formulas(self, x: PyTree, cache: Cache) -> Formulas:
-        """State the sum."""
-        return Formulas(
-            "y[n, t, c] = x[n, t, c] + waves[t, c]", "dx = dy", {"waves": self._waves(x)}
-        )
+    def formula_values(self, x: PyTree, cache: Cache) -> dict[str, Any]:
+        """Return the waves."""
+        return {"waves": self._waves(x)}
 
     def _waves(self, x: PyTree) -> np.ndarray:
         """Give what is added, (T, C)."""

@@ -32,7 +32,7 @@ from jaxnn.checks import (
     check_positive_int,
     check_shape,
 )
-from jaxnn.formulas import Formulas
+from jaxnn.formulas import Formulas, SameAs
 from jaxnn.layers.initializers import Initializer, check_initializer, initialize
 from jaxnn.numerics import flatten_batch
 from jaxnn.padding import Sequences
@@ -253,120 +253,24 @@ class Recurrent:
             flatten_batch(dz).sum(axis=0),
         )
 
-    # ── Formulas: one set of equations a step, named by its time: h0, h1, …; n sample, j unit, k ga
+    # ── Formulas: n sample, t time, i input, j and m units, k columns of all gates ──
 
     states: ClassVar[tuple[str, ...]] = ("h",)
 
-    def formulas(self, x: PyTree, cache: Cache) -> Formulas:
-        """State each step in the order in which it is walked, and the way back through time."""
+    def formula_values(self, x: PyTree, cache: Cache) -> dict[str, Any]:
+        """Return the way through time: the step from one time to the next, the first and last."""
         sequences = x if isinstance(x, Sequences) else Sequences(x)
-        times = range(sequences.x.shape[1])[:: -1 if self.reverse else 1]
-        given: dict[str, Any] = {}
-        start = {s: "state" if len(self.states) == 1 else f"state_{s}" for s in self.states}
-        if sequences.state is None:
-            start = {s: f"{s}_start" for s in self.states}
-            given = {name: jnp.zeros((len(sequences.x), self.features)) for name in start.values()}
-        masked = sequences.lengths is not None
-        if masked:
-            given["mask"] = _time_first(_step_mask(sequences)[..., 0])  # type: ignore[index]
-        before = [start, *({s: f"{s}{t}" for s in self.states} for t in times)]
-        walk = list(zip(times, before, before[1:], strict=False))
-        forward = [line for t, at, _ in walk for line in self._forward_formulas(t, at, masked)]
-        forward += self._output_formulas(times[-1], len(times), masked)
-        backward, handed = self._backward_formulas(walk, masked)
-        backward += self._weight_formulas(walk)
-        if isinstance(x, Sequences) and x.state is not None:
-            backward += [f"d{start[s]}[n, j:{self.features}] = {handed[s]}" for s in self.states]
-        return Formulas("\n".join(forward), "\n".join(backward), given)
-
-    def _output_formulas(self, last: int, steps: int, masked: bool) -> list[str]:
-        y = "y_0" if self.return_state else "y"
-        by_time = " else ".join(
-            [*(f"h{t}[n, j] if t == {t}" for t in range(steps - 1)), f"h{steps - 1}[n, j]"]
-        )
-        lines = [f"{y}[n, j] = h{last}[n, j]"]
-        if self.output == "sequence":
-            lines = [
-                f"{y}[n, t, j] = ({by_time}) if mask[n, t] else 0"
-                if masked
-                else f"{y}[n, t, j] = {by_time}"
-            ]
+        time = sequences.x.shape[1]
+        step, first, last = (-1, time - 1, 0) if self.reverse else (1, 0, time - 1)
+        values: dict[str, Any] = {"step": step, "first": first, "last": last, "H": self.features}
+        mask = _step_mask(sequences)
+        values["mask"] = None if mask is None else _time_first(mask[..., 0])
+        start = ("state",) if len(self.states) == 1 else [f"state_{s}" for s in self.states]
+        values |= {} if sequences.state is not None else dict.fromkeys(start)
         if self.return_state:
-            lines += [f"{self._final(s, 'y_1')}[n, j] = {s}{last}[n, j]" for s in self.states]
-        return lines
-
-    def _backward_formulas(self, walk: Any, masked: bool) -> tuple[list[str], dict[str, str]]:
-        """Walk back; each step is handed derivatives by the output and by the step after it."""
-        lines, handed, dy = (
-            [],
-            dict.fromkeys(self.states, ""),
-            "dy_0" if self.return_state else "dy",
-        )
-        for t, before, _ in reversed(walk):
-            last = t == walk[-1][0]
-            for s in self.states:
-                terms = [handed[s]] if handed[s] else []
-                if s == "h" and self.output == "sequence":
-                    terms.append(
-                        f"({dy}[n, {t}, j] if mask[n, {t}] else 0)"
-                        if masked
-                        else f"{dy}[n, {t}, j]"
-                    )
-                elif s == "h" and last:
-                    terms.append(f"{dy}[n, j]")
-                if last and self.return_state:
-                    terms.append(f"{self._final(s, 'dy_1')}[n, j]")
-                lines.append(
-                    f"d{s}{t}[n, j:{self.features}] = {' + '.join(terms) or f'0 * {s}{t}[n, j]'}"
-                )
-            back, handed = self._step_back_formulas(t, before)
-            if masked:
-                back = [
-                    f"{line} if mask[n, {t}] else 0" if line.startswith(f"dz{t}[") else line
-                    for line in back
-                ]
-                handed = {
-                    s: f"({text} if mask[n, {t}] else d{s}{t}[n, j])" for s, text in handed.items()
-                }
-            lines += back
-        return lines, handed
-
-    def _weight_formulas(self, walk: Any) -> list[str]:
-        """Add up what each time step says of the weights."""
-        times, last = [t for t, *_ in walk], walk[-1][0]
-        dh = self._state_dz
-        dx = [
-            f"sum(dz{t}[n, k] * wx[i, k] for k in K)" + (f" if t == {t} else" if t != last else "")
-            for t in times
-        ]
-        return [
-            "dwx[i, k] = "
-            + " + ".join(f"sum(x[n, {t}, i] * dz{t}[n, k] for n in B)" for t in times),
-            "dwh[j, k] = "
-            + " + ".join(f"sum({at['h']}[n, j] * {dh}{t}[n, k] for n in B)" for t, at, _ in walk),
-            "db[k] = " + " + ".join(f"sum(dz{t}[n, k] for n in B)" for t in times),
-            "dx[n, t, i] = " + " ".join(dx),
-        ]
-
-    _state_dz: ClassVar[str] = (
-        "dz"  # the derivative at the state's share of the pre-activations, where it differs
-    )
-
-    def _final(self, state: str, name: str) -> str:
-        return name if len(self.states) == 1 else f"{name}_{state}"
-
-    def _keep(self, name: str, value: str, before: str, t: int, masked: bool) -> str:
-        return f"{name}[n, j:{self.features}] = " + (
-            f"({value}) if mask[n, {t}] else {before}[n, j]" if masked else value
-        )
-
-    def _forward_formulas(self, t: int, before: dict[str, str], masked: bool) -> list[str]:
-        raise NotImplementedError
-
-    def _step_back_formulas(
-        self, t: int, before: dict[str, str]
-    ) -> tuple[list[str], dict[str, str]]:
-        raise NotImplementedError
+            return values | {"y": SameAs("y_0"), "dy": SameAs("dy_0")}
+        final = ("dy_1",) if len(self.states) == 1 else [f"dy_1_{s}" for s in self.states]
+        return values | dict.fromkeys(final)
 
 
 # ── Small helpers ───────────────────────────────────────────────────────────────────────────────
@@ -418,6 +322,42 @@ class RNN(Recurrent):
     gates: ClassVar[int] = 1
     params_type: ClassVar[type] = RecurrentParams
 
+    formulas = Formulas(
+        """
+        h[n, first - step, j] = state[n, j]
+        for t in T[::step]:
+            z[n, t, j] = (
+                sum(x[n, t, i] * wx[i, j] for i in I)
+                + sum(h[n, t - step, m] * wh[m, j] for m in M) + b[j]
+            )
+            h[n, t, j] = tanh(z[n, t, j]) if mask[n, t] else h[n, t - step, j]
+        if output == "sequence":
+            y[n, t, j] = h[n, t, j] if mask[n, t] else 0
+        else:
+            y[n, j] = h[n, last, j]
+        if return_state:
+            y_1[n, j] = h[n, last, j]
+        """,
+        """
+        for t in T[::-step]:
+            dh[n, t, j] = (
+                ((dy[n, t, j] if mask[n, t] else 0) if output == "sequence"
+                 else dy[n, j] if t == last else 0)
+                + (dy_1[n, j] if t == last else 0)
+                + (sum(dz[n, t + step, k] * wh[j, k] for k in K)
+                   if mask[n, t + step] else dh[n, t + step, j])
+            )
+            dz[n, t, j] = (1 - h[n, t, j]**2) * dh[n, t, j] if mask[n, t] else 0
+        dwx[i, k] = sum(x[n, t, i] * dz[n, t, k] for n in B for t in T)
+        dwh[j, k] = sum(h[n, t - step, j] * dz[n, t, k] for n in B for t in T)
+        db[k] = sum(dz[n, t, k] for n in B for t in T)
+        dx[n, t, i] = sum(dz[n, t, k] * wx[i, k] for k in K)
+        dstate[n, j] = (
+            sum(dz[n, first, k] * wh[j, k] for k in K) if mask[n, first] else dh[n, first, j]
+        )
+        """,
+    )
+
     def _step(self, params: RecurrentParams, state: Array, zx: Array) -> tuple[Array, None]:
         return jnp.tanh(zx + state @ params.wh), None
 
@@ -427,22 +367,6 @@ class RNN(Recurrent):
         h, dh = after, dafter
         dz = (1 - h) * (1 + h) * dh
         return dz, dz @ params.wh.T
-
-    def _forward_formulas(self, t: int, before: dict[str, str], masked: bool) -> list[str]:
-        z = (
-            f"sum(x[n, {t}, i] * wx[i, j] for i in I) "
-            f"+ sum({before['h']}[n, m] * wh[m, j] for m in H) + b[j]"
-        )
-        return [
-            f"z{t}[n, j] = {z}",
-            self._keep(f"h{t}", f"tanh(z{t}[n, j])", before["h"], t, masked),
-        ]
-
-    def _step_back_formulas(
-        self, t: int, before: dict[str, str]
-    ) -> tuple[list[str], dict[str, str]]:
-        lines = [f"dz{t}[n, j] = (1 - h{t}[n, j]**2) * dh{t}[n, j]"]
-        return lines, {"h": f"sum(dz{t}[n, k] * wh[j, k] for k in K)"}
 
 
 class LSTMGates(NamedTuple):
@@ -482,6 +406,68 @@ class LSTM(Recurrent):
     params_type: ClassVar[type] = RecurrentParams
     states: ClassVar[tuple[str, ...]] = ("h", "c")
 
+    formulas = Formulas(
+        """
+        h[n, first - step, j] = state_h[n, j]
+        c[n, first - step, j] = state_c[n, j]
+        for t in T[::step]:
+            z[n, t, k] = (
+                sum(x[n, t, i] * wx[i, k] for i in I)
+                + sum(h[n, t - step, m] * wh[m, k] for m in M) + b[k]
+            )
+            i[n, t, j:H] = σ(z[n, t, j])
+            f[n, t, j:H] = σ(z[n, t, H + j])
+            g[n, t, j:H] = tanh(z[n, t, 2 * H + j])
+            o[n, t, j:H] = σ(z[n, t, 3 * H + j])
+            c[n, t, j] = (
+                f[n, t, j] * c[n, t - step, j] + i[n, t, j] * g[n, t, j]
+                if mask[n, t] else c[n, t - step, j]
+            )
+            h[n, t, j] = o[n, t, j] * tanh(c[n, t, j]) if mask[n, t] else h[n, t - step, j]
+        if output == "sequence":
+            y[n, t, j] = h[n, t, j] if mask[n, t] else 0
+        else:
+            y[n, j] = h[n, last, j]
+        if return_state:
+            y_1_h[n, j] = h[n, last, j]
+            y_1_c[n, j] = c[n, last, j]
+        """,
+        """
+        for t in T[::-step]:
+            dh[n, t, j] = (
+                ((dy[n, t, j] if mask[n, t] else 0) if output == "sequence"
+                 else dy[n, j] if t == last else 0)
+                + (dy_1_h[n, j] if t == last else 0)
+                + (sum(dz[n, t + step, k] * wh[j, k] for k in K)
+                   if mask[n, t + step] else dh[n, t + step, j])
+            )
+            dc[n, t, j] = (
+                (dh[n, t, j] * o[n, t, j] * (1 - tanh(c[n, t, j])**2) if mask[n, t] else 0)
+                + (dy_1_c[n, j] if t == last else 0)
+                + (dc[n, t + step, j] * f[n, t + step, j]
+                   if mask[n, t + step] else dc[n, t + step, j])
+            )
+            di[n, t, j] = dc[n, t, j] * g[n, t, j]
+            df[n, t, j] = dc[n, t, j] * c[n, t - step, j]
+            dg[n, t, j] = dc[n, t, j] * i[n, t, j]
+            do[n, t, j] = dh[n, t, j] * tanh(c[n, t, j])
+            dz[n, t, j:H] = di[n, t, j] * i[n, t, j] * (1 - i[n, t, j]) if mask[n, t] else 0
+            dz[n, t, H + j] = df[n, t, j] * f[n, t, j] * (1 - f[n, t, j]) if mask[n, t] else 0
+            dz[n, t, 2 * H + j] = dg[n, t, j] * (1 - g[n, t, j]**2) if mask[n, t] else 0
+            dz[n, t, 3 * H + j] = do[n, t, j] * o[n, t, j] * (1 - o[n, t, j]) if mask[n, t] else 0
+        dwx[i, k] = sum(x[n, t, i] * dz[n, t, k] for n in B for t in T)
+        dwh[j, k] = sum(h[n, t - step, j] * dz[n, t, k] for n in B for t in T)
+        db[k] = sum(dz[n, t, k] for n in B for t in T)
+        dx[n, t, i] = sum(dz[n, t, k] * wx[i, k] for k in K)
+        dstate_h[n, j] = (
+            sum(dz[n, first, k] * wh[j, k] for k in K) if mask[n, first] else dh[n, first, j]
+        )
+        dstate_c[n, j] = (
+            dc[n, first, j] * f[n, first, j] if mask[n, first] else dc[n, first, j]
+        )
+        """,
+    )
+
     def _params(self, wx: Array, wh: Array) -> RecurrentParams:
         b = (
             jnp.zeros(wx.shape[1], wx.dtype)
@@ -519,45 +505,6 @@ class LSTM(Recurrent):
             [di * i * (1 - i), df * f * (1 - f), dg * (1 - g) * (1 + g), do * o * (1 - o)], axis=-1
         )
         return dz, LSTMState(dz @ params.wh.T, dc * f)
-
-    def _forward_formulas(self, t: int, before: dict[str, str], masked: bool) -> list[str]:
-        size = self.features
-        z = (
-            f"sum(x[n, {t}, i] * wx[i, k] for i in I) "
-            f"+ sum({before['h']}[n, m] * wh[m, k] for m in H) + b[k]"
-        )
-        c = f"f{t}[n, j] * {before['c']}[n, j] + i{t}[n, j] * g{t}[n, j]"
-        return [
-            f"z{t}[n, k] = {z}",
-            f"i{t}[n, j:{size}] = σ(z{t}[n, j])",
-            f"f{t}[n, j:{size}] = σ(z{t}[n, {size} + j])",
-            f"g{t}[n, j:{size}] = tanh(z{t}[n, {2 * size} + j])",
-            f"o{t}[n, j:{size}] = σ(z{t}[n, {3 * size} + j])",
-            self._keep(f"c{t}", c, before["c"], t, masked),
-            self._keep(f"h{t}", f"o{t}[n, j] * tanh(c{t}[n, j])", before["h"], t, masked),
-        ]
-
-    def _step_back_formulas(
-        self, t: int, before: dict[str, str]
-    ) -> tuple[list[str], dict[str, str]]:
-        size, h, c = self.features, f"dh{t}[n, j]", f"dcell{t}[n, j]"
-        slopes = {"i": "@ * (1 - @)", "f": "@ * (1 - @)", "g": "(1 - @**2)", "o": "@ * (1 - @)"}
-        gates = [
-            f"d{gate}{t}[n, k - {i * size}] * {slope}".replace("@", f"{gate}{t}[n, k - {i * size}]")
-            for i, (gate, slope) in enumerate(slopes.items())
-        ]
-        by_gate = " else ".join(
-            [*(f"{gate} if k < {(i + 1) * size}" for i, gate in enumerate(gates[:3])), gates[3]]
-        )
-        lines = [
-            f"dcell{t}[n, j:{size}] = dc{t}[n, j] + {h} * o{t}[n, j] * (1 - tanh(c{t}[n, j])**2)",
-            f"di{t}[n, j:{size}] = {c} * g{t}[n, j]",
-            f"df{t}[n, j:{size}] = {c} * {before['c']}[n, j]",
-            f"dg{t}[n, j:{size}] = {c} * i{t}[n, j]",
-            f"do{t}[n, j:{size}] = {h} * tanh(c{t}[n, j])",
-            f"dz{t}[n, k:{4 * size}] = ({by_gate})",
-        ]
-        return lines, {"h": f"sum(dz{t}[n, k] * wh[j, k] for k in K)", "c": f"{c} * f{t}[n, j]"}
 
 
 class GRUGates(NamedTuple):
@@ -598,6 +545,57 @@ class GRU(Recurrent):
 
     gates: ClassVar[int] = 3
     params_type: ClassVar[type] = GRUParams
+
+    formulas = Formulas(
+        """
+        h[n, first - step, j] = state[n, j]
+        for t in T[::step]:
+            z[n, t, k] = sum(x[n, t, i] * wx[i, k] for i in I) + b[k]
+            zh[n, t, k] = sum(h[n, t - step, m] * wh[m, k] for m in M)
+            r[n, t, j:H] = σ(z[n, t, j] + zh[n, t, j])
+            u[n, t, j:H] = σ(z[n, t, H + j] + zh[n, t, H + j])
+            c[n, t, j:H] = zh[n, t, 2 * H + j] + bh[j]
+            g[n, t, j:H] = tanh(z[n, t, 2 * H + j] + r[n, t, j] * c[n, t, j])
+            h[n, t, j] = (
+                (1 - u[n, t, j]) * g[n, t, j] + u[n, t, j] * h[n, t - step, j]
+                if mask[n, t] else h[n, t - step, j]
+            )
+        if output == "sequence":
+            y[n, t, j] = h[n, t, j] if mask[n, t] else 0
+        else:
+            y[n, j] = h[n, last, j]
+        if return_state:
+            y_1[n, j] = h[n, last, j]
+        """,
+        """
+        for t in T[::-step]:
+            dh[n, t, j] = (
+                ((dy[n, t, j] if mask[n, t] else 0) if output == "sequence"
+                 else dy[n, j] if t == last else 0)
+                + (dy_1[n, j] if t == last else 0)
+                + (sum(dzh[n, t + step, k] * wh[j, k] for k in K)
+                   + dh[n, t + step, j] * u[n, t + step, j]
+                   if mask[n, t + step] else dh[n, t + step, j])
+            )
+            dg[n, t, j] = dh[n, t, j] * (1 - u[n, t, j]) * (1 - g[n, t, j]**2)
+            du[n, t, j] = dh[n, t, j] * (h[n, t - step, j] - g[n, t, j])
+            dr[n, t, j] = dg[n, t, j] * c[n, t, j]
+            dz[n, t, j:H] = dr[n, t, j] * r[n, t, j] * (1 - r[n, t, j]) if mask[n, t] else 0
+            dz[n, t, H + j] = du[n, t, j] * u[n, t, j] * (1 - u[n, t, j]) if mask[n, t] else 0
+            dz[n, t, 2 * H + j] = dg[n, t, j] if mask[n, t] else 0
+            dzh[n, t, j:2 * H] = dz[n, t, j]
+            dzh[n, t, 2 * H + j] = dz[n, t, 2 * H + j] * r[n, t, j]
+        dwx[i, k] = sum(x[n, t, i] * dz[n, t, k] for n in B for t in T)
+        dwh[j, k] = sum(h[n, t - step, j] * dzh[n, t, k] for n in B for t in T)
+        db[k] = sum(dz[n, t, k] for n in B for t in T)
+        dx[n, t, i] = sum(dz[n, t, k] * wx[i, k] for k in K)
+        dbh[j] = sum(dzh[n, t, 2 * H + j] for n in B for t in T)
+        dstate[n, j] = (
+            sum(dzh[n, first, k] * wh[j, k] for k in K) + dh[n, first, j] * u[n, first, j]
+            if mask[n, first] else dh[n, first, j]
+        )
+        """,
+    )
 
     def _check(self, params: Params, sequences: Sequences) -> None:
         super()._check(params, sequences)
@@ -646,43 +644,3 @@ class GRU(Recurrent):
             flatten_batch(dz).sum(axis=0),
             flatten_batch(dzh)[:, 2 * self.features :].sum(axis=0),
         )
-
-    _state_dz: ClassVar[str] = "dzh"
-
-    def _forward_formulas(self, t: int, before: dict[str, str], masked: bool) -> list[str]:
-        size, x, h = self.features, f"zx{t}", f"zh{t}"
-        mix = f"(1 - u{t}[n, j]) * g{t}[n, j] + u{t}[n, j] * {before['h']}[n, j]"
-        return [
-            f"{x}[n, k] = sum(x[n, {t}, i] * wx[i, k] for i in I) + b[k]",
-            f"{h}[n, k] = sum({before['h']}[n, m] * wh[m, k] for m in H)",
-            f"r{t}[n, j:{size}] = σ({x}[n, j] + {h}[n, j])",
-            f"u{t}[n, j:{size}] = σ({x}[n, {size} + j] + {h}[n, {size} + j])",
-            f"m{t}[n, j:{size}] = {h}[n, {2 * size} + j] + bh[j]",
-            f"g{t}[n, j:{size}] = tanh({x}[n, {2 * size} + j] + r{t}[n, j] * m{t}[n, j])",
-            self._keep(f"h{t}", mix, before["h"], t, masked),
-        ]
-
-    def _step_back_formulas(
-        self, t: int, before: dict[str, str]
-    ) -> tuple[list[str], dict[str, str]]:
-        size, h = self.features, f"dh{t}[n, j]"
-        r, u = f"r{t}[n, k]", f"u{t}[n, k - {size}]"
-        by_gate = (
-            f"dr{t}[n, k] * {r} * (1 - {r}) "
-            f"if k < {size} else du{t}[n, k - {size}] * {u} * (1 - {u})"
-        )
-        lines = [
-            f"dg{t}[n, j:{size}] = {h} * (1 - u{t}[n, j]) * (1 - g{t}[n, j]**2)",
-            f"du{t}[n, j:{size}] = {h} * ({before['h']}[n, j] - g{t}[n, j])",
-            f"dr{t}[n, j:{size}] = dg{t}[n, j] * m{t}[n, j]",
-            f"dz{t}[n, k:{3 * size}] = ({by_gate} if k < {2 * size} else dg{t}[n, k - {2 * size}])",
-            f"dzh{t}[n, k:{3 * size}] = "
-            f"dz{t}[n, k] if k < {2 * size} else dz{t}[n, k] * r{t}[n, k - {2 * size}]",
-        ]
-        return lines, {"h": f"{h} * u{t}[n, j] + sum(dzh{t}[n, k] * wh[j, k] for k in K)"}
-
-    def _weight_formulas(self, walk: Any) -> list[str]:
-        candidate = " + ".join(
-            f"sum(dzh{t}[n, {2 * self.features} + j] for n in B)" for t, *_ in walk
-        )
-        return [*super()._weight_formulas(walk), f"dbh[j] = {candidate}"]

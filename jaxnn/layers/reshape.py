@@ -3,17 +3,19 @@
 import math
 
 import jax
-from jaxtyping import Array, Num, PRNGKeyArray, PyTree
+from jaxtyping import Array, Num, PRNGKeyArray
 
 from jaxnn.checks import InputError, check_no_params, check_shape
 from jaxnn.formulas import Formulas
-from jaxnn.types import Cache, Static
+from jaxnn.types import Static
 from jaxnn.values import layer
 
 
 @layer
 class Flatten:
     """Lay out each sample as one row: (B, …) to (B, n)."""
+
+    formulas = Formulas("y.flat[m] = x.flat[m]", "dx.flat[m] = dy.flat[m]")
 
     def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> tuple[()]:
         """Give no parameters: ``()``."""
@@ -36,10 +38,6 @@ class Flatten:
         check_shape(self, "dy", dy, (cache.value[0], math.prod(cache.value[1:])))
         return (), dy.reshape(cache.value)
 
-    def formulas(self, x: PyTree, cache: Cache) -> Formulas:
-        """State which number goes where."""
-        return _moves(x.shape[1:], (math.prod(x.shape[1:]),))
-
 
 @layer
 class Reshape:
@@ -50,6 +48,8 @@ class Reshape:
     """
 
     shape: tuple[int, ...]
+
+    formulas = Formulas("y.flat[m] = x.flat[m]", "dx.flat[m] = dy.flat[m]")
 
     def __post_init__(self) -> None:
         if not isinstance(self.shape, tuple) or not all(
@@ -81,36 +81,3 @@ class Reshape:
         """Return dy in the shape of x."""
         check_shape(self, "dy", dy, (cache.value[0], *self.shape))
         return (), dy.reshape(cache.value)
-
-    def formulas(self, x: PyTree, cache: Cache) -> Formulas:
-        """State which number goes where."""
-        return _moves(x.shape[1:], self.shape)
-
-
-def _moves(before: tuple[int, ...], after: tuple[int, ...]) -> Formulas:
-    """State a change of shape: an entry keeps its place in row-major order."""
-    return Formulas(_move("y", "x", after, before), _move("dx", "dy", before, after))
-
-
-def _move(left: str, right: str, shape: tuple[int, ...], source: tuple[int, ...]) -> str:
-    letters = [f"i{k}" for k in range(len(shape))]
-    strides = [math.prod(shape[k + 1 :]) for k in range(len(shape))]
-    place = (
-        " + ".join(i if s == 1 else f"{i} * {s}" for i, s in zip(letters, strides, strict=True))
-        or "0"
-    )
-    steps = [math.prod(source[k + 1 :]) for k in range(len(source))]
-    place = f"({place})" if len(letters) > 1 else place
-    at = [
-        _digit(place, step, size, first=i == 0)
-        for i, (step, size) in enumerate(zip(steps, source, strict=True))
-    ]
-    return f"{left}[{', '.join(['n', *letters])}] = {right}[{', '.join(['n', *at])}]"
-
-
-def _digit(place: str, step: int, size: int, first: bool) -> str:
-    """Write one index of a place in row-major order."""
-    if size == 1:
-        return "0"
-    index = place if step == 1 else f"{place} // {step}"
-    return index if first else f"{index} % {size}"

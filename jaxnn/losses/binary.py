@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from jaxnn.checks import InputError, is_concrete
+from jaxnn.formulas import Formulas
 from jaxnn.losses.mean import EntrywiseLoss, check_binary
 from jaxnn.types import AnyArray
 from jaxnn.values import loss
@@ -46,9 +47,9 @@ class BinaryCrossEntropy(BinaryLoss):
 
     threshold: ClassVar[float] = 0.5
     bounded: ClassVar[bool] = True  # concrete predictions outside of [0, 1] are refused
-    formula: ClassVar[tuple[str, str]] = (
-        "-log(y[n]) if t[n] == 1 else -log(1 - y[n])",
-        "-1 / guard(y[n]) if t[n] == 1 else 1 / guard(1 - y[n])",
+    formulas = Formulas(
+        "J = mean(-log(y[n]) if t[n] == 1 else -log(1 - y[n]) for n in B)",
+        "dy[n] = (-1 / guard(y[n]) if t[n] == 1 else 1 / guard(1 - y[n])) / B",
     )
 
     def check(self, prediction: PyTree, target: AnyArray) -> None:
@@ -90,9 +91,9 @@ class SigmoidBinaryCrossEntropy(BinaryLoss):
     slope is computed as ±σ(m), which avoids the cancellation when σ(z) and t are both near 1.
     """
 
-    formula: ClassVar[tuple[str, str]] = (
-        "max(y[n], 0) - t[n] * y[n] + log1p(exp(-abs(y[n])))",
-        "σ(y[n]) - t[n]",
+    formulas = Formulas(
+        "J = mean(max(y[n], 0) - t[n] * y[n] + log1p(exp(-abs(y[n]))) for n in B)",
+        "dy[n] = (σ(y[n]) - t[n]) / B",
     )
 
     def probabilities(self, prediction: Array) -> Array:
@@ -116,9 +117,9 @@ class Hinge(BinaryLoss):
 
     labels: ClassVar[tuple[int, int]] = (-1, 1)
     kinks: ClassVar[str] = "t z = 1"
-    formula: ClassVar[tuple[str, str]] = (
-        "max(0, 1 - t[n] * y[n])",
-        "-t[n] if t[n] * y[n] < 1 else 0",
+    formulas = Formulas(
+        "J = mean(max(0, 1 - t[n] * y[n]) for n in B)",
+        "dy[n] = (-t[n] if t[n] * y[n] < 1 else 0) / B",
     )
 
     def _cost(self, y: Array, t: Array) -> Array:
@@ -139,9 +140,9 @@ class PerceptronCriterion(BinaryLoss):
 
     labels: ClassVar[tuple[int, int]] = (-1, 1)
     kinks: ClassVar[str] = "z = 0"
-    formula: ClassVar[tuple[str, str]] = (
-        "max(0, -t[n] * y[n])",
-        "-t[n] if t[n] * y[n] < 0 else 0",
+    formulas = Formulas(
+        "J = mean(max(0, -t[n] * y[n]) for n in B)",
+        "dy[n] = (-t[n] if t[n] * y[n] < 0 else 0) / B",
     )
 
     def _cost(self, y: Array, t: Array) -> Array:

@@ -1,6 +1,7 @@
 """Losses for many classes: of logits against classes, and between distributions."""
 
 import dataclasses
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +25,6 @@ from jaxnn.losses.mean import (
     check_entries,
     check_prediction,
     is_integer,
-    mean_formulas,
     mean_of,
     over_entries,
     share_of,
@@ -75,6 +75,39 @@ class SoftmaxCrossEntropy:
     _: dataclasses.KW_ONLY
     smoothing: float = 0.0
     ignore: int | None = None
+
+    formulas = Formulas(
+        """
+        if holds_classes:
+            J = mean(
+                log(sum(exp(y[n, k]) for k in K))
+                - (1 - smoothing) * y[n, t[n]]
+                - smoothing * mean(y[n, k] for k in K)
+                for n in B
+                if counted[n]
+            )
+        else:
+            J = mean(
+                log(sum(exp(y[n, k]) for k in K))
+                - sum(((1 - smoothing) * t[n, k] + smoothing / K) * y[n, k] for k in K)
+                for n in B
+            )
+        """,
+        """
+        if holds_classes:
+            dy[n, k] = (
+                exp(y[n, k]) / sum(exp(y[n, j]) for j in K)
+                - (1 - smoothing) * (1 if t[n] == k else 0)
+                - smoothing / K
+            ) / N if counted[n] else 0
+        else:
+            dy[n, k] = (
+                exp(y[n, k]) / sum(exp(y[n, j]) for j in K)
+                - (1 - smoothing) * t[n, k]
+                - smoothing / K
+            ) / N
+        """,
+    )
 
     def __post_init__(self) -> None:
         check_fraction("SoftmaxCrossEntropy", "smoothing", self.smoothing)
@@ -174,27 +207,14 @@ class SoftmaxCrossEntropy:
             target = jax.nn.one_hot(valid_classes(target, z), z.shape[-1], dtype=z.dtype)
         return (1 - self.smoothing) * target.astype(z.dtype) + self.smoothing / z.shape[-1]
 
-    def formulas(self, prediction: AnyArray, target: AnyArray) -> Formulas:
-        """State the mean and its slope, for a prediction y and a target t."""
-        classes = prediction.shape[-1]
-        if is_integer(target):
-            hit, label = "y[n, t[n]]", "(1 if t[n] == k else 0)"
-        else:
-            hit, label = "sum(t[n, k] * y[n, k] for k in K)", "t[n, k]"
-        if self.smoothing:
-            mean = f"{self.smoothing} / {classes}"
-            hit = f"{1 - self.smoothing} * {hit} - {mean} * sum(y[n, k] for k in K)"
-            label = f"{1 - self.smoothing} * {label} - {mean}"
-        cost = f"log(sum(exp(y[n, k]) for k in K)) - {hit}"
-        slope = f"exp(y[n, k]) / sum(exp(y[n, j]) for j in K) - {label}"
+    def formula_values(self, prediction: AnyArray, target: AnyArray) -> dict[str, Any]:
+        """Return what the target holds, and how many positions count."""
         counted = self.counted(jnp.asarray(target))
+        positions = math.prod(prediction.shape[:-1])
         if counted is None:
-            return mean_formulas(cost, slope, prediction.shape[:-1], entry="n, k")
-        return Formulas(
-            f"J = sum(share[n] * ({cost}) for n in B)",
-            f"dy[n, k] = share[n] * ({slope})",
-            {"share": counted / jnp.maximum(counted.sum(), 1)},
-        )
+            return {"holds_classes": is_integer(target), "counted": None, "N": positions}
+        number = max(int(np.asarray(counted).sum()), 1)
+        return {"holds_classes": True, "counted": np.asarray(counted), "N": number}
 
 
 class DivergenceCache(NamedTuple):
@@ -220,6 +240,11 @@ class KLDivergence:
     It measures how far log-probabilities q (…, K) are from probabilities t (…, K). It is summed
     over K and averaged over all positions, and 0 · log 0 is taken to be 0.
     """
+
+    formulas = Formulas(
+        "J = mean(sum(t[n, k] * (log(t[n, k]) - y[n, k]) for k in K if t[n, k] > 0) for n in B)",
+        "dy[n, k] = -t[n, k] / B",
+    )
 
     def check(self, prediction: PyTree, target: AnyArray) -> None:
         """Require probabilities of the prediction's shape, and log-probabilities as predictions."""
@@ -260,15 +285,6 @@ class KLDivergence:
         """Return share · (-t)."""
         t, share, dtype = cache
         return shared(over_entries(share), -t).astype(dtype.value)
-
-    def formulas(self, prediction: AnyArray, target: AnyArray) -> Formulas:
-        """State the mean and its slope, for a prediction y and a target t."""
-        return mean_formulas(
-            "sum(t[n, k] * (log(t[n, k]) - y[n, k]) if t[n, k] > 0 else 0 for k in K)",
-            "-t[n, k]",
-            prediction.shape[:-1],
-            entry="n, k",
-        )
 
 
 def _are_probabilities(rows: np.ndarray) -> bool:

@@ -1,7 +1,7 @@
 """The weighted mean, the base class of entrywise losses, and the checks that losses share."""
 
 import math
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +19,6 @@ from jaxnn.checks import (
     is_concrete,
     is_kind,
 )
-from jaxnn.formulas import Formulas
 from jaxnn.numerics import upcast
 from jaxnn.types import AnyArray
 
@@ -44,10 +43,7 @@ class EntrywiseLoss:
     """The (weighted) mean over all entries of a cost ℓ(y, t), for a prediction y and a target t.
 
     Each loss only has to define two equations: ``_cost`` computes ℓ, and ``_slope`` computes ∂ℓ/∂y.
-    ``formula`` states both as text, for the entry n.
     """
-
-    formula: ClassVar[tuple[str, str]]
 
     def check(self, prediction: PyTree, target: AnyArray) -> None:
         """Require a target of real numbers with the prediction's shape."""
@@ -70,10 +66,6 @@ class EntrywiseLoss:
         prediction, target, share = cache
         slope = self._slope(upcast(prediction), as_numbers(target, prediction))
         return shared(share, slope).astype(prediction.dtype)
-
-    def formulas(self, prediction: AnyArray, target: AnyArray) -> Formulas:
-        """State the mean and its slope, for a prediction y and a target t."""
-        return mean_formulas(*self.formula, prediction.shape)
 
     def _cost(self, y: Array, t: Array) -> Array:
         raise NotImplementedError
@@ -129,14 +121,6 @@ def shared(share: Any, values: Array) -> Array:
 def over_entries(share: Any) -> Any:
     """Return the shares with a new last axis, so that they broadcast over the entries along it."""
     return share if isinstance(share, float) else share[..., None]
-
-
-def mean_formulas(cost: str, slope: str, positions: tuple[int, ...], entry: str = "n") -> Formulas:
-    """State J, the mean of a cost over all positions n, and dy, its slope."""
-    count = math.prod(positions)
-    mean = "" if count == 1 else f" / {count}"
-    dy = f"({slope}){mean}" if mean else slope
-    return Formulas(f"J = sum({cost} for n in B){mean}", f"dy[{entry}] = {dy}")
 
 
 # ── Checks, and targets as numbers ──────────────────────────────────────────────────────────────

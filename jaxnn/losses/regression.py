@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxnn.checks import check_positive
+from jaxnn.formulas import Formulas
 from jaxnn.losses.mean import EntrywiseLoss
 from jaxnn.values import loss
 
@@ -14,7 +15,10 @@ from jaxnn.values import loss
 class MeanSquaredError(EntrywiseLoss):
     """The mean of (prediction - target)²."""
 
-    formula: ClassVar[tuple[str, str]] = "(y[n] - t[n])**2", "2 * (y[n] - t[n])"
+    formulas = Formulas(
+        "J = mean((y[n] - t[n])**2 for n in B)",
+        "dy[n] = 2 * (y[n] - t[n]) / B",
+    )
 
     def _cost(self, y: Array, t: Array) -> Array:
         return (y - t) ** 2
@@ -31,7 +35,10 @@ class MeanAbsoluteError(EntrywiseLoss):
     """
 
     kinks: ClassVar[str] = "prediction = target"
-    formula: ClassVar[tuple[str, str]] = "abs(y[n] - t[n])", "sign(y[n] - t[n])"
+    formulas = Formulas(
+        "J = mean(abs(y[n] - t[n]) for n in B)",
+        "dy[n] = sign(y[n] - t[n]) / B",
+    )
 
     def _cost(self, y: Array, t: Array) -> Array:
         return jnp.abs(y - t)
@@ -55,10 +62,16 @@ class Huber(EntrywiseLoss):
     """
 
     delta: float = 1.0
-    formula: ClassVar[tuple[str, str]] = (
-        "(y[n] - t[n])**2 / 2 if abs(y[n] - t[n]) <= delta "
-        "else delta * (abs(y[n] - t[n]) - delta / 2)",
-        "max(-delta, min(delta, y[n] - t[n]))",
+    formulas = Formulas(
+        """
+        J = mean(
+            (y[n] - t[n])**2 / 2
+            if abs(y[n] - t[n]) <= delta
+            else delta * (abs(y[n] - t[n]) - delta / 2)
+            for n in B
+        )
+        """,
+        "dy[n] = max(-delta, min(delta, y[n] - t[n])) / B",
     )
 
     def __post_init__(self) -> None:

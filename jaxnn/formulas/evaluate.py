@@ -3,13 +3,13 @@
 Nothing here knows about JAX or the layers, so that its results are an independent check of theirs.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from scipy import special
 
-from jaxnn.explanation.language.expressions import (
+from jaxnn.formulas.expressions import (
     Call,
     Choice,
     Equation,
@@ -54,12 +54,11 @@ OPERATIONS: dict[str, Callable[..., np.ndarray]] = {
 REDUCTIONS: dict[str, Callable[..., np.ndarray]] = {"sum": np.sum, "max": np.max, "min": np.min}
 
 
-def evaluate(equation: Equation, values: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Compute all entries of the array that an equation defines at once; each letter is an axis."""
+def evaluate(equation: Equation, values: Mapping[Any, np.ndarray]) -> np.ndarray:
+    """Compute all entries that an equation defines at once; each free letter is an axis."""
     bound = [letter for over in overs(equation.body) for letter in over.letters]
     letters = list(dict.fromkeys((*equation.letters, *bound)))
-    counts = np.ogrid[tuple(slice(equation.sizes[letter]) for letter in letters)] if letters else []
-    scope = dict(zip(letters, counts, strict=True))
+    scope = _scope(letters, equation.sizes)
     axes = {letter: i for i, letter in enumerate(letters)}
     with np.errstate(all="ignore"):  # a branch that is not taken may be anything
         result = np.asarray(_evaluate(equation.body, scope, axes, values))
@@ -67,11 +66,34 @@ def evaluate(equation: Equation, values: Mapping[str, np.ndarray]) -> np.ndarray
     return np.broadcast_to(result, equation.shape).copy()
 
 
+def places(equation: Equation) -> tuple[np.ndarray, ...]:
+    """Return the index of every entry that an equation defines, one array for each axis."""
+    letters = equation.letters
+    scope = _scope(letters, equation.sizes)
+    axes = {letter: i for i, letter in enumerate(letters)}
+    each = [np.asarray(_evaluate(part, scope, axes, {}), int) for part in equation.at]
+    return tuple(np.broadcast_to(part, equation.shape) for part in each)
+
+
+def compute(equation: Equation, values: dict[Any, np.ndarray], shape: tuple[int, ...]) -> None:
+    """Compute what an equation defines, and put it into the array of that shape in ``values``."""
+    result = evaluate(equation, values)
+    if all(isinstance(part, Index) for part in equation.at) and result.shape == shape:
+        values[equation.name] = result
+        return
+    values.setdefault(equation.name, np.zeros(shape))[places(equation)] = result
+
+
+def _scope(letters: Sequence[str], sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    counts = np.ogrid[tuple(slice(sizes[letter]) for letter in letters)] if letters else []
+    return dict(zip(letters, counts, strict=True))
+
+
 def _evaluate(
     node: Expr,
     scope: Mapping[str, np.ndarray],
     axes: Mapping[str, int],
-    values: Mapping[str, np.ndarray],
+    values: Mapping[Any, np.ndarray],
 ) -> Numbers:
     of = lambda part: _evaluate(part, scope, axes, values)  # noqa: E731
     if isinstance(node, Num):
@@ -116,14 +138,26 @@ def _log_sum_exp(
     axes: Mapping[str, int],
     scope: Mapping[str, np.ndarray],
 ) -> np.ndarray:
-    (exponent,) = children(over.body)
-    return _reduce(special.logsumexp, over, of(exponent), axes, scope)
+    match over.body:
+        case Choice(condition, Call("exp", (exponent,)), _):
+            exponents = np.where(of(condition), of(exponent), -np.inf)
+        case body:
+            (exponent,) = children(body)
+            exponents = np.asarray(of(exponent))
+    return _reduce(special.logsumexp, over, exponents, axes, scope)
+
+
+def _is_sum_of_exponentials(node: Expr) -> bool:
+    match node:
+        case Over("sum", _, Call("exp") | Choice(_, Call("exp"), Num(0))):
+            return True
+    return False
 
 
 def log_of_exponentials(node: Expr) -> Over | None:
     """Return the sum in log Σ exp(…), to be computed without overflow, or None for other nodes."""
     match node:
-        case Call("log", (Over("sum", _, Call("exp")) as over,)):
+        case Call("log", (Over() as over,)) if _is_sum_of_exponentials(over):
             return over
     return None
 
@@ -134,18 +168,20 @@ def quotient_of_exponentials(node: Expr) -> tuple[Expr, Over] | None:
     The quotient is to be computed without overflow.
     """
     match node:
-        case Op("/", Call("exp", (exponent,)), Over("sum", _, Call("exp")) as over):
+        case Op("/", Call("exp", (exponent,)), Over() as over) if _is_sum_of_exponentials(over):
             return exponent, over
     return None
 
 
 def entry(array: np.ndarray, at: Iterable[Numbers]) -> np.ndarray:
-    """Look up entries of an array; an entry outside the array is 0."""
-    at = [np.asarray(part).astype(int) for part in at]
-    if not at:
+    """Look up entries of an array; an entry outside the array, or between two others, is 0."""
+    parts = [np.asarray(part) for part in at]
+    if not parts:
         return array
-    inside = np.logical_and.reduce(np.broadcast_arrays(
-        *(((part >= 0) & (part < size)) for part, size in zip(at, array.shape, strict=True))
-    ))  # fmt: skip
+    at = [part.astype(int) for part in parts]
+    inside = np.logical_and.reduce(np.broadcast_arrays(*(
+        (part >= 0) & (part < size) & (part == whole)
+        for part, whole, size in zip(parts, at, array.shape, strict=True)
+    )))  # fmt: skip
     clipped = tuple(np.clip(part, 0, size - 1) for part, size in zip(at, array.shape, strict=True))
     return np.where(inside, array[clipped], 0)

@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable
 from typing import Any, ClassVar, SupportsFloat
 
-from jaxnn.explanation.language.expand import SHOWN
-from jaxnn.explanation.language.expressions import (
+from jaxnn.formulas.expand import SHOWN
+from jaxnn.formulas.expressions import (
     Call,
     Choice,
     Expr,

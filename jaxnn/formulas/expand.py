@@ -9,8 +9,10 @@ from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 
-from jaxnn.explanation.language.evaluate import FUNCTIONS, OPERATIONS, REDUCTIONS
-from jaxnn.explanation.language.expressions import (
+from jaxnn.formulas.evaluate import FUNCTIONS, OPERATIONS, REDUCTIONS
+from jaxnn.formulas.expressions import (
+    ONE,
+    ZERO,
     Call,
     Choice,
     Equation,
@@ -24,10 +26,12 @@ from jaxnn.explanation.language.expressions import (
     Spot,
     Terms,
     refs,
+    substitute,
     walk,
 )
+from jaxnn.formulas.folding import linear, simple
+from jaxnn.formulas.names import KINDS
 
-ZERO, ONE = Num(0), Num(1)
 SHOWN = 10  # terms of a longer sum that are written out, including the last one
 LONG = 64  # terms of a sum; beyond this number, those that are not shown are not computed either
 
@@ -39,7 +43,7 @@ def write_out(
     shown: int | None = None,
     unknown: Collection[str] = (),
 ) -> Expr:
-    """Write out the entry ``at`` of the array that an equation defines.
+    """Write out the entry at which the free letters of an equation have the values ``at``.
 
     In the result, arrays are mentioned only by single entries. Of a sum of more than ``LONG`` terms
     only the first ``shown - 1`` and the last are written out, with a :class:`Gap` between them,
@@ -65,11 +69,12 @@ class _Expansion:
             case Index(name):
                 return Num(scope[name])
             case Ref(name, at):
-                place = tuple(int(number(again(part), self.values)) for part in at or ())
+                place = [float(number(again(part), self.values)) for part in at or ()]
                 inside = all(
-                    0 <= i < n for i, n in zip(place, np.shape(self.values[name]), strict=True)
+                    0 <= i < n and i.is_integer()
+                    for i, n in zip(place, np.shape(self.values[name]), strict=True)
                 )
-                return Spot(name, place) if inside else ZERO
+                return Spot(name, tuple(map(int, place))) if inside else ZERO
             case Choice(condition, _, _) if any(
                 ref.name in self.unknown for ref in refs(condition)
             ):
@@ -79,7 +84,7 @@ class _Expansion:
             case Call(name, args):
                 return again(args[0]) if name == "guard" else Call(name, tuple(map(again, args)))
             case Op(sign, left, right):
-                return _simple(Op(sign, again(left), again(right)))
+                return simple(Op(sign, again(left), again(right)))
             case Over():
                 return self._terms(node, scope)
         return node
@@ -108,27 +113,13 @@ class _Expansion:
     ) -> Iterator[tuple[tuple[int, ...], Expr]]:
         for at in itertools.product(*ranges):
             part = self.expand(over.body, {**scope, **dict(zip(over.letters, at, strict=True))})
-            if over.kind != "sum" or part != ZERO:
+            if part != KINDS[over.kind]:
                 yield at, part
 
 
 def _joined(kind: str, parts: list[Expr]) -> Expr:
     """Return the sum or maximum of the parts: a single part itself, 0 if there are none."""
     return parts[0] if len(parts) == 1 else Terms(kind, tuple(parts)) if parts else ZERO
-
-
-def _simple(op: Op) -> Expr:
-    """Simplify the addition of 0, and the multiplication by 0 or 1."""
-    sign, left, right = op
-    if sign == "*" and ZERO in (left, right):
-        return ZERO
-    if (sign == "*" and left == ONE) or (sign == "+" and left == ZERO):
-        return right
-    if (sign in ("*", "/") and right == ONE) or (sign in ("+", "-") and right == ZERO):
-        return left
-    if sign == "/" and left == ZERO:
-        return ZERO
-    return op
 
 
 def number(node: Expr, values: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -155,6 +146,29 @@ def mentions(node: Expr) -> list[Spot]:
     return list(dict.fromkeys(part for part in walk(node) if isinstance(part, Spot)))
 
 
+def letters_at(equation: Equation, place: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Return the values of the free letters for an entry; None if the equation does not define it.
+
+    An index of a part of an array is a letter plus a number, or a number.
+    """
+    found: dict[str, int] = {}
+    for part, i in zip(equation.at, place, strict=True):
+        terms = linear(part) or {}
+        for letter, factor in terms.items():
+            if letter and factor == 1:
+                found[letter] = i - int(terms.get("", 0))
+    scope = [found.get(letter, -1) for letter in equation.letters]
+    if not all(0 <= i < n for i, n in zip(scope, equation.shape, strict=True)):
+        return None
+    return tuple(scope) if place_at(equation, tuple(scope)) == place else None
+
+
+def place_at(equation: Equation, scope: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the entry that an equation defines for some values of its free letters."""
+    letters = dict(zip(equation.letters, map(Num, scope), strict=True))
+    return tuple(int(number(substitute(part, letters), {})) for part in equation.at)
+
+
 def coefficient(node: Expr, of: Spot, others: frozenset[str]) -> Expr:
     """Return the factor of ``of`` in an expression that is linear in it: the local derivative.
 
@@ -171,7 +185,7 @@ def coefficient(node: Expr, of: Spot, others: frozenset[str]) -> Expr:
         case Terms(kind, parts):
             return _joined(kind, [part for part in map(again, parts) if part != ZERO])
         case Op(sign, left, right):
-            return _simple(Op(sign, again(left), again(right)))
+            return simple(Op(sign, again(left), again(right)))
         case Call(name, args):
             return Call(name, tuple(map(again, args)))
     return node

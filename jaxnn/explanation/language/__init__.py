@@ -1,1 +1,0 @@
-"""The language of formulas: how they are read, evaluated, written out and printed."""
