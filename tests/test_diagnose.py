@@ -203,8 +203,9 @@ def test_a_forgotten_slope_of_a_neuron_is_a_missing_factor():
     found, _ = findings(
         neuron, lambda p, c, dy: (nn.NeuronParams(X.T @ dy), jnp.outer(dy, p.theta))
     )
-    assert found["x"].verdict == "stale"
-    assert "though it should: a factor that depends on it is missing" in found["x"].message
+    assert found["x"].verdict == found["params.theta"].verdict == "other array"
+    assert "dy stands in the place of df[0]" in found["x"].message
+    assert "is dx[n, i] = df[0][n]·theta[i]" in found["x"].message
 
 
 def test_a_gradient_that_need_not_depend_on_the_input_is_not_called_stale():

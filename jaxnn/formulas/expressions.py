@@ -90,12 +90,16 @@ class Equation(NamedTuple):
             letters, such as ``2`` or ``H + j``.
         body: the right side.
         sizes: the number of values of each letter.
+        step: for one step of a recurrence, its letter and its number, or None.
+        general: for one step of a recurrence, the equation as it holds for every step.
     """
 
     name: Any
     at: tuple[Expr, ...]
     body: Expr
     sizes: Mapping[str, int]
+    step: tuple[str, int] | None = None
+    general: "Equation | None" = None
 
     @property
     def letters(self) -> tuple[str, ...]:

@@ -148,17 +148,17 @@ def _step_by_step(
         walk_ = walk_[:: int(constant(step, names))] if step is not None else walk_
     for value in walk_:
         for equation in equations:
-            yield _at_step(equation, letter, value, names)
+            yield at_step(equation, letter, value, names.shapes)
 
 
-def _at_step(equation: Equation, letter: str, value: int, names: Names) -> Equation:
+def at_step(equation: Equation, letter: str, value: int, shapes: Mapping[str, Shape]) -> Equation:
     """Put the number of a step into an equation."""
     put_in = lambda node: substitute(node, {letter: Num(value)})  # noqa: E731
     sizes = {name: size for name, size in equation.sizes.items() if name != letter}
     body = fold(put_in(equation.body), sizes)
-    body = fold(replace(body, lambda ref: _inside(ref, names.shapes)), sizes)
+    body = fold(replace(body, lambda ref: _inside(ref, shapes)), sizes)
     at = tuple(fold(put_in(part), sizes) for part in equation.at)
-    return Equation(equation.name, at, body, sizes)
+    return Equation(equation.name, at, body, sizes, (letter, value), equation)
 
 
 def _inside(ref: Ref, shapes: Mapping[str, Shape]) -> Expr:

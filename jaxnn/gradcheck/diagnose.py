@@ -17,11 +17,13 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxnn.checks import InputError
 from jaxnn.gradcheck.activation_mistakes import wrong_derivatives
+from jaxnn.gradcheck.search import StatedBackward, in_words, search
 from jaxnn.gradcheck.vjp_claim import Claim, Floats, check_batch, is_float, state_claim
 from jaxnn.types import AnyArray, Layer, Loss
 
 RIGHT = 1e-5  # relative error up to which a gradient is right; it may have been computed in float32
 HERE = Path(__file__).parent
+UNDECIDED = ("wrong", "factor", "stale")  # verdicts that a search may make more precise
 NEAR_KINK = 1e-3  # the distance by which inputs are moved to see whether they were at a kink
 
 
@@ -114,8 +116,58 @@ def diagnose(
         except _UnusableError as finding:
             return Diagnosis(repr(op), (Finding("", "form", str(finding)),))
         moved = state(_moved(x, np.random.default_rng(seed + 2)))
-        findings = tuple(_find(case, moved, claimed, i) for i in range(len(claimed)))
-    return Diagnosis(repr(op), findings)
+        findings = [_find(case, moved, claimed, i) for i in range(len(claimed))]
+        searched = _searched(case, claimed, findings, key, weights, target)
+    return Diagnosis(repr(op), tuple(searched.get(i, f) for i, f in enumerate(findings)))
+
+
+def _searched(
+    case: "_Case",
+    claimed: list[np.ndarray],
+    findings: list[Finding],
+    key: PRNGKeyArray | None,
+    weights: AnyArray | None,
+    target: AnyArray | None,
+) -> dict[int, Finding]:
+    """Search the stated formulas for the mistakes that are none of the usual ones."""
+    open_ = [i for i, finding in enumerate(findings) if finding.verdict in UNDECIDED]
+    if not open_ or weights is not None:
+        return {}
+    other = _Case(case.claim, np.random.default_rng(3))
+    try:
+        stated, again = (_stated(one, key, target) for one in (case, other))
+        claimed_again = _leaves(case.claim, other.floats, other.dy)
+    except (InputError, _UnusableError):
+        return {}
+    of_loss = not isinstance(case.claim.op, Layer)  # its formulas state the derivative for dJ = 1
+    scale, scale_again = (float(np.asarray(c.dy)) if of_loss else 1.0 for c in (case, other))
+    identities = {i: stated.identity(case.truth[i] / scale) for i in open_}
+    wanted = {i: identity for i, identity in identities.items() if identity is not None}
+    found = search(
+        stated,
+        again,
+        [leaf / scale for leaf in claimed],
+        [leaf / scale_again for leaf in claimed_again],
+        wanted,
+        _close,
+    )
+    return {
+        i: Finding(
+            case.names[i],
+            explanation.edits[0][1].kind,
+            f"The gradient of {case.names[i]} is wrong: {in_words(stated, explanation)}.",
+        )
+        for i, explanation in found.items()
+    }
+
+
+def _stated(case: "_Case", key: PRNGKeyArray | None, target: AnyArray | None) -> StatedBackward:
+    claim = case.claim
+    point = claim.at(case.floats)
+    if isinstance(claim.op, Layer):
+        params = claim.whole_params(point)
+        return StatedBackward.of_layer(claim.op, params, point["x"], case.dy, key)
+    return StatedBackward.of_loss(claim.op, point["prediction"], jnp.asarray(target))
 
 
 class _UnusableError(Exception):
@@ -186,8 +238,20 @@ def _find(case: _Case, moved: Claim, claimed: list[np.ndarray], i: int) -> Findi
         "wrong",
         f"{label} is wrong, by a mistake that is none of the usual ones: "
         f"it is off by {_error(got, true):.2g} in relative norm, most at {leaf}{place}, "
-        f"where it is {got[worst]:.6g} and should be {true[worst]:.6g}.",
+        f"where it is {got[worst]:.6g} and should be {true[worst]:.6g}.{_where(got, true)}",
     )
+
+
+def _where(got: np.ndarray, true: np.ndarray) -> str:
+    """Say where a gradient is wrong, if it is right elsewhere."""
+    wrong = ~np.isclose(got, true, rtol=RIGHT, atol=RIGHT * float(np.abs(true).max(initial=0)))
+    places = []
+    for axis, size in enumerate(true.shape):
+        others = tuple(k for k in range(true.ndim) if k != axis)
+        at = np.flatnonzero(wrong.any(axis=others)).tolist()
+        if len(at) < size:
+            places.append(f"at {', '.join(map(str, at))} along axis {axis}")
+    return f" It is right except {' and '.join(places)}." if places else ""
 
 
 Explanations = Iterator[tuple[str, str]]

@@ -42,12 +42,18 @@ class Claim:
         point: the tree of its variables: ``{"params": …, "x": …}`` or ``{"prediction": …}``.
         forward: point -> (y, cache).
         backward: (point, cache, dy) -> the gradient, a tree like ``point`` with None for integers.
+        running: the running statistics of a layer, which are constants.
     """
 
     op: Layer | Loss
     point: PyTree
     forward: Callable[[PyTree], tuple[PyTree, Cache]]
     backward: Callable[[PyTree, Cache, PyTree], PyTree]
+    running: PyTree = None
+
+    def whole_params(self, point: PyTree) -> Params:
+        """Return the parameters of a point together with the running statistics."""
+        return join_running(point["params"], self.running)
 
     @property
     def names(self) -> list[str]:
@@ -216,7 +222,7 @@ def _of_layer(
         _check_zero(constant)
         return {"params": trainable, "x": dx}
 
-    return Claim(op, {"params": trained, "x": x}, forward, claimed)
+    return Claim(op, {"params": trained, "x": x}, forward, claimed, running)
 
 
 def _check_zero(running: PyTree) -> None:

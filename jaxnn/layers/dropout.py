@@ -60,7 +60,7 @@ class Dropout:
         if key is None or self.rate == 0:
             return x, Static(x.shape)  # only for the check of dy
         check_key(self, key)
-        kept = jax.random.bernoulli(key, 1 - self.rate, x.shape)
+        kept = jax.random.bernoulli(key, jnp.float32(1 - self.rate), x.shape)
         return jnp.where(
             kept, x / (1 - self.rate), 0
         ), kept  # kept: a byte an entry, cheaper than to draw it again

@@ -1,0 +1,335 @@
+"""The mistakes that can be made in an equation, as edits of the equation.
+
+A term or a factor is left out, a sign is wrong, two indices are exchanged, the input stands in the
+place of the output, a step of time is missed. Each edit says in words what it does; none of them
+knows about layers.
+"""
+
+import functools
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+from jaxnn.formulas.expressions import (
+    ONE,
+    ZERO,
+    Call,
+    Choice,
+    Equation,
+    Expr,
+    Index,
+    Num,
+    Op,
+    Over,
+    Ref,
+    children,
+    overs,
+    rebuild,
+    refs,
+    replace,
+    substitute,
+)
+from jaxnn.formulas.folding import fold, linear
+from jaxnn.formulas.printing import Writer
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class Edit(NamedTuple):
+    """One mistake.
+
+    Attributes:
+        kind: a word for it: "sign", "term", "factor", "transposed", …
+        words: what was done to the equation, as a clause.
+        equation: the equation with the mistake in it.
+    """
+
+    kind: str
+    words: str
+    equation: Equation
+
+
+class Change(NamedTuple):
+    """A change of an expression, before it is put back into its equation."""
+
+    kind: str
+    words: str
+    node: Expr
+
+
+def edits(equation: Equation, shapes: Shapes, forward: Mapping[str, Expr]) -> Iterator[Edit]:
+    """Enumerate the mistakes that can be made in one equation, the likeliest first.
+
+    Args:
+        equation: an equation of the backward pass.
+        shapes: the arrays that could stand in the place of others, with their shapes.
+        forward: of each array that holds a function of another one, entry by entry, the function.
+    """
+    changes = itertools.chain(
+        _of_the_whole(equation),
+        _everywhere(equation.body, lambda node: _in_place(node, equation)),
+        _exchanges(equation, shapes),
+        _functions(equation, forward),
+    )
+    seen = {equation.body}
+    for kind, words, node in changes:
+        body = fold(node, equation.sizes)
+        if body not in seen:
+            seen.add(body)
+            yield Edit(kind, words, equation._replace(body=body))
+
+
+def written(equation: Equation) -> str:
+    """Write an equation in the names and with the indices of the code."""
+    return f"{write(equation.left)} = {write(equation.body)}"
+
+
+def _entry(ref: Ref) -> str:
+    child = re.fullmatch(r"(d?[fxy])([1-9])", ref.name)  # of a combinator, called f[0], f[1], …
+    name = f"{child[1]}[{int(child[2]) - 1}]" if child else ref.name
+    return name + (f"[{', '.join(map(write, ref.at))}]" if ref.at else "")
+
+
+write = Writer(_entry)
+
+
+# ── The whole right side ────────────────────────────────────────────────────────────────────────
+
+
+def _of_the_whole(equation: Equation) -> Iterator[Change]:
+    body = equation.body
+    yield Change("sign", "the sign is wrong", Op("-", ZERO, body))
+    yield Change("factor", "there is a factor 2 too many", Op("*", Num(2), body))
+    yield Change("factor", "there is a factor 1/2 too many", Op("/", body, Num(2)))
+    bound = [letter for over in overs(body) for letter in over.letters]
+    for letter in dict.fromkeys((*bound, *equation.letters)):
+        size = equation.sizes[letter]
+        what = "a mean is taken where a sum is meant" if letter in bound else "it is divided"
+        if size > 1:
+            words = f"{what}, over the {size} values of {letter}"
+            yield Change("mean", words, Op("/", body, Num(size)))
+    if all(isinstance(part, Index) for part in equation.at):
+        for a, b in itertools.combinations(equation.letters, 2):
+            if equation.sizes[a] == equation.sizes[b]:
+                swapped = substitute(body, {a: Index(b), b: Index(a)})
+                yield Change("transposed", f"the result is transposed, {a} for {b}", swapped)
+
+
+# ── A part of it ────────────────────────────────────────────────────────────────────────────────
+
+
+def _everywhere(node: Expr, changes: Callable[[Expr], Iterator[Change]]) -> Iterator[Change]:
+    """Make each change of a part of an expression, one at a time; the outer parts come first."""
+    yield from changes(node)
+    if isinstance(node, Ref):
+        return
+    for k, part in enumerate(children(node)):
+        for kind, words, new in _everywhere(part, changes):
+            yield Change(kind, words, _with_part(node, k, new))
+
+
+def _with_part(node: Expr, k: int, new: Expr) -> Expr:
+    """Return a node with another k-th part."""
+    parts = iter([new if i == k else part for i, part in enumerate(children(node))])
+    return rebuild(node, lambda _: next(parts))
+
+
+def _in_place(node: Expr, equation: Equation) -> Iterator[Change]:
+    match node:
+        case Op("+" | "-" | "*" | "/" | "**"):
+            yield from _operations(node)
+        case Call("sqrt", (arg,)):
+            yield Change("power", f"the root of {write(arg)} is left out", arg)
+        case Call(name, (arg,)) if name != "guard":
+            yield Change("function", f"{write(arg)} stands in the place of {write(node)}", arg)
+        case Choice(condition, then, otherwise):
+            words = write(condition)
+            reverse = Choice(condition, otherwise, then)
+            yield Change("condition", f"{words} is taken always to hold", then)
+            yield Change("condition", f"{words} is taken never to hold", otherwise)
+            yield Change("condition", f"{words} is taken the wrong way round", reverse)
+        case Over("sum", letters, _):
+            yield from _sums(node, letters, equation)
+        case Ref(name, at) if at:
+            yield from _indices(node, equation)
+            if not name.startswith("d"):
+                words = f"the square of {write(node)} stands in its place"
+                yield Change("power", words, Op("*", node, node))
+
+
+def _operations(node: Op) -> Iterator[Change]:
+    sign, left, right = node
+    match node:
+        case Op("-", Num(0), _):
+            yield Change("sign", f"the minus sign of {write(right)} is left out", right)
+        case Op("+" | "-"):
+            rest = right if sign == "+" else Op("-", ZERO, right)
+            other = Op("-" if sign == "+" else "+", left, right)
+            yield Change("term", f"the term {write(right)} is left out", left)
+            yield Change("term", f"the term {write(left)} is left out", rest)
+            yield Change("sign", f"the sign of {write(right)} is wrong", other)
+            yield Change("term", f"the term {write(right)} counts twice", Op(sign, node, right))
+        case Op("*"):
+            for factor, rest in ((left, right), (right, left)):
+                yield Change("factor", f"the factor {write(factor)} is left out", rest)
+            for factor, rest in ((left, right), (right, left)):
+                words = write(factor)
+                yield Change("factor", f"the factor {words} counts twice", Op("*", node, factor))
+                yield Change("factor", f"it is divided by {words}", Op("/", rest, factor))
+        case Op("/"):
+            words = write(right)
+            yield Change("factor", f"the division by {words} is left out", left)
+            yield Change("factor", f"{write(left)} is left out", Op("/", ONE, right))
+            yield Change("factor", f"it is multiplied by {words}", Op("*", left, right))
+            yield Change("factor", f"it is divided by {words} twice", Op("/", node, right))
+        case Op("**"):
+            words = write(left)
+            doubled = Op("*", right, left)
+            yield Change("power", f"{words} stands in the place of {write(node)}", left)
+            yield Change("power", f"{write(node)} is left out", ONE)
+            yield Change("power", f"{words} has one power too many", Op("*", node, left))
+            yield Change("power", f"{write(doubled)} stands in the place of {write(node)}", doubled)
+
+
+def _sums(over: Over, letters: tuple[str, ...], equation: Equation) -> Iterator[Change]:
+    _, _, body = over
+    for letter in letters:
+        size, others = equation.sizes[letter], tuple(one for one in letters if one != letter)
+        rest = functools.partial(_over_others, others)
+        kind, what = ("batch sum", "sample") if letter.startswith("n") else ("sum", letter)
+        for value, which in ((0, "first"), (size - 1, "last")):
+            words = f"only the {which} {what} is counted, not the sum over all"
+            yield Change(kind, words, rest(substitute(body, {letter: Num(value)})))
+        if size > 2:
+            for which, counted in (
+                ("last", Op("<", Index(letter), Num(size - 1))),
+                ("first", Op(">", Index(letter), ZERO)),
+            ):
+                missed = over._replace(body=Choice(counted, body, ZERO))
+                yield Change(kind, f"the {which} {what} is not counted", missed)
+        for free in equation.letters:
+            if equation.sizes[free] == size:
+                words = f"of the sum over {letter} only the term {letter} = {free} is kept"
+                yield Change("sum", words, rest(substitute(body, {letter: Index(free)})))
+        match body:
+            case Choice(condition, then, Num(0)):
+                words = "where several contribute, only the last one counts"
+                yield Change("repeated", words, _last_only(letter, condition, then, rest))
+        if others and size > 1:
+            words = f"a mean is taken over {letter} where a sum is meant"
+            yield Change("mean", words, Op("/", over, Num(size)))
+
+
+def _over_others(letters: tuple[str, ...], body: Expr) -> Expr:
+    return Over("sum", letters, body) if letters else body
+
+
+def _last_only(letter: str, condition: Expr, then: Expr, rest: Callable[[Expr], Expr]) -> Expr:
+    """Keep only the last term of a sum over the terms for which a condition holds."""
+    inner = f"{letter}_"
+    places = Choice(substitute(condition, {letter: Index(inner)}), Index(inner), Num(-1))
+    last = Over("max", (inner,), places)
+    return rest(Over("sum", (letter,), Choice(Op("==", Index(letter), last), then, ZERO)))
+
+
+def _indices(ref: Ref, equation: Equation) -> Iterator[Change]:
+    """Exchange two indices, or take the entry beside the right one."""
+    at = ref.at or ()
+    for a, b in itertools.combinations(range(len(at)), 2):
+        first, second = at[a], at[b]
+        match first, second:
+            case Index(one), Index(other) if equation.sizes[one] == equation.sizes[other]:
+                exchanged = list(at)
+                exchanged[a], exchanged[b] = second, first
+                words = f"{write(ref)} is transposed"
+                yield Change("transposed", words, ref._replace(at=tuple(exchanged)))
+    for axis, part in enumerate(at):
+        letters = [letter for letter in linear(part) or {} if letter]
+        before, after = (_moved(ref, axis, by) for by in (-1, 1))
+        if letters == ["t"]:
+            yield Change("time", f"{write(ref)} is taken one step too early", before)
+            yield Change("time", f"{write(ref)} is taken one step too late", after)
+        elif len(letters) > 1:
+            yield Change("shift", f"{write(ref)} is taken one place too early", before)
+            yield Change("shift", f"{write(ref)} is taken one place too late", after)
+
+
+def _moved(ref: Ref, axis: int, by: int) -> Ref:
+    at = list(ref.at or ())
+    at[axis] = Op("+", at[axis], Num(by))
+    return ref._replace(at=tuple(at))
+
+
+def flips(equation: Equation, shapes: Shapes) -> Iterator[Edit]:
+    """Enumerate the kernels that are not turned round: an index that runs the other way."""
+    for ref in dict.fromkeys(refs(equation.body)):
+        at = list(ref.at or ())
+        sliding = [k for k, part in enumerate(at) if len({*(linear(part) or {})} - {""}) > 1]
+        if not sliding or ref.name not in shapes:
+            continue
+        for axis in sliding:
+            at[axis] = Op("-", Num(shapes[ref.name][axis] - 1), at[axis])
+        body = _put_for(ref, ref._replace(at=tuple(at)), equation.body)
+        turned = equation._replace(body=fold(body, equation.sizes))
+        yield Edit("flip", f"{ref.name} is turned round the wrong way", turned)
+
+
+def fitted(equation: Equation, shapes: Shapes) -> Iterator[Callable[[float], Edit]]:
+    """Enumerate the mistakes that have a number in them: functions from it to the edit."""
+    name = equation.name.removeprefix("d")
+    if equation.name.startswith("d") and name in shapes and name not in ("x", "y"):
+        entry = Ref(name, equation.at)
+        yield functools.partial(
+            _added, equation, entry, "the derivative of a penalty on its square"
+        )
+        yield functools.partial(
+            _added, equation, Call("sign", (entry,)), "the derivative of a penalty on its size"
+        )
+    for ref in dict.fromkeys(refs(equation.body)):
+        if not ref.name.startswith("d") and f"d{ref.name}" in shapes and ref.name not in ("x", "y"):
+            yield functools.partial(_updated, equation, ref)
+
+
+def _added(equation: Equation, term: Expr, what: str, size: float) -> Edit:
+    body = Op("+", equation.body, Op("*", Num(size), term))
+    words = f"{size:.4g}·{write(term)} is added, {what}"
+    return Edit("regulariser", words, equation._replace(body=body))
+
+
+def _updated(equation: Equation, ref: Ref, size: float) -> Edit:
+    moved = Op("+", ref, Op("*", Num(size), ref._replace(name=f"d{ref.name}")))
+    words = f"{ref.name} has been updated already, by {size:.4g} times its gradient"
+    return Edit("updated", words, equation._replace(body=_put_for(ref, moved, equation.body)))
+
+
+def _put_for(old: Ref, new: Expr, node: Expr) -> Expr:
+    """Put an expression in the place of an entry, wherever that stands."""
+    return replace(node, lambda ref: new if ref == old else ref)
+
+
+# ── One array in the place of another ───────────────────────────────────────────────────────────
+
+
+def _exchanges(equation: Equation, shapes: Shapes) -> Iterator[Change]:
+    """Put one array in the place of another of the same shape, wherever that one stands."""
+    names = dict.fromkeys(ref.name for ref in refs(equation.body))
+    for name, (other, shape) in itertools.product(names, shapes.items()):
+        same_kind = name.startswith("d") == other.startswith("d")
+        if other not in (name, equation.name) and shape == shapes.get(name) and same_kind:
+            words = f"{other} stands in the place of {name}"
+            yield Change("other array", words, _renamed(equation.body, {name: other}))
+
+
+def _functions(equation: Equation, forward: Mapping[str, Expr]) -> Iterator[Change]:
+    """Apply a function once more than is right, as in σ'(y) for σ'(x)."""
+    for name, function in forward.items():
+        for ref in dict.fromkeys(ref for ref in refs(equation.body) if ref.name == name):
+            inner = {other.name: name for other in refs(function)}
+            words = f"the function that gives {name} is applied to {name} once more"
+            again = _put_for(ref, _renamed(function, inner), equation.body)
+            yield Change("function", words, again)
+
+
+def _renamed(node: Expr, names: Mapping[str, str]) -> Expr:
+    return replace(node, lambda ref: ref._replace(name=names.get(ref.name, ref.name)))

@@ -1,0 +1,328 @@
+"""The search for the mistake that explains a wrong gradient.
+
+The formulas of a layer state its backward pass as equations. A student's mistake is an edit of one
+of them. Each edit is evaluated, and the one that gives the student's numbers is the explanation.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from jaxnn.equations import ArrayId, Equations, Step, equations_of
+from jaxnn.formulas.evaluate import compute
+from jaxnn.formulas.expressions import Equation, Expr, refs, rename
+from jaxnn.formulas.reading import at_step
+from jaxnn.gradcheck.edits import Edit, edits, fitted, flips, written
+from jaxnn.gradcheck.other_slopes import other_slopes
+from jaxnn.layers.activations import LeakyReLU
+from jaxnn.tracing import trace
+from jaxnn.types import Layer, Params
+from jaxnn.values import loss
+
+Close: TypeAlias = Callable[[np.ndarray, np.ndarray], bool]
+
+SECONDS = 1.6  # for the whole search, pairs of mistakes included
+KEPT = 6  # explanations of one gradient, among which more data decide
+
+
+class Line(NamedTuple):
+    """One equation of the backward pass, with all steps of time in which it is used.
+
+    Attributes:
+        equation: the equation as it is stated.
+        steps: its places in the order of the computation.
+        of: a step, which knows the layer and the identities of the names.
+    """
+
+    equation: Equation
+    steps: tuple[int, ...]
+    of: Step
+
+
+class Explanation(NamedTuple):
+    """An edit of one line, or of two, that gives the numbers of a gradient.
+
+    Attributes:
+        edits: the lines that were changed, and the edits.
+        scale: the factor by which the result differs in addition.
+    """
+
+    edits: tuple[tuple[int, Edit], ...]
+    scale: float
+
+
+@loss
+class InnerProduct:
+    """Σ y · t, whose derivative by the prediction y is the target t: it hands a chosen dy back."""
+
+    def check(self, prediction: PyTree, target: Any) -> None:
+        """Accept anything."""
+
+    def forward(self, prediction: PyTree, target: Any, weights: Any = None) -> tuple[Array, Any]:
+        """Return Σ y · t."""
+        parts = jax.tree.map(lambda y, d: (y * d).sum(), prediction, target)
+        return sum(jax.tree.leaves(parts), jnp.zeros(())), target
+
+    def backward(self, cache: Any) -> Any:
+        """Return t."""
+        return cache
+
+
+class StatedBackward:
+    """The backward pass that the formulas state, at one point, with a chosen dy.
+
+    Args:
+        equations: the equations of both passes.
+    """
+
+    def __init__(self, equations: Equations) -> None:
+        self.equations, self.values = equations, equations.values
+        self.steps = [step for step in equations.steps if step.direction == "backward"]
+        groups: dict[Any, list[int]] = {}
+        for k, step in enumerate(self.steps):
+            general = step.equation.general
+            groups.setdefault((step.number, k if general is None else id(general)), []).append(k)
+        self.lines = [
+            Line(
+                self.steps[group[0]].equation.general or self.steps[group[0]].equation,
+                tuple(group),
+                self.steps[group[0]],
+            )
+            for group in groups.values()
+        ]
+        self._renamed = [step.renamed for step in self.steps]
+        self._mentions = [{ref.name for ref in refs(e.body)} for e in self._renamed]
+
+    @classmethod
+    def of_layer(
+        cls, op: Layer, params: Params, x: PyTree, dy: PyTree, key: Any
+    ) -> "StatedBackward":
+        """State the backward pass of a layer or a network."""
+        return cls(equations_of(trace(op, InnerProduct(), params, x, dy, key)))
+
+    @classmethod
+    def of_loss(cls, op: Any, prediction: Array, target: Array) -> "StatedBackward":
+        """State the backward pass of a loss."""
+        return cls(equations_of(trace(LeakyReLU(slope=1.0), op, (), prediction, target)))
+
+    def identity(self, truth: np.ndarray) -> ArrayId | None:
+        """Return the gradient that has these numbers, or None."""
+        parameters = [id_ for id_, kind in self.equations.free.items() if kind == "parameter"]
+        inputs = [id_ for id_, kind in self.equations.free.items() if kind == "input"]
+        for identity in (*parameters, *inputs, ArrayId("y", "1")):
+            value = self.values.get(identity.gradient)
+            if value is not None and np.shape(value) == truth.shape and np.allclose(value, truth):
+                return (
+                    identity.gradient if identity.gradient in self.equations.by_definition else None
+                )
+        return None
+
+    def shapes(self, line: Line) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the arrays that a layer's formulas know, by its own names."""
+        return {
+            name: np.shape(self.values[id_])
+            for name, id_ in line.of.ids.items()
+            if id_ in self.values
+        }
+
+    def functions(self, line: Line) -> dict[str, Expr]:
+        """Return the arrays of a layer that are a function of another, entry by entry."""
+        found = {}
+        for step in self.equations.steps:
+            own = step.direction == "forward" and step.number == line.of.number
+            if own and step.equation.name == "y" and step.equation.general is None:
+                plain = all(ref.at == step.equation.at for ref in refs(step.equation.body))
+                if plain and len({ref.name for ref in refs(step.equation.body)}) == 1:
+                    found["y"] = step.equation.body
+        return found
+
+    def edits_of(self, number: int) -> Iterator[Edit]:
+        """Enumerate the mistakes that can be made in one line."""
+        line, shapes = self.lines[number], self.shapes(self.lines[number])
+        yield from edits(line.equation, shapes, self.functions(line))
+        yield from other_slopes(line.of.op, line.equation)
+        yield from flips(line.equation, shapes)
+
+    def with_edits(self, changed: Sequence[tuple[int, Edit]]) -> dict[ArrayId, np.ndarray]:
+        """Compute the gradients that result, only those that differ."""
+        replaced = {}
+        for number, edit in changed:
+            line = self.lines[number]
+            shapes = self.shapes(line)
+            for k in line.steps:
+                step = self.steps[k].equation.step
+                equation = edit.equation if step is None else at_step(edit.equation, *step, shapes)
+                replaced[k] = rename(equation, line.of.ids)
+        values: dict[Any, np.ndarray] = dict(self.values)
+        fresh: set[ArrayId] = set()
+        for k, stated in enumerate(self._renamed):
+            if k not in replaced and fresh.isdisjoint(self._mentions[k]):
+                continue
+            equation = replaced.get(k, stated)
+            if equation.name not in fresh:
+                fresh.add(equation.name)
+                values[equation.name] = np.array(values[equation.name], float)
+            compute(equation, values, np.shape(values[equation.name]))
+        return {identity: values[identity] for identity in fresh}
+
+    def reached(self, number: int) -> set[ArrayId]:
+        """Return the gradients that depend on a line."""
+        fresh: set[ArrayId] = set()
+        for k, equation in enumerate(self._renamed):
+            if k in self.lines[number].steps or not fresh.isdisjoint(self._mentions[k]):
+                fresh.add(equation.name)
+        return fresh
+
+
+def search(
+    stated: StatedBackward,
+    again: StatedBackward,
+    claimed: Sequence[np.ndarray],
+    claimed_again: Sequence[np.ndarray],
+    wanted: dict[int, ArrayId],
+    close: Close,
+) -> dict[int, Explanation]:
+    """Find the edit that gives the numbers of each wrong gradient.
+
+    Args:
+        stated: the backward pass at the point of the claim.
+        again: the same with another dy, which decides where several edits fit.
+        claimed: the student's gradients.
+        claimed_again: the student's gradients with the other dy.
+        wanted: which of them are wrong, with their identities.
+        close: whether two arrays are equal up to rounding.
+    """
+    end = time.monotonic() + SECONDS
+    lines = [k for k in range(len(stated.lines)) if stated.reached(k) & set(wanted.values())]
+    # a mistake is sought first in the line that defines the gradient itself
+    lines.sort(key=lambda k: stated.lines[k].of.defines not in wanted.values())
+    found, tried = _single_edits(stated, lines, claimed, wanted, close, end)
+    for i, identity in wanted.items():
+        if not found[i]:
+            found[i] = _fitted(stated, lines, claimed[i], identity, close)
+        if not found[i]:
+            found[i] = _pairs(stated, tried, claimed[i], identity, close, end)
+    best = {}
+    for i, fitting in found.items():
+        if len(fitting) > 1:
+            holds = [e for e in fitting if _holds(again, e, claimed_again[i], wanted[i], close)]
+            fitting = holds or fitting
+        if fitting:
+            best[i] = min(fitting, key=lambda e: (e.scale != 1, _distance(stated, e, wanted[i])))
+    return best
+
+
+def _distance(stated: StatedBackward, explanation: Explanation, identity: ArrayId) -> bool:
+    """Return whether the mistake lies in another line than that of the gradient."""
+    return any(stated.lines[number].of.defines != identity for number, _ in explanation.edits)
+
+
+def _single_edits(
+    stated: StatedBackward,
+    lines: Sequence[int],
+    claimed: Sequence[np.ndarray],
+    wanted: dict[int, ArrayId],
+    close: Close,
+    end: float,
+) -> tuple[dict[int, list[Explanation]], list[tuple[int, Edit]]]:
+    """Try each edit of each line; return those that fit each gradient, and all that were tried."""
+    found: dict[int, list[Explanation]] = {i: [] for i in wanted}
+    tried: list[tuple[int, Edit]] = []
+    for number in lines:
+        if all(found.values()):
+            break
+        for edit in itertools.takewhile(lambda _: time.monotonic() < end, stated.edits_of(number)):
+            tried.append((number, edit))
+            results = _results(stated, [(number, edit)])
+            for i, identity in wanted.items():
+                if len(found[i]) < KEPT and identity in results:
+                    scale = _scale(claimed[i], results[identity], close)
+                    if scale is not None:
+                        found[i].append(Explanation(((number, edit),), scale))
+    return found, tried
+
+
+def _results(stated: StatedBackward, changed: Any) -> dict[ArrayId, np.ndarray]:
+    try:
+        return stated.with_edits(changed)
+    except (ValueError, KeyError, IndexError, TypeError, FloatingPointError):
+        return {}  # the edit has no meaning here
+
+
+def _holds(
+    again: StatedBackward,
+    explanation: Explanation,
+    claimed: np.ndarray,
+    identity: ArrayId,
+    close: Close,
+) -> bool:
+    results = _results(again, explanation.edits)
+    return identity in results and close(claimed, explanation.scale * results[identity])
+
+
+def _scale(claimed: np.ndarray, result: np.ndarray, close: Close) -> float | None:
+    """Return 1 if two arrays are equal, -1 if one is minus the other, and None otherwise."""
+    if claimed.shape != result.shape or not np.isfinite(result).all() or not result.any():
+        return None
+    return 1.0 if close(claimed, result) else -1.0 if close(claimed, -result) else None
+
+
+def _fitted(
+    stated: StatedBackward,
+    lines: Sequence[int],
+    claimed: np.ndarray,
+    identity: ArrayId,
+    close: Close,
+) -> list[Explanation]:
+    """Try the mistakes that have a number in them, which is fitted, such as a regulariser's."""
+    true = np.asarray(stated.values[identity], float)
+    for number in lines:
+        line = stated.lines[number]
+        for with_number in fitted(line.equation, stated.shapes(line)):
+            results = _results(stated, [(number, with_number(1.0))])
+            direction = results.get(identity, true) - true
+            if not (np.isfinite(direction).all() and direction.any()) or direction.size < 2:
+                continue
+            size = float(((claimed - true) * direction).sum() / (direction**2).sum())
+            results = _results(stated, [(number, with_number(size))])
+            if size and identity in results and close(claimed, results[identity]):
+                return [Explanation(((number, with_number(size)),), 1.0)]
+    return []
+
+
+def _pairs(
+    stated: StatedBackward,
+    tried: Sequence[tuple[int, Edit]],
+    claimed: np.ndarray,
+    identity: ArrayId,
+    close: Close,
+    end: float,
+) -> list[Explanation]:
+    """Try two mistakes at once, in different lines, until the time is over."""
+    useful = [pair for pair in tried if identity in stated.reached(pair[0])]
+    for first, second in itertools.combinations(useful, 2):
+        if time.monotonic() > end:
+            break
+        if first[0] == second[0]:
+            continue
+        results = _results(stated, [first, second])
+        if identity in results and _scale(claimed, results[identity], close) == 1:
+            return [Explanation((first, second), 1.0)]
+    return []
+
+
+def in_words(stated: StatedBackward, explanation: Explanation) -> str:
+    """Say what the mistake is, with the right formula beside it."""
+    clauses = []
+    for number, edit in explanation.edits:
+        line = stated.lines[number]
+        where = f" of {line.of.path}" if len(stated.equations.paths) > 1 and line.of.number else ""
+        clauses.append(f"{edit.words}; the formula{where} is {written(line.equation)}")
+    more = ", and its sign is wrong" if explanation.scale == -1 else ""
+    return ", and ".join(clauses) + more
