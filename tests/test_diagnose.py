@@ -205,7 +205,7 @@ def test_a_forgotten_slope_of_a_neuron_is_a_missing_factor():
     )
     assert found["x"].verdict == found["params.theta"].verdict == "other array"
     assert "dy stands in the place of df[0]" in found["x"].message
-    assert "is dx[n, i] = df[0][n]·theta[i]" in found["x"].message
+    assert "the formula is dx[n, i] = df[0][n]·theta[i]" in found["x"].message
 
 
 def test_a_gradient_that_need_not_depend_on_the_input_is_not_called_stale():

@@ -86,9 +86,13 @@ def written(equation: Equation) -> str:
 
 
 def _entry(ref: Ref) -> str:
-    child = re.fullmatch(r"(d?[fxy])([1-9])", ref.name)  # of a combinator, called f[0], f[1], …
-    name = f"{child[1]}[{int(child[2]) - 1}]" if child else ref.name
-    return name + (f"[{', '.join(map(write, ref.at))}]" if ref.at else "")
+    return spelled(ref.name) + (f"[{', '.join(map(write, ref.at))}]" if ref.at else "")
+
+
+def spelled(name: str) -> str:
+    """Write a name as formulas do: an array of a combinator's child is f[0], f[1], …."""
+    child = re.fullmatch(r"(d?[fxy])([1-9])", name)
+    return f"{child[1]}[{int(child[2]) - 1}]" if child else name
 
 
 write = Writer(_entry)
@@ -317,7 +321,7 @@ def _exchanges(equation: Equation, shapes: Shapes) -> Iterator[Change]:
     for name, (other, shape) in itertools.product(names, shapes.items()):
         same_kind = name.startswith("d") == other.startswith("d")
         if other not in (name, equation.name) and shape == shapes.get(name) and same_kind:
-            words = f"{other} stands in the place of {name}"
+            words = f"{spelled(other)} stands in the place of {spelled(name)}"
             yield Change("other array", words, _renamed(equation.body, {name: other}))
 
 

@@ -210,11 +210,10 @@ def search(
             found[i] = _pairs(stated, tried, claimed[i], identity, close, end)
     best = {}
     for i, fitting in found.items():
-        if len(fitting) > 1:
-            holds = [e for e in fitting if _holds(again, e, claimed_again[i], wanted[i], close)]
-            fitting = holds or fitting
+        holds = [e for e in fitting if _holds(again, e, claimed_again[i], wanted[i], close)]
         if fitting:
-            best[i] = min(fitting, key=lambda e: (e.scale != 1, _distance(stated, e, wanted[i])))
+            simplest = lambda e, i=i: (e.scale != 1, _distance(stated, e, wanted[i]))  # noqa: E731
+            best[i] = min(holds or fitting, key=simplest)
     return best
 
 
@@ -322,7 +321,10 @@ def in_words(stated: StatedBackward, explanation: Explanation) -> str:
     clauses = []
     for number, edit in explanation.edits:
         line = stated.lines[number]
-        where = f" of {line.of.path}" if len(stated.equations.paths) > 1 and line.of.number else ""
+        # a layer by itself is traced as the only one of a chain
+        alone = [path for path in stated.equations.paths.values() if path.startswith("[1]")] == []
+        path = line.of.path.removeprefix("[0]") if alone else line.of.path
+        where = f" of {path}" if path and line.of.number else ""
         clauses.append(f"{edit.words}; the formula{where} is {written(line.equation)}")
     more = ", and its sign is wrong" if explanation.scale == -1 else ""
     return ", and ".join(clauses) + more
