@@ -19,6 +19,7 @@ from py_mini_racer import MiniRacer
 
 import jaxnn as nn
 from jaxnn.equations import equations_of
+from jaxnn.explanation.page import key
 
 BASELINE = Path(__file__).parent / "baseline"
 BROWSER = next(
@@ -41,6 +42,11 @@ def engine():
         .joinpath("assets", "engine.js")
         .read_text(encoding="utf-8")
     )
+    racer.eval(
+        resources.files("jaxnn.explanation")
+        .joinpath("assets", "asking.js")
+        .read_text(encoding="utf-8")
+    )
     return racer
 
 
@@ -60,11 +66,11 @@ def compute(engine, data):
 def assert_same(computed, equations):
     for step in equations.steps:
         np.testing.assert_allclose(
-            computed[step.defines],
+            computed[key(step.defines)],
             np.ravel(equations.values[step.defines]),
             rtol=1e-12,
             atol=1e-12,
-            err_msg=step.defines,
+            err_msg=key(step.defines),
         )
 
 
@@ -182,16 +188,36 @@ DRIVER = """<script>window.addEventListener("load", () => {
   by("back").click();
   seen.tenth = state();
   seen.lit = document.querySelectorAll("line.used, line.now").length;
-  const weights = [...document.querySelectorAll("#graph .weight")];
-  seen.labels = weights.map((text) => text.textContent).filter(Boolean);
+  const weights = [...document.querySelectorAll("#graph .chip.editable")];
+  seen.labels = weights.map((text) => text.textContent).filter(Boolean).length;
   press("End");
   seen.last = by("count").textContent;
   seen.disabled = by("forward").disabled;
-  const input = document.querySelector('input[aria-label^="w of layer 1"]');
+  const input = document.querySelector('input[aria-label^="W of layer 1"]');
   const type = (value) => {
     input.value = value;
     input.dispatchEvent(new Event("input", {bubbles: true}));
   };
+  const chip = document.querySelector('#graph [aria-label^="W of layer 1"]');
+  if (chip) {  // a number of the graph: by keyboard, by typing over it, by dragging
+    const before = Number(chip.getAttribute("aria-valuenow"));
+    chip.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowUp", bubbles: true}));
+    seen.up = Number(chip.getAttribute("aria-valuenow")) - before;
+    chip.dispatchEvent(new KeyboardEvent("keydown", {key: "Enter", bubbles: true}));
+    by("over").value = "0.75";
+    by("over").dispatchEvent(new Event("input", {bubbles: true}));
+    seen.typed = Number(chip.getAttribute("aria-valuenow"));
+    by("over").blur();
+    const pointer = (kind, x) => new PointerEvent(kind, {pointerId: 1, clientX: x, bubbles: true});
+    chip.setPointerCapture = () => {};
+    chip.dispatchEvent(pointer("pointerdown", 100));
+    chip.dispatchEvent(pointer("pointermove", 120));
+    chip.dispatchEvent(pointer("pointerup", 120));
+    seen.dragged = Number(chip.getAttribute("aria-valuenow"));
+    const known = document.querySelector("#graph .value.known:not(.editable)");
+    known.dispatchEvent(new MouseEvent("click", {bubbles: true}));
+    seen.clicked = by("where").textContent;
+  }
   type("");
   seen.problem = by("problem").textContent;
   type("0.25");
@@ -202,6 +228,18 @@ DRIVER = """<script>window.addEventListener("load", () => {
   for (let i = 0; i < 3; i++) by("descend").click();
   seen.descended = JSON.parse(JSON.stringify(backprop.arrays));
   seen.curve = by("curve-note").textContent;
+  by("ask").click();
+  const answer = (text) => {
+    by("answer").value = text;
+    by("question").requestSubmit();
+    return by("verdict").textContent;
+  };
+  backprop.go(0);
+  seen.hidden = by("result").textContent;
+  seen.wrong = answer(String(-backprop.arrays["y@1"].data[0]));
+  by("show").click();
+  seen.score = by("score").textContent;
+  by("ask").click();
   by("reset").click();
   seen.reset = JSON.parse(JSON.stringify(backprop.arrays));
   seen.wide = document.documentElement.scrollWidth <= window.innerWidth;
@@ -219,9 +257,9 @@ def with_script(page, end):
     return page.replace("script-src ", f"script-src 'sha256-{source}' ").replace("</body>", end)
 
 
-def use(page, tmp_path):
+def use(page, tmp_path, driver=DRIVER):
     """Open a page in a browser window as narrow as a phone, use it, and return what it shows."""
-    (tmp_path / "page.html").write_text(with_script(page, DRIVER), encoding="utf-8")
+    (tmp_path / "page.html").write_text(with_script(page, driver), encoding="utf-8")
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=500,900"]
     command += ["--virtual-time-budget=4000", "--dump-dom", (tmp_path / "page.html").as_uri()]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
@@ -254,22 +292,65 @@ def test_in_a_browser(name, tmp_path):
     assert_same(flat(seen["edited"]), library(trace, 0, 0.5))
     assert_same(flat(seen["descended"]), library(trace, 3, 0.5))
     assert_same(flat(seen["reset"]), equations_of(trace))
-    assert seen["problem"].startswith("Expected a number for w of layer 1")
+    assert seen["problem"].startswith("Expected a number for W")
     assert seen["noProblem"] == ""
     assert seen["curve"].endswith("in 3 steps")
     assert seen["disabled"]
     assert seen["wide"]  # nothing extends beyond the edge
     count, total = seen["last"].split(" / ")
     assert count == total
+    assert seen["hidden"] == ""
+    assert seen["score"] == "0 of 1 right at the first try"
+    if name != "a convolution on a 4 x 4 image":
+        assert seen["up"] == pytest.approx(0.1)
+        assert (seen["typed"], seen["dragged"]) == (0.75, 0.95)
+        assert seen["clicked"] == f"Backward · layer 1: {trace.net.layers[0]!r}"
     if name == "the lecture's example":
         where, formula, numbers, result = seen["tenth"]
         assert where == "Backward · loss: BinaryCrossEntropy()"
-        assert formula == "∂J/∂y(4) = −1 / y(4)"
-        assert (numbers, result) == ("= −1 / 0.590378", "= −1.69383")
+        assert formula == "∂J∂a(2)=−1a(2)"  # fractions are typeset, not written in a line
+        assert (numbers, result) == ("=−10.590378", "=−1.69383")
+        assert seen["wrong"] == "No: it seems that the sign is wrong."
+        assert seen["labels"] == 9  # every edge bears its weight
         assert int(total) == 28
     if name == "ReLU, biases, three classes":
         assert seen["lit"] == 4  # the edges to the output that is computed in this step
-        assert len(seen["labels"]) == 4
+
+
+def test_a_wrong_answer_is_explained(engine):
+    engine.eval("var node = ['t', 'sum', [['o', '*', ['n', 2], ['n', 3]], ['n', 5]]]")
+    why = lambda answer: engine.eval(f"mistakeIn({answer}, node, null)")
+    assert why(-11) == "the sign is wrong"
+    assert why(6) == why(5) == "a term of the sum is missing"
+    assert why(8) == why(7) == "a factor is missing"
+    assert why(100) == ""
+
+
+CHOOSE = """<script>window.addEventListener("load", () => {
+  backprop.choose(2);
+  const out = document.createElement("pre");
+  out.id = "seen";
+  const seen = [...Array(backprop.moments.length).keys()].map((k) => {
+    backprop.go(k);
+    return document.getElementById("formula").textContent;
+  });
+  out.textContent = JSON.stringify(seen);
+  document.body.append(out);
+});</script></body>"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+def test_a_batch_is_shown_one_sample_at_a_time(tmp_path):
+    """XOR: the steps are those of the sample that is chosen, and of the weights."""
+    net = nn.chain(nn.Dense(2), nn.Tanh(), nn.Dense(1), nn.Sigmoid())
+    x = np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]])
+    trace = traces.drawn(net, nn.BinaryCrossEntropy(), x, np.array([[0], [1], [1], [0]]))
+    seen = use(nn.explain(trace, "html"), tmp_path, CHOOSE)
+    assert len(seen) == (2 + 2 + 1 + 1 + 1) + (1 + 1 + 2 + 1 + 2 + 2 + 4 + 2 + 2)
+    assert seen[0] == "z3,1(1)=x3,1·W1,1(1)+x3,2·W2,1(1)+b1(1)"
+    sums = [line for line in seen if line.startswith("∂J∂W")]
+    assert len(sums) == 6
+    assert all(line.count("+") == 3 for line in sums)  # the weights are shared by four samples
 
 
 HOSTILE = "</script><img src=x onerror=alert(1)> /*JS*/ `b` \\input{a} ^ ~ $"

@@ -33,12 +33,14 @@ from jaxnn.formulas.expressions import (
     refs,
     rename,
 )
-from jaxnn.mlp_columns import columns_or_reason
+from jaxnn.mlp_columns import MOST as WIDEST
+from jaxnn.mlp_columns import columns_of
 from jaxnn.notation import Notation
 from jaxnn.tracing import Trace
 
 MOST = 400  # entries up to which each one is a step; with more, each equation is a step
 CELLS = 64  # entries of one array that are shown
+SCRIPTS = ("engine.js", "writing.js", "asking.js", "graph.js", "page.js")
 LARGEST = 200_000  # numbers in a page
 
 
@@ -62,7 +64,7 @@ def as_page(trace: Trace) -> str:
     assets = resources.files("jaxnn.explanation").joinpath("assets")
     asset = lambda name: assets.joinpath(name).read_text(encoding="utf-8")  # noqa: E731
     data = json.dumps(_data(equations, trace), ensure_ascii=False, allow_nan=False)
-    script = asset("engine.js") + asset("page.js")
+    script = "".join(map(asset, SCRIPTS))
     parts = {
         "/*CSS*/": asset("page.css"),
         "/*HASH*/": base64.b64encode(hashlib.sha256(f"\n{script}\n".encode()).digest()).decode(),
@@ -105,7 +107,7 @@ def _data(equations: Equations, trace: Trace) -> dict[str, Any]:
         ],
         "groups": _groups(equations, notation),
         "graph": graph,
-        "reason": reason.partition(": ")[2],
+        "reason": reason,
         "allowed": {
             key(id_): list(values)
             for id_, values in allowed_integers(equations, trace.loss).items()
@@ -211,9 +213,12 @@ def _groups(equations: Equations, notation: Notation) -> list[dict[str, Any]]:
 
 def _graph(equations: Equations, trace: Trace) -> tuple[dict[str, Any] | None, str]:
     """Describe the graph of a small multilayer perceptron, or return why there is none."""
-    columns, reason = columns_or_reason(trace)
-    if columns is None:
-        return None, reason
+    try:
+        columns = columns_of(trace.net, np.shape(trace.x)[-1])
+    except (InputError, IndexError):
+        return None, "not all layers are Dense layers and activations"
+    if np.ndim(trace.x) != 2 or max(column.size for column in columns) > WIDEST:
+        return None, f"a graph is drawn for up to {WIDEST} neurons in a layer"
     described: list[dict[str, Any]] = []
     for column in columns:
         if column.dense is None or column.last is None:

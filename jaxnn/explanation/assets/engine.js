@@ -35,11 +35,11 @@ const OPERATIONS = {
   "==": (a, b) => a === b, "!=": (a, b) => a !== b, and: (a, b) => Boolean(a) && Boolean(b),
 };
 
-// Where an entry lies in the flat data of its array, or -1 for one that is not there.
+// Where an entry lies in the flat data of its array, or -1 for one that is not there, or between two others.
 function offset(shape, at) {
   let place = 0;
   for (let axis = 0; axis < shape.length; axis++) {
-    if (!(at[axis] >= 0 && at[axis] < shape[axis])) return -1;
+    if (!(at[axis] >= 0 && at[axis] < shape[axis] && Number.isInteger(at[axis]))) return -1;
     place = place * shape[axis] + at[axis];
   }
   return place;
@@ -54,13 +54,19 @@ function count(letters, sizes, scope, visit, axis = 0) {
   }
 }
 
+// The body of a sum is exp(…), or exp(…) where a condition holds and 0 elsewhere.
 function isSumOfExponentials(node) {
-  return node[0] === "s" && node[1] === "sum" && node[3][0] === "c" && node[3][1] === "exp";
+  if (node[0] !== "s" || node[1] !== "sum") return false;
+  const body = node[3][0] === "?" && isNumber(node[3][3], 0) ? node[3][2] : node[3];
+  return body[0] === "c" && body[1] === "exp";
 }
 
 function logSumExp(node, scope, sizes, arrays) {
-  const terms = [];
-  count(node[2], sizes, scope, () => terms.push(evaluate(node[3][2][0], scope, sizes, arrays)));
+  const terms = [], choice = node[3][0] === "?", body = choice ? node[3][2] : node[3];
+  count(node[2], sizes, scope, () => {
+    const counts = !choice || evaluate(node[3][1], scope, sizes, arrays);
+    terms.push(counts ? evaluate(body[2][0], scope, sizes, arrays) : -Infinity);
+  });
   const highest = Math.max(...terms);
   return highest + Math.log(terms.reduce((sum, term) => sum + Math.exp(term - highest), 0));
 }
@@ -97,14 +103,17 @@ function evaluate(node, scope, sizes, arrays) {
   throw new Error(`unknown node ${node[0]}`);
 }
 
+// The entry that a step defines for some values of its letters.
+function placeOf(step, scope) {
+  return step.at.map((part) => evaluate(part, scope, step.sizes, {}));
+}
+
 // Compute everything that has a formula, in order, from the arrays that have none.
 function recompute(steps, arrays) {
   for (const step of steps) {
-    const array = arrays[step.defines];
-    let place = 0;
-    const scope = {};
+    const { shape, data } = arrays[step.defines], scope = {};
     count(step.letters, step.sizes, scope, () => {
-      array.data[place++] = evaluate(step.body, scope, step.sizes, arrays);
+      data[offset(shape, placeOf(step, scope))] = evaluate(step.body, scope, step.sizes, arrays);
     });
   }
 }
@@ -135,7 +144,8 @@ function writeOut(node, scope, sizes, arrays) {
     case "s": {
       const inner = { ...scope }, parts = [];
       count(node[2], sizes, inner, () => parts.push(writeOut(node[3], inner, sizes, arrays)));
-      const left = node[1] === "sum" ? parts.filter((part) => !isNumber(part, 0)) : parts;
+      const nothing = { sum: 0, max: -1e300, min: 1e300 }[node[1]]; // what a condition leaves out
+      const left = parts.filter((part) => !isNumber(part, nothing));
       return left.length === 0 ? ["n", 0] : left.length === 1 ? left[0] : ["t", node[1], left];
     }
   }

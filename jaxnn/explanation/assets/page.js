@@ -16,27 +16,11 @@
     element.append(...children);
     return element;
   };
-  const draw = (tag, attributes = {}, text = "") => {
-    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-    if (text) element.textContent = text;
-    return element;
-  };
 
   // ── Numbers and names ──
 
-  function digits(x, significant = 6) {
-    if (Number.isNaN(x)) return "not a number";
-    if (!Number.isFinite(x)) return x > 0 ? "∞" : "−∞";
-    if (x === 0) return "0";
-    const size = Math.abs(x);
-    const text = size < 1e-4 || size >= 1e6 ? x.toExponential(significant - 1) : x.toPrecision(significant);
-    const [mantissa, exponent] = text.split("e");
-    const short = mantissa.includes(".") ? mantissa.replace(/\.?0+$/, "") : mantissa;
-    return (exponent ? `${short}e${Number(exponent)}` : short).replaceAll("-", "−");
-  }
-
-  const short = (x) => Number(x.toPrecision(6)); // of a number that may be edited
+  const valueOf = (id, at) => arrays[id].data[offset(arrays[id].shape, at)];
+  const isBatch = (id) => DATA.symbols[id].batched && arrays[id].shape[0] > 1;
 
   // The indices that are worth writing, from 1: not that of a batch of one, nor of a lone number.
   function place(id, at) {
@@ -45,71 +29,14 @@
     return shape.slice(1).every((size) => size === 1) ? [] : at.slice(1).map((i) => i + 1);
   }
 
-  function symbol(id, at) {
-    const { name, number, time, slope } = DATA.symbols[id];
-    const indices = [...(time === null ? [] : [time]), ...(at ? place(id, at) : [])];
-    const whole = `<i>${name}</i>${number ? `<sup>(${number})</sup>` : ""}${indices.length ? `<sub>${indices.join(",")}</sub>` : ""}`;
-    return slope ? `<span class="slope">∂J/∂${whole}</span>` : whole;
-  }
+  const symbol = (id, at) => symbolMath(DATA.symbols[id], at ? place(id, at) : []);
 
   function spoken(id, at) {
-    const { name, number, time, slope } = DATA.symbols[id];
-    const indices = [...(time === null ? [] : [time]), ...(at ? place(id, at) : [])];
-    const of = `${name}${number ? ` of layer ${number}` : ""}${indices.length ? `, entry ${indices.join(", ")}` : ""}`;
+    const { name, number: layer, slope } = DATA.symbols[id];
+    const indices = at ? place(id, at) : [];
+    const of = `${name.replace("_", " ")}${layer ? ` of layer ${layer}` : ""}${indices.length ? `, entry ${indices.join(", ")}` : ""}`;
     return slope ? `derivative of J by ${of}` : of;
   }
-
-  const valueOf = (id, at) => arrays[id].data[offset(arrays[id].shape, at)];
-
-  // Writes an expression that has been written out; entry says how an entry is written.
-  const LEVEL = { "+": 1, "-": 1, "*": 2, "/": 2, "//": 2, "%": 2, "**": 3 };
-  const SHOWN = 10;
-
-  function write(node, entry, times, around = 0) {
-    const [text, level] = writeNode(node, entry, times);
-    return level < around ? `(${text})` : text;
-  }
-
-  const startsNegative = (text) => /^(<[^>]*>)*−/.test(text);
-  const joined = (left, sign, right) =>
-    !startsNegative(right) ? `${left} ${sign} ${right}`
-      : sign === "+" ? `${left} − ${right.replace("−", "")}` : `${left} − (${right})`;
-
-  function writeNode(node, entry, times) {
-    const of = (part, level) => write(part, entry, times, level);
-    switch (node[0]) {
-      case "n": return [digits(node[1]), node[1] < 0 ? 2 : 4];
-      case "r": { const text = entry(node[1], node[2]); return [text, startsNegative(text) ? 2 : 4]; }
-      case "t": {
-        let parts = node[2].map((part) => of(part, 1));
-        if (parts.length > SHOWN) parts = [...parts.slice(0, SHOWN - 1), "…", parts[parts.length - 1]];
-        return node[1] === "sum" ? [parts.reduce((sum, term) => joined(sum, "+", term)), 1] : [`${node[1]}(${parts.join(", ")})`, 4];
-      }
-      case "c": return [node[1] === "sqrt" ? `√(${of(node[2][0])})` : `${node[1]}(${node[2].map((part) => of(part)).join(", ")})`, 4];
-      case "o": {
-        const [, sign, left, right] = node;
-        if (sign === "-" && isNumber(left, 0)) return [`−${of(right, 2)}`, 2];
-        if (sign === "/") return [`${of(left, 2)} / ${of(right, 3)}`, 2];
-        if (sign === "**") return [`${of(left, 4)}<sup>${of(right)}</sup>`, 3];
-        if (sign === "+" || sign === "-") return [joined(of(left, 1), sign === "-" ? "−" : "+", of(right, sign === "+" ? 1 : 2)), 1];
-        if (sign === "*") return [`${of(left, 2)}${times}${of(right, 3)}`, 2];
-        return [`${of(left, 1)} ${sign} ${of(right, 2)}`, LEVEL[sign] ?? 0];
-      }
-    }
-    return ["?", 4];
-  }
-
-  // ── Moments: one an entry of an equation, or one an equation where there are very many ──
-
-  const sizeOf = (step) => arrays[step.defines].data.length;
-  const total = DATA.steps.reduce((sum, step) => sum + sizeOf(step), 0);
-  const moments = [];
-  DATA.steps.forEach((step, s) => {
-    const entries = total <= DATA.most ? sizeOf(step) : 1;
-    for (let e = 0; e < entries; e++) moments.push({ s, e, whole: entries < sizeOf(step) });
-  });
-  const firstMoment = DATA.steps.map((_, s) => moments.findIndex((moment) => moment.s === s));
-  let now = 0, rate = 0.1, losses = [], timer = null;
 
   function unravel(shape, flat) {
     const at = [];
@@ -117,206 +44,291 @@
     return at;
   }
 
-  const stepOf = {};
-  DATA.steps.forEach((step, s) => { stepOf[step.defines] = s; });
+  // ── Moments: one an entry of an equation, or one an equation where there are very many ──
 
-  // Whether an entry is known by now.
-  function isKnown(id, flat) {
-    if (!(id in stepOf)) return true;
-    const moment = moments[now], s = stepOf[id];
-    return s < moment.s || (s === moment.s && (moment.whole || flat <= moment.e));
+  let now = 0, rate = 0.1, losses = [], playing = null, running = null, sample = 0, moments = [], asked = -1, score = [0, 0];
+  const knownAt = {}; // by identity, the moment from which on each entry is known
+
+  const isOfBatch = (step) => step.letters.length > 0 && /^n0?$/.test(step.letters[0]) && step.sizes[step.letters[0]] > 1;
+  const total = DATA.steps.reduce((sum, step) => sum + step.letters.reduce((product, letter) => product * step.sizes[letter], 1), 0);
+
+  function buildMoments() {
+    moments = [];
+    for (const id of Object.keys(arrays)) delete knownAt[id];
+    DATA.steps.forEach((step, s) => {
+      const known = (knownAt[step.defines] ??= new Array(arrays[step.defines].data.length).fill(-1));
+      const scope = {}, first = moments.length;
+      let entries = 0;
+      count(step.letters, step.sizes, scope, () => {
+        const at = placeOf(step, scope);
+        const shown = !isOfBatch(step) || scope[step.letters[0]] === sample;
+        if (shown && (total <= DATA.most || entries === 0)) {
+          moments.push({ s, scope: { ...scope }, at });
+          entries++;
+        }
+        known[offset(arrays[step.defines].shape, at)] = Math.max(first, moments.length - 1);
+      });
+    });
   }
 
+  const isKnown = (id, flat) => !(id in knownAt) || knownAt[id][flat] < now || (knownAt[id][flat] === now && !asking());
+  const whole = () => total > DATA.most;
+
   function current() {
-    const moment = moments[now], step = DATA.steps[moment.s];
-    const at = unravel(arrays[step.defines].shape, moment.e);
-    const scope = Object.fromEntries(step.letters.map((letter, axis) => [letter, at[axis]]));
-    const right = writeOut(step.body, scope, step.sizes, arrays);
-    return { moment, step, at, right, used: mentions(right) };
+    const { s, scope, at } = moments[now], step = DATA.steps[s];
+    const right = writeOut(step.body, { ...scope }, step.sizes, arrays);
+    return { step, at, right, used: mentions(right) };
   }
 
   // ── The step at hand ──
 
-  function renderStep({ moment, step, at, right }) {
-    const id = step.defines, value = digits(valueOf(id, at));
-    const symbols = write(right, symbol, " · ");
-    const numbers = write(right, (of, place) => `<b>${digits(valueOf(of, place))}</b>`, " × ");
-    const plain = right[0] === "n" || right[0] === "r";
+  const asking = () => by("ask").checked && asked !== now && !whole();
+
+  function renderStep({ step, at, right }) {
+    const id = step.defines, value = digits(valueOf(id, at)), plain = right[0] === "n" || right[0] === "r";
     by("where").textContent = `${step.direction === "forward" ? "Forward" : "Backward"} · ${step.number ? `layer ${step.number}: ` : "loss: "}${step.op}`;
-    by("formula").innerHTML = `${symbol(id, at)} = ${symbols}`;
-    by("numbers").innerHTML = plain ? "" : `= ${numbers}`;
-    by("result").innerHTML = `= <b>${value}</b>`;
-    by("more").textContent = moment.whole ? `and the other ${sizeOf(step) - 1} entries likewise` : "";
-    by("said").textContent = `Step ${now + 1} of ${moments.length}. ${spoken(id, at)} is ${value}.`;
+    by("formula").innerHTML = displayed(symbol(id, at), sign("="), write(right, symbol, "·"));
+    const numbers = displayed(sign("="), write(right, (of, where) => number(valueOf(of, where)), "×"));
+    by("numbers").innerHTML = plain ? "" : numbers;
+    by("result").innerHTML = asking() ? "" : math(sign("="), `<mstyle style="font-weight:bold">${number(valueOf(id, at))}</mstyle>`);
+    by("question").hidden = !asking();
+    if (asking()) { by("answer").value = ""; by("verdict").textContent = ""; }
+    by("more").textContent = whole() ? "and the other entries likewise" : "";
+    by("said").textContent = asking() ? `Step ${now + 1}. What is ${spoken(id, at)}?` : `Step ${now + 1} of ${moments.length}. ${spoken(id, at)} is ${value}.`;
     by("count").textContent = `${now + 1} / ${moments.length}`;
+    by("slider").max = moments.length - 1;
     by("slider").value = now;
     by("slider").setAttribute("aria-valuetext", `step ${now + 1} of ${moments.length}, ${step.direction}`);
-    by("loss").textContent = digits(arrays.J.data[0]);
+    by("loss").textContent = isKnown("J", 0) ? digits(arrays.J.data[0]) : "?";
+    by("score").hidden = !by("ask").checked;
+    by("score").textContent = `${score[0]} of ${score[1]} right at the first try`;
+  }
+
+  let firstTry = true;
+  function check(event) {
+    event.preventDefault();
+    const { step, at, right } = current(), value = valueOf(step.defines, at);
+    const answer = Number(by("answer").value.trim().replace("−", "-").replace(",", "."));
+    if (by("answer").value.trim() === "" || Number.isNaN(answer)) { by("verdict").textContent = "Expected a number."; return; }
+    const right_ = agrees(answer, value);
+    if (firstTry) { score[1]++; if (right_) score[0]++; }
+    firstTry = false;
+    if (right_) return reveal();
+    const why = mistakeIn(answer, right, valueOf);
+    by("verdict").textContent = why ? `No: it seems that ${why}.` : "No.";
+    by("score").textContent = `${score[0]} of ${score[1]} right at the first try`;
+  }
+
+  function reveal() { asked = now; firstTry = true; render(); by("forward").focus(); }
+
+  // ── Numbers that can be changed, in tables and in the graph ──
+
+  function set(id, flat, value) {
+    const allowed = DATA.allowed[id];
+    if (!Number.isFinite(value) || (allowed && !allowed.includes(value))) {
+      const expected = !allowed ? "a number" : allowed.length > 4 ? `a whole number from ${allowed[0]} to ${allowed[allowed.length - 1]}` : `one of ${allowed.join(", ")}`;
+      by("problem").textContent = `Expected ${expected} for ${spoken(id, unravel(arrays[id].shape, flat))}; the last good value stays.`;
+      return false;
+    }
+    by("problem").textContent = "";
+    arrays[id].data[flat] = value;
+    recompute(DATA.steps, arrays);
+    losses = [arrays.J.data[0]];
+    by("curve-note").textContent = "";
+    render();
+    return true;
+  }
+
+  function numberInput(id, flat) {
+    const input = make("input", { type: "number", step: DATA.allowed[id] ? 1 : "any", value: short(arrays[id].data[flat]), "aria-label": spoken(id, unravel(arrays[id].shape, flat)) });
+    input.addEventListener("input", () => {
+      if (set(id, flat, input.valueAsNumber)) input.removeAttribute("aria-invalid");
+      else input.setAttribute("aria-invalid", "true");
+    });
+    input.addEventListener("focus", () => { input.value = arrays[id].data[flat]; }); // all its digits
+    input.addEventListener("blur", () => {
+      input.value = short(arrays[id].data[flat]);
+      if (input.getAttribute("aria-invalid")) { input.removeAttribute("aria-invalid"); by("problem").textContent = ""; }
+    });
+    return input;
+  }
+
+  // Typing over a number of the graph.
+  function typeOver(element, id, flat) {
+    by("over")?.remove();
+    const box = element.getBoundingClientRect(), input = numberInput(id, flat);
+    input.id = "over";
+    input.style.left = `${window.scrollX + box.left - 18}px`;
+    input.style.top = `${window.scrollY + box.top - 4}px`;
+    const close = () => { input.remove(); by("problem").textContent = ""; };
+    input.addEventListener("blur", close);
+    input.addEventListener("keydown", (event) => { if (["Enter", "Escape"].includes(event.key)) { input.blur(); element.focus(); } });
+    document.body.append(input);
+    input.focus();
+    input.select();
+  }
+
+  function makeEditable(element, id, flatNow) {
+    element.classList.add("editable");
+    element.setAttribute("tabindex", "0");
+    element.setAttribute("role", "spinbutton");
+    const step = () => (DATA.allowed[id] ? 1 : 0.1);
+    element.addEventListener("keydown", (event) => {
+      const by_ = { ArrowUp: step(), ArrowDown: -step() }[event.key];
+      if (by_ !== undefined) { event.preventDefault(); event.stopPropagation(); set(id, flatNow(), exact(arrays[id].data[flatNow()] + by_)); }
+      if (event.key === "Enter") typeOver(element, id, flatNow());
+    });
+    let start = null, moved = false;
+    element.addEventListener("pointerdown", (event) => {
+      start = { x: event.clientX, value: arrays[id].data[flatNow()] };
+      moved = false;
+      element.setPointerCapture(event.pointerId);
+    });
+    element.addEventListener("pointermove", (event) => {
+      if (!start || DATA.allowed[id] || Math.abs(event.clientX - start.x) < 4) return;
+      moved = true;
+      set(id, flatNow(), exact(start.value + (event.clientX - start.x) * 0.01));
+    });
+    element.addEventListener("pointerup", () => { if (start && !moved) typeOver(element, id, flatNow()); start = null; });
+    element.addEventListener("pointercancel", () => { start = null; });
+  }
+
+  // ── The graph ──
+
+  const marks = []; // functions that bring what is drawn up to date
+  const flatOf = (id, at) => (at[0] === "sample" ? sample * arrays[id].shape[1] + at[1] : at[0]);
+  const host = {
+    edge(line, id, flat) {
+      hover(line, () => [[id, flat], [`d${id}`, flat]]);
+      marks.push(({ lit, here, largest }) => {
+        const value = arrays[id].data[flat], size = Math.abs(value) / (largest[id] ||= Math.max(...arrays[id].data.map(Math.abs)) || 1);
+        line.style.stroke = `rgb(var(--${value < 0 ? "minus" : "plus"}))`;
+        line.style.strokeWidth = 1 + 4 * size;
+        line.style.strokeOpacity = 0.25 + 0.45 * size;
+        line.classList.toggle("used", lit.has(`${id} ${flat}`));
+        line.classList.toggle("now", here === `d${id} ${flat}`);
+      });
+    },
+    editable(text, id, at, name = "") {
+      makeEditable(text, id, () => flatOf(id, at));
+      marks.push(({ lit }) => {
+        const flat = flatOf(id, at), key = `${id} ${flat}`;
+        text.textContent = quiet(text, lit.has(key)) ? "" : `${name ? `${name} ` : ""}${digits(arrays[id].data[flat], 4)}`;
+        text.setAttribute("aria-label", spoken(id, unravel(arrays[id].shape, flat)));
+        text.setAttribute("aria-valuenow", arrays[id].data[flat]);
+        text.classList.toggle("used", lit.has(key));
+      });
+    },
+    known(text, id, at) {
+      if (!(id in arrays)) return;
+      text.addEventListener("click", () => { const to = knownAt[id]?.[flatOf(id, at)]; if (to !== undefined) go(to); });
+      marks.push(({ lit, here }) => {
+        const flat = flatOf(id, at), known = isKnown(id, flat), key = `${id} ${flat}`;
+        text.textContent = known && !quiet(text, lit.has(key) || here === key) ? digits(arrays[id].data[flat], 4) : "";
+        text.classList.toggle("known", known);
+        text.classList.toggle("used", lit.has(key));
+        text.classList.toggle("now", here === key);
+      });
+    },
+    node(group, id, at) {
+      hover(group, () => [[id, flatOf(id, at)], [`d${id}`, flatOf(id, at)]]);
+      marks.push(({ lit, here }) => {
+        const keys = [id, `d${id}`].map((one) => `${one} ${flatOf(id, at)}`);
+        group.classList.toggle("used", keys.some((key) => lit.has(key)));
+        group.classList.toggle("now", keys.includes(here));
+      });
+    },
+    crowded(is) {
+      by("legend").textContent = "Blue edges have positive weights, orange ones negative; the wider, the larger. Above a node is its value, below it, in red, "
+        + `the derivative of J.${is ? " An edge shows its numbers when they are used, and when the pointer is on it; the tables show all." : ""}`;
+    },
+    loss(group, x, y) {
+      const text = drawInto(group, "text", { x, y: y - 12, class: "j" });
+      text.addEventListener("click", () => go(knownAt.J[0]));
+      const name = drawInto(group, "text", { x, y: y + 12, class: "j" }, "target");
+      const columns = arrays.t.shape.length > 1 ? arrays.t.shape[1] : 1;
+      for (let k = 0; k < columns; k++) {
+        const target = drawInto(group, "text", { x: x + 46 + 40 * k, y: y + 12, class: "j" });
+        host.editable(target, "t", columns > 1 || arrays.t.shape.length > 1 ? ["sample", k] : ["row"]);
+      }
+      hover(name, () => []);
+      marks.push(({ here }) => {
+        text.textContent = isKnown("J", 0) ? `J = ${digits(arrays.J.data[0], 5)}` : "J";
+        group.classList.toggle("now", here === "J 0");
+      });
+    },
+  };
+
+  const quiet = (text, lit) => text.classList.contains("quiet") && !lit;
+
+  function hover(element, entries) {
+    element.addEventListener("pointermove", (event) => {
+      const lines = entries().filter(([id, flat]) => id in arrays && isKnown(id, flat)).map(([id, flat]) =>
+        math(symbol(id, unravel(arrays[id].shape, flat)), sign("="), number(arrays[id].data[flat])));
+      const tip = by("tip");
+      tip.innerHTML = lines.join("<br>");
+      tip.hidden = lines.length === 0;
+      tip.style.left = `${Math.min(event.pageX + 14, document.documentElement.scrollWidth - 190)}px`;
+      tip.style.top = `${event.pageY + 14}px`;
+    });
+    element.addEventListener("pointerleave", () => { by("tip").hidden = true; });
   }
 
   // ── Tables: every array, the free ones to be edited ──
 
-  const cells = {}; // by identity, a list of elements
-  function table(id, editable, slopeId) {
+  const cells = {}; // by identity, the elements that show its entries
+  function table({ id, editable, slope }) {
     const { shape, data } = arrays[id];
     const axes = shape.filter((size) => size > 1); // an axis of one is no row and no column
-    const columns = axes.length ? axes[axes.length - 1] : 1;
-    const shown = Math.min(data.length, DATA.cells);
+    const columns = shape.length === 2 ? shape[1] : axes.length ? axes[axes.length - 1] : 1, shown = Math.min(data.length, DATA.cells);
     const body = make("tbody");
-    for (let row = 0; row * columns < shown; row++) {
+    for (let first = 0; first < shown; first += columns) {
       const line = make("tr");
-      for (let column = 0; column < columns && row * columns + column < shown; column++) {
-        const flat = row * columns + column, at = unravel(shape, flat);
-        const cell = make("td");
-        if (editable) {
-          const allowed = DATA.allowed[id];
-          const input = make("input", { type: "number", step: allowed ? 1 : "any", value: data[flat], "aria-label": spoken(id, at) });
-          input.addEventListener("input", () => edit(id, flat, input));
-          input.addEventListener("focus", () => { input.value = arrays[id].data[flat]; }); // all its digits
-          input.addEventListener("blur", () => {
-            input.value = short(arrays[id].data[flat]);
-            if (input.getAttribute("aria-invalid")) { input.removeAttribute("aria-invalid"); by("problem").textContent = ""; }
-          });
-          cell.append(input);
-          (cells[id] ??= []).push(input);
-        } else {
-          const text = make("span", { class: "value" });
-          cell.append(text);
-          (cells[id] ??= []).push(text);
-        }
-        if (slopeId) {
-          const slope = make("span", { class: "slope" });
-          cell.append(slope);
-          (cells[slopeId] ??= []).push(slope);
-        }
+      for (let flat = first; flat < Math.min(first + columns, shown); flat++) {
+        const cell = make("td", {}, editable ? numberInput(id, flat) : numberButton(id, flat));
+        (cells[id] ??= []).push(cell.firstChild);
+        if (slope) { cell.append(numberButton(slope, flat)); (cells[slope] ??= []).push(cell.lastChild); }
         line.append(cell);
       }
       body.append(line);
     }
     const caption = make("caption");
-    caption.innerHTML = `${symbol(id)}${slopeId ? ` and <span class="slope">∂J/∂<i>${DATA.symbols[id].name}</i></span>` : ""}${shape.length ? ` <small>${shape.join(" × ")}</small>` : ""}`;
-    const element = make("table", {}, caption, body);
-    const box = make("div", { class: "array", tabindex: "0", role: "region", "aria-label": spoken(id) }, element);
+    caption.innerHTML = `${math(symbol(id))}${slope ? ` and <span class="slope">${math(symbol(slope))}</span>` : ""}${shape.length ? ` <small>${shape.join(" × ")}</small>` : ""}`;
+    const box = make("div", { class: "array", tabindex: "0", role: "region", "aria-label": spoken(id) }, make("table", {}, caption, body));
     if (shown < data.length) box.append(make("p", { class: "note" }, `the first ${shown} of ${data.length}`));
     return box;
   }
 
+  function numberButton(id, flat) {
+    const button = make("button", { type: "button", class: DATA.symbols[id].backward ? "value slope" : "value", "aria-label": spoken(id, unravel(arrays[id].shape, flat)) });
+    button.addEventListener("click", () => { const to = knownAt[id]?.[flat]; if (to !== undefined) go(to); });
+    return button;
+  }
+
   function buildTables() {
     for (const group of DATA.groups) {
-      const boxes = group.arrays.map(({ id, slope, editable }) => table(id, editable, slope));
-      const body = make("div", { class: "arrays" }, ...boxes);
-      const extra = group.details.map(({ id, slope }) => table(id, false, slope));
-      const section = make("section", {}, make("h3", {}, group.title), body);
-      if (extra.length) section.append(make("details", {}, make("summary", {}, "in between"), make("div", { class: "arrays" }, ...extra)));
+      const section = make("section", {}, make("h3", {}, group.title), make("div", { class: "arrays" }, ...group.arrays.map(table)));
+      if (group.details.length) {
+        const details = make("details", DATA.graph ? {} : { open: "" }, make("summary", {}, "in between"), make("div", { class: "arrays" }, ...group.details.map(table)));
+        section.append(details);
+      }
       by("tables").append(section);
     }
   }
 
-  function renderTables({ step, at, used }) {
-    const lit = new Set(used.map(([id, place]) => `${id} ${offset(arrays[id].shape, place)}`));
-    const here = `${step.defines} ${offset(arrays[step.defines].shape, at)}`;
+  function renderTables({ lit, here }) {
     for (const [id, elements] of Object.entries(cells)) {
+      const largest = Math.max(...arrays[id].data.map(Math.abs)) || 1;
       elements.forEach((element, flat) => {
-        const value = arrays[id].data[flat];
+        const value = arrays[id].data[flat], known = isKnown(id, flat), key = `${id} ${flat}`;
         if (element.tagName === "INPUT") { if (document.activeElement !== element) element.value = short(value); }
-        else element.textContent = isKnown(id, flat) ? digits(value) : "·";
-        element.classList.toggle("used", lit.has(`${id} ${flat}`));
-        element.classList.toggle("now", here === `${id} ${flat}`);
+        else element.textContent = known ? digits(value) : "·";
+        const used = lit.has(key), current_ = here === key;
+        element.classList.toggle("used", used);
+        element.classList.toggle("now", current_);
+        const tint = known && !used && !current_ && Number.isFinite(value) ? (0.38 * Math.abs(value)) / largest : 0;
+        element.style.background = tint > 0.01 ? `rgb(var(--${value < 0 ? "minus" : "plus"}) / ${tint.toFixed(3)})` : "";
       });
-    }
-  }
-
-  // ── The graph ──
-
-  const marks = []; // what is drawn for which entries: {ids: [[identity, flat]…], element, label?}
-  function buildGraph() {
-    const graph = DATA.graph, svg = by("graph");
-    if (!graph) { by("diagram").replaceWith(make("p", { class: "note" }, `No graph is drawn: ${DATA.reason}.`)); return; }
-    const tallest = Math.max(...graph.columns.map((column) => column.size));
-    const gap = 200, spacing = tallest > 4 ? 94 : 104, radius = 25;
-    const width = gap * (graph.columns.length - 1) + 240, height = spacing * tallest + 50;
-    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    svg.style.minWidth = `${Math.min(width, 560)}px`;
-    const x = (c) => 50 + c * gap, y = (c, k) => height / 2 + (k - (graph.columns[c].size - 1) / 2) * spacing;
-    graph.columns.forEach((column, c) => {
-      if (!column.w) return;
-      const [sources, targets] = arrays[column.w].shape;
-      for (let i = 0; i < sources; i++) for (let j = 0; j < targets; j++) {
-        const flat = i * targets + j, along = { x1: x(c - 1), y1: y(c - 1, i), x2: x(c), y2: y(c, j) };
-        const ids = [[column.w, flat], [column.dw, flat]];
-        const line = draw("line", { ...along, class: "edge" }), touch = draw("line", { ...along, class: "touch" });
-        const near = 0.36, label = draw("text", {
-          x: x(c - 1) + near * gap, y: y(c - 1, i) + near * (y(c, j) - y(c - 1, i)) - 5, class: "weight" });
-        svg.append(line, touch, label);
-        marks.push({ ids, element: line, label });
-        hover(touch, ids);
-      }
-    });
-    graph.columns.forEach((column, c) => {
-      for (let k = 0; k < column.size; k++) {
-        const group = draw("g", { class: "node" });
-        const name = draw("text", { x: x(c), y: y(c, k) + 5, class: "name" });
-        name.innerHTML = svgSymbol(column.value, k);
-        const value = draw("text", { x: x(c), y: y(c, k) - radius - 6, class: "value" });
-        const slope = draw("text", { x: x(c), y: y(c, k) + radius + 15, class: "slope" });
-        group.append(draw("circle", { cx: x(c), cy: y(c, k), r: radius }), name, value, slope);
-        svg.append(group);
-        const ids = column.ids.map((id) => [id, k]);
-        marks.push({ ids, element: group, name, value, slope, valueId: column.value, slopeId: column.slope, before: column.before, flat: k });
-        hover(group, ids);
-      }
-    });
-    const last = graph.columns.length - 1;
-    svg.append(draw("line", { x1: x(last) + radius, y1: height / 2, x2: x(last) + 70, y2: height / 2, class: "arrow" }));
-    const loss = draw("g", { class: "node" }), text = draw("text", { x: x(last) + 78, y: height / 2 + 5, class: "j" });
-    loss.append(text);
-    svg.append(loss);
-    marks.push({ ids: [["J", 0]], element: loss, j: text });
-  }
-
-  function svgSymbol(id, k) {
-    const { name, number } = DATA.symbols[id];
-    const index = place(id, [0, k]);
-    return `<tspan font-style="italic">${name}</tspan>${number ? `<tspan dy="-6" font-size="9">(${number})</tspan>` : ""}${index.length ? `<tspan dy="${number ? 11 : 5}" font-size="10">${index.join(",")}</tspan>` : ""}`;
-  }
-
-  function hover(element, ids) {
-    const show = (event) => {
-      const lines = ids.filter(([id, flat]) => isKnown(id, flat)).map(([id, flat]) => {
-        return `${symbol(id, unravel(arrays[id].shape, flat))} = ${digits(arrays[id].data[flat])}`;
-      });
-      const tip = by("tip");
-      tip.innerHTML = lines.join("<br>");
-      tip.hidden = false;
-      tip.style.left = `${Math.min(event.pageX + 14, document.documentElement.scrollWidth - 190)}px`;
-      tip.style.top = `${event.pageY + 14}px`;
-    };
-    element.addEventListener("pointermove", show);
-    element.addEventListener("pointerleave", () => { by("tip").hidden = true; });
-  }
-
-  function renderGraph({ step, at, used }) {
-    const lit = new Set(used.map(([id, place]) => `${id} ${offset(arrays[id].shape, place)}`));
-    const here = `${step.defines} ${offset(arrays[step.defines].shape, at)}`;
-    for (const mark of marks) {
-      const keys = mark.ids.map(([id, flat]) => `${id} ${flat}`);
-      mark.element.classList.toggle("used", keys.some((key) => lit.has(key)));
-      mark.element.classList.toggle("now", keys.includes(here));
-      if (mark.label) {
-        const lively = mark.element.classList.contains("used") || mark.element.classList.contains("now");
-        const [[w, flat], [dw]] = mark.ids;
-        const shown = lit.has(`${dw} ${flat}`) || here === `${dw} ${flat}` ? dw : w;
-        mark.label.textContent = lively ? digits(arrays[shown].data[flat], 4) : "";
-        mark.label.classList.toggle("slope", shown === dw);
-      }
-      if (mark.value) {
-        const best = [mark.valueId, mark.before].find((id) => id && isKnown(id, mark.flat));
-        mark.name.innerHTML = svgSymbol(best ?? mark.valueId, mark.flat); // the sum, until the activation is applied
-        mark.value.textContent = best ? digits(arrays[best].data[mark.flat], 5) : "";
-        const slopeKnown = mark.slopeId && isKnown(mark.slopeId, mark.flat);
-        mark.slope.textContent = slopeKnown ? digits(arrays[mark.slopeId].data[mark.flat], 5) : "";
-      }
-      if (mark.j) mark.j.textContent = isKnown("J", 0) ? `J = ${digits(arrays.J.data[0], 5)}` : "J";
     }
   }
 
@@ -325,21 +337,25 @@
   function renderCurve() {
     const svg = by("curve"), finite = losses.filter(Number.isFinite);
     svg.replaceChildren();
-    svg.style.display = finite.length < 2 ? "none" : "";
     if (finite.length < 2) return;
     const highest = Math.max(...finite), lowest = Math.min(0, ...finite), range = highest - lowest || 1;
-    const points = losses.map((loss, k) => `${4 + (192 * k) / (losses.length - 1)},${56 - (50 * (loss - lowest)) / range}`);
-    svg.append(draw("polyline", { points: points.join(" ") }));
+    const points = losses.map((loss, k) => `${4 + (192 * k) / (losses.length - 1)},${86 - (80 * (loss - lowest)) / range}`);
+    drawInto(svg, "polyline", { points: points.join(" ") });
     by("curve-note").textContent = `J from ${digits(losses[0], 4)} to ${digits(losses[losses.length - 1], 4)} in ${losses.length - 1} steps`;
   }
 
   // ── What the reader does ──
 
   function render() {
-    const at = current();
-    renderStep(at);
-    renderTables(at);
-    renderGraph(at);
+    const step = current();
+    const state = {
+      lit: new Set(step.used.map(([id, at]) => `${id} ${offset(arrays[id].shape, at)}`)),
+      here: `${step.step.defines} ${offset(arrays[step.step.defines].shape, step.at)}`,
+      largest: {},
+    };
+    renderStep(step);
+    renderTables(state);
+    marks.forEach((update) => update(state));
     renderCurve();
     for (const [id, end] of [["first", 0], ["back", 0], ["forward", moments.length - 1], ["last", moments.length - 1]])
       by(id).disabled = now === end;
@@ -347,23 +363,7 @@
 
   function go(to) {
     now = Math.max(0, Math.min(moments.length - 1, to));
-    render();
-  }
-
-  function edit(id, flat, input) {
-    const value = input.valueAsNumber, allowed = DATA.allowed[id];
-    if (!Number.isFinite(value) || (allowed && !allowed.includes(value))) {
-      input.setAttribute("aria-invalid", "true");
-      const expected = !allowed ? "a number" : allowed.length > 4 ? `a whole number from ${allowed[0]} to ${allowed[allowed.length - 1]}` : `one of ${allowed.join(", ")}`;
-      by("problem").textContent = `Expected ${expected} for ${spoken(id)}; the last good value stays.`;
-      return;
-    }
-    input.removeAttribute("aria-invalid");
-    by("problem").textContent = "";
-    arrays[id].data[flat] = value;
-    recompute(DATA.steps, arrays);
-    losses = [arrays.J.data[0]];
-    by("curve-note").textContent = "";
+    firstTry = true;
     render();
   }
 
@@ -383,26 +383,45 @@
     go(0);
   }
 
+  function press(button, on, names) {
+    button.textContent = names[on ? 1 : 0];
+    button.setAttribute("aria-pressed", String(on));
+  }
+
   function play() {
-    if (timer) { clearInterval(timer); timer = null; }
+    if (playing) { clearInterval(playing); playing = null; }
     else {
       if (now === moments.length - 1) go(0);
-      timer = setInterval(() => { go(now + 1); if (now === moments.length - 1) play(); }, 1200);
+      playing = setInterval(() => { go(now + 1); if (now === moments.length - 1) play(); }, 1200);
     }
-    by("play").textContent = timer ? "Pause" : "Play";
-    by("play").setAttribute("aria-pressed", String(Boolean(timer)));
+    press(by("play"), Boolean(playing), ["Play", "Pause"]);
+  }
+
+  function run() {
+    if (running) { clearInterval(running); running = null; } else running = setInterval(descend, 60);
+    press(by("run"), Boolean(running), ["Run", "Pause"]);
+  }
+
+  function choose(k) {
+    sample = k;
+    by("sample").value = k + 1;
+    buildMoments();
+    go(Math.min(now, moments.length - 1));
   }
 
   by("first").addEventListener("click", () => go(0));
   by("back").addEventListener("click", () => go(now - 1));
   by("forward").addEventListener("click", () => go(now + 1));
   by("last").addEventListener("click", () => go(moments.length - 1));
-  by("to-backward").addEventListener("click", () => go(firstMoment[DATA.steps.findIndex((step) => step.direction === "backward")]));
+  by("to-backward").addEventListener("click", () => go(moments.findIndex(({ s }) => DATA.steps[s].direction === "backward")));
   by("play").addEventListener("click", play);
-  by("slider").max = moments.length - 1;
   by("slider").addEventListener("input", () => go(Number(by("slider").value)));
   by("descend").addEventListener("click", descend);
+  by("run").addEventListener("click", run);
   by("reset").addEventListener("click", reset);
+  by("ask").addEventListener("change", () => { asked = -1; score = [0, 0]; render(); });
+  by("question").addEventListener("submit", check);
+  by("show").addEventListener("click", () => { if (firstTry) score[1]++; reveal(); });
   by("rate").addEventListener("input", () => {
     const value = by("rate").valueAsNumber, good = Number.isFinite(value) && value > 0;
     if (good) { rate = value; by("rate").removeAttribute("aria-invalid"); by("problem").textContent = ""; }
@@ -416,10 +435,25 @@
     go(to);
   });
 
+  const batch = Math.max(1, ...Object.keys(arrays).filter(isBatch).map((id) => arrays[id].shape[0]));
+  if (batch > 1) {
+    by("samples").hidden = false;
+    by("of").textContent = `of ${batch}`;
+    by("sample").max = batch;
+    by("sample").addEventListener("input", () => {
+      const k = by("sample").valueAsNumber - 1;
+      if (Number.isInteger(k) && k >= 0 && k < batch) choose(k);
+    });
+  }
+  buildMoments();
   buildTables();
-  buildGraph();
+  if (DATA.graph) buildGraph(by("graph"), DATA.graph, host);
+  else {
+    by("tables").prepend(make("p", { class: "note" }, `Arrays are drawn, not neurons: ${DATA.reason}. Numbers on blue are positive, on orange negative.`));
+    by("diagram").replaceWith(by("tables"));
+  }
   recompute(DATA.steps, arrays);
   losses = [arrays.J.data[0]];
   render();
-  window.backprop = { arrays, go, descend, reset, moments }; // for whoever wants to look behind the page
+  window.backprop = { arrays, go, descend, reset, choose, get moments() { return moments; } }; // for whoever wants to look behind the page
 })();
