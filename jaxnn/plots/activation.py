@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from jaxnn.checks import InputError
 from jaxnn.networks import check_activation
-from jaxnn.plots.display import DERIVATIVE, WEIGHT, Display
+from jaxnn.plots.display import Display, palette
 from jaxnn.types import Layer
 
 
@@ -49,9 +49,10 @@ class ActivationDisplay(Display):
         y = self.y.astype(float)
         y[1:][np.abs(np.diff(y)) > 0.5] = np.nan  # a jump is drawn as a gap, not as a steep line
         ax.axhline(0, color="0.85", lw=0.8, zorder=0)
+        colors = palette(ax)
         ax.axvline(0, color="0.85", lw=0.8, zorder=0)
-        ax.plot(self.x, y, color=WEIGHT, lw=2, label="value")
-        ax.plot(self.x, self.dy_dx, color=DERIVATIVE, lw=1.5, ls="--", label="derivative")
+        ax.plot(self.x, y, color=colors.weight, lw=2, label="value")
+        ax.plot(self.x, self.dy_dx, color=colors.derivative, lw=1.5, ls="--", label="derivative")
         ax.set(title=self.name, xlabel="z", xlim=(self.x[0], self.x[-1]))
         ax.legend(loc="upper left", frameon=False)
         return self

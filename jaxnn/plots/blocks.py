@@ -8,7 +8,7 @@ import re
 import jax
 from matplotlib.axes import Axes
 
-from jaxnn.plots.display import DERIVATIVE, VALUE, WEIGHT, WEIGHT_DERIVATIVES
+from jaxnn.plots.display import palette
 from jaxnn.tracing import Trace, norm_of, same_arrays, shapes_of
 
 PLACES = (5.3, 6.4, 7.4, 8.4, 9.5)  # the positions of the columns of numbers
@@ -32,15 +32,22 @@ def draw_blocks(
     stages = trace.own_work()
     norms = ("y", r"\partial J/\partial y", r"\theta", r"\partial J/\partial\theta")
     heads = ("output", *(rf"$\Vert {norm}\Vert$" for norm in norms))
-    inks = ("0.35", VALUE, DERIVATIVE, WEIGHT, WEIGHT_DERIVATIVES[0])
+    colors = palette(ax)
+    inks = (
+        colors.faint,
+        colors.value,
+        colors.derivative,
+        colors.weight,
+        colors.weight_derivatives[0],
+    )
     for place, head, ink in zip(PLACES, heads, inks, strict=True):
         ax.text(place, 0.75, head, color=ink, ha="center", va="center", fontsize=9)
-    ax.text(0, 0.75, reason, ha="left", va="center", fontsize=8, color="0.35", style="italic")
+    ax.text(0, 0.75, reason, ha="left", va="center", fontsize=8, color=colors.faint, style="italic")
     ax.text(0.1, 0, f"input {shapes_of(trace.x)}", ha="left", va="center", fontsize=9)
     before = trace.x
     for row, stage in enumerate(stages, start=1):
         active = stage.path in known or stage.path in sloped
-        face = "#eef3fb" if active else "#f6f6f6"
+        face = colors.panel if active else colors.paper
         box = {"facecolor": face, "edgecolor": "0.7", "boxstyle": "round,pad=0.25", "lw": 0.8}
         name = f"{stage.path}  {stage.layer!r}"
         name = name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"

@@ -18,7 +18,7 @@ from jaxnn.checks import (
     check_shape,
 )
 from jaxnn.conversion import as_arrays
-from jaxnn.plots.display import CLASSES, Display
+from jaxnn.plots.display import CLASSES, Display, palette
 
 
 def _points(who: str, x: ArrayLike) -> np.ndarray:
@@ -84,7 +84,7 @@ class ScatterDisplay(Display):
                 s=42,
                 color=color,
                 marker=marker,
-                edgecolor="white",
+                edgecolor=palette(ax).paper,
                 lw=0.6,
                 label=name,
             )

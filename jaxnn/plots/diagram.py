@@ -7,7 +7,7 @@ from matplotlib.patches import Circle
 
 from jaxnn.checks import InputError, check_positive_int
 from jaxnn.mlp_columns import Column, columns_of
-from jaxnn.plots.display import VALUE, WEIGHT, Display
+from jaxnn.plots.display import Display, palette
 from jaxnn.types import Layer
 
 RADIUS = 0.28  # of a neuron, in units of the distance between neighbours
@@ -51,7 +51,7 @@ class NetworkDisplay(Display):
             for y0 in positions(left.size):
                 for y1 in positions(right.size):
                     x = [c * step, (c + 1) * step]
-                    ax.plot(x, [y0, y1], color=WEIGHT, lw=0.9, alpha=0.7, zorder=1)
+                    ax.plot(x, [y0, y1], color=palette(ax).weight, lw=0.9, alpha=0.7, zorder=1)
         for c, column in enumerate(self.columns):
             for k, y in enumerate(positions(column.size)):
                 draw_neuron(ax, (c * step, y), RADIUS, node_name(self.columns, c, k))
@@ -67,18 +67,21 @@ def draw_neuron(
     ax: Axes, center: tuple[float, float], radius: float, name: str, **text: Any
 ) -> None:
     """Draw a circle with a name in it."""
-    ax.add_patch(Circle(center, radius, facecolor="white", edgecolor=VALUE, lw=1.2, zorder=3))
+    colors = palette(ax)
+    circle = Circle(
+        center, radius, facecolor=colors.paper, edgecolor=colors.value, lw=1.2, zorder=3
+    )
+    ax.add_patch(circle)
     ax.text(*center, name, ha="center", va="center", zorder=4, **({"fontsize": 10} | text))
 
 
 def node_name(columns: list[Column], c: int, k: int) -> str:
-    """Return the name of a neuron as in the lecture: x₁, h₂, y."""
+    """Return the name of a neuron: x₁ for an input, a for an activation, z without one."""
     if c == 0:
         return f"$x_{{{k + 1}}}$"
-    if c == len(columns) - 1:
-        return "$y$" if columns[c].size == 1 else f"$y_{{{k + 1}}}$"
-    depth = "" if len(columns) == 3 else f"^{{({c})}}"
-    return f"$h{depth}_{{{k + 1}}}$"
+    letter = "a" if columns[c].activation else "z"
+    below = "" if columns[c].size == 1 else f"_{{{k + 1}}}"
+    return f"${letter}^{{({c})}}{below}$"
 
 
 def layer_name(columns: list[Column], c: int) -> str:

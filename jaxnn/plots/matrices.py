@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from jaxnn.layers.dense import DenseParams
 from jaxnn.mlp_columns import Column
 from jaxnn.plots.diagram import draw_neuron, node_name, positions, set_view
-from jaxnn.plots.display import DERIVATIVE, VALUE, WEIGHT, WEIGHT_DERIVATIVES
+from jaxnn.plots.display import palette
 from jaxnn.plots.passes import Frame, column_numbers, draw_legend, label_of, weight_names
 from jaxnn.tracing import Trace
 
@@ -44,22 +44,22 @@ def draw_matrices(ax: Axes, trace: Trace, columns: list[Column], shown: Frame) -
     """
     left, right, bottom, top = _extent(columns)
     xs = np.concatenate([[0.0], np.cumsum(_gaps(columns))])
-    names = weight_names(len(columns) - 1)
+    names, colors = weight_names(len(columns) - 1), palette(ax)
     for c in range(1, len(columns)):
         stage = trace.stages[columns[c].dense or 0]
         w, dw = stage.params, stage.dparams if c in shown.dweights else None
         _draw_edges(ax, xs[c - 1], xs[c], w.w)
         center = ((xs[c - 1] + xs[c]) / 2, -top - 0.35)
-        color = WEIGHT_DERIVATIVES[(c - 1) % len(WEIGHT_DERIVATIVES)]
-        _draw_matrix(ax, center, names[c - 1], w, dw, color)
+        slopes_ink = colors.weight_derivatives[(c - 1) % len(colors.weight_derivatives)]
+        _draw_matrix(ax, center, names[c - 1], w, dw, slopes_ink)
     for c, column in enumerate(columns):
         values, slopes = column_numbers(trace, column)
         for k, y in enumerate(positions(column.size, SPACING)):
             draw_neuron(ax, (xs[c], y), RADIUS, node_name(columns, c, k), fontsize=8.5)
             if c in shown.values:
-                _number(ax, xs[c], y + RADIUS + 0.095, values[k], VALUE)
+                _number(ax, xs[c], y + RADIUS + 0.095, values[k], colors.value)
             if c in shown.slopes:
-                _number(ax, xs[c], y - RADIUS - 0.095, slopes[k], DERIVATIVE)
+                _number(ax, xs[c], y - RADIUS - 0.095, slopes[k], colors.derivative)
     ax.annotate(
         "", (xs[-1] + 0.6, 0), (xs[-1] + RADIUS, 0), arrowprops={"arrowstyle": "->", "color": "0.5"}
     )
@@ -104,12 +104,12 @@ def _draw_matrix(
     for i, (row, drow) in enumerate(zip(rows, drows, strict=True)):
         y = at[1] - LINE * (i + 0.85) - (0.08 if b is not None and i == len(w) else 0)
         for j, value in enumerate(row):
-            _number(ax, left + CELL * j, y + 0.07, value, WEIGHT)
+            _number(ax, left + CELL * j, y + 0.07, value, palette(ax).weight)
             if drow is not None:
                 _number(ax, left + CELL * j, y - 0.07, drow[j], color)
 
 
 def _number(ax: Axes, x: float, y: float, value: float, color: str) -> None:
     text = f"{float(value) + 0.0:.3g}"
-    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.3, "alpha": 0.85}
+    box = {"facecolor": palette(ax).paper, "edgecolor": "none", "pad": 0.3, "alpha": 0.85}
     ax.text(x, y, text, color=color, ha="center", va="center", fontsize=SMALL, zorder=2, bbox=box)

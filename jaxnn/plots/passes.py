@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from jaxnn.mlp_columns import Column
-from jaxnn.plots.display import DERIVATIVE, VALUE, WEIGHT, WEIGHT_DERIVATIVES
+from jaxnn.plots.display import palette
 from jaxnn.tracing import Trace
 
 
@@ -71,9 +71,17 @@ def column_numbers(trace: Trace, column: Column) -> tuple[np.ndarray, np.ndarray
 
 def draw_legend(ax: Axes, names: list[str]) -> None:
     """Draw a legend with the meaning of each colour."""
-    entries = [("value", VALUE), ("weight", WEIGHT), (r"$\partial J/\partial\,$node", DERIVATIVE)]
+    colors = palette(ax)
+    entries = [
+        ("value", colors.value),
+        ("weight", colors.weight),
+        (r"$\partial J/\partial\,$node", colors.derivative),
+    ]
     entries += [
-        (rf"$\partial J/\partial {name}$", WEIGHT_DERIVATIVES[i % len(WEIGHT_DERIVATIVES)])
+        (
+            rf"$\partial J/\partial {name}$",
+            colors.weight_derivatives[i % len(colors.weight_derivatives)],
+        )
         for i, name in enumerate(names)
     ]
     keys = [Line2D([], [], marker="s", ls="", color=color, label=name) for name, color in entries]
@@ -85,8 +93,8 @@ def draw_legend(ax: Axes, names: list[str]) -> None:
 
 
 def weight_names(layers: int) -> list[str]:
-    """Return the names of the matrices: W and V for up to two layers, W₁ … W_L for more."""
-    return ["W", "V"][:layers] if layers <= 2 else [f"W_{{{i + 1}}}" for i in range(layers)]
+    """Return the names of the matrices, W⁽¹⁾ … W⁽ᴸ⁾."""
+    return [f"W^{{({i + 1})}}" for i in range(layers)]
 
 
 def label_of(trace: Trace) -> str:
@@ -94,4 +102,4 @@ def label_of(trace: Trace) -> str:
     target = trace.target
     label = ", ".join(f"{v:g}" for v in np.ravel(target))
     is_class = target.dtype.kind == "i" and target.shape == trace.dprediction.shape[:-1]
-    return f"label {label}: $y_{target[0] + 1}$" if is_class else f"label {label}"
+    return f"label {label}: output {target[0] + 1}" if is_class else f"label {label}"

@@ -10,14 +10,7 @@ from jaxnn.layers import Dense
 from jaxnn.mlp_columns import Column, columns_or_reason
 from jaxnn.plots.blocks import draw_blocks
 from jaxnn.plots.diagram import draw_neuron, node_name, positions, set_view
-from jaxnn.plots.display import (
-    DERIVATIVE,
-    VALUE,
-    WEIGHT,
-    WEIGHT_DERIVATIVES,
-    Display,
-    format_number,
-)
+from jaxnn.plots.display import Display, format_number, palette
 from jaxnn.plots.matrices import draw_matrices, size_of_matrices
 from jaxnn.plots.passes import (
     Frame,
@@ -48,13 +41,21 @@ class BackpropDisplay(Display):
         self.trace, self.columns, self.reason = trace, columns, reason
 
     @classmethod
-    def from_trace(cls, trace: Trace, *, frame: int | None = None, ax: Axes | None = None) -> Self:
+    def from_trace(
+        cls,
+        trace: Trace,
+        *,
+        frame: int | None = None,
+        title: str | None = None,
+        ax: Axes | None = None,
+    ) -> Self:
         """Draw both passes.
 
         Args:
             trace: the result of :func:`jaxnn.trace`; for a graph, of one sample.
             frame: the number of a step, after which the known numbers are drawn; by default all
                 are.
+            title: the title; by default that of the step, if ``frame`` is given.
             ax: where to draw; by default in a new figure.
 
         Raises:
@@ -66,7 +67,7 @@ class BackpropDisplay(Display):
             raise InputError(
                 f"BackpropDisplay: expected a frame below {len(display.frames)}, got {frame}."
             )
-        return display.plot(frame=frame, ax=ax)
+        return display.plot(frame=frame, title=title, ax=ax)
 
     @classmethod
     def steps(cls, trace: Trace) -> list[Frame]:
@@ -80,7 +81,9 @@ class BackpropDisplay(Display):
             return frames_of_blocks([stage.path for stage in self.trace.stages])
         return frames_of_graph(len(self.columns))
 
-    def plot(self, *, frame: int | None = None, ax: Axes | None = None) -> Self:
+    def plot(
+        self, *, frame: int | None = None, title: str | None = None, ax: Axes | None = None
+    ) -> Self:
         """Draw the graph and its legend, or the blocks."""
         shown = self.frames[-1] if frame is None else self.frames[frame]
         if self.columns is None:
@@ -93,8 +96,8 @@ class BackpropDisplay(Display):
             draw_matrices(ax, self.trace, self.columns, shown)
         else:
             ax = self._draw_graph(ax, self.columns, shown)
-        if frame is not None:
-            ax.set_title(shown.title, fontsize=11)
+        if title is not None or frame is not None:
+            ax.set_title(shown.title if title is None else title, fontsize=11)
         return self
 
     def _draw_graph(self, ax: Axes | None, columns: list[Column], shown: Frame) -> Axes:
@@ -103,7 +106,7 @@ class BackpropDisplay(Display):
         spacing = SPACING + 0.8 * biased  # room for b above a neuron
         height = spacing * max(column.size for column in columns)
         ax = self._draw_in(ax, figsize=(2.45 * (len(columns) + 0.6), 0.58 * height + 1.3))
-        names = weight_names(len(columns) - 1)
+        names, colors = weight_names(len(columns) - 1), palette(ax)
         for c in range(1, len(columns)):
             stage = stages[columns[c].dense or 0]
             dw = stage.dparams.w if c in shown.dweights else None
@@ -116,17 +119,17 @@ class BackpropDisplay(Display):
                 above, below = y + RADIUS + 0.1, y - RADIUS - 0.1
                 if c in shown.values:
                     value = format_number(values[k])
-                    ax.text(x, above, value, ha="center", va="bottom", color=VALUE)
+                    ax.text(x, above, value, ha="center", va="bottom", color=colors.value)
                 if c in shown.slopes:
                     slope = format_number(slopes[k])
-                    ax.text(x, below, slope, ha="center", va="top", color=DERIVATIVE)
+                    ax.text(x, below, slope, ha="center", va="top", color=colors.derivative)
                 dense = None if column.dense is None else stages[column.dense]
                 if dense is not None and dense.params.b is not None:
                     small: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 8.5}
                     bias = f"b {format_number(dense.params.b[k])}"
-                    ax.text(x, y + RADIUS + 0.95, bias, color=WEIGHT, **small)
+                    ax.text(x, y + RADIUS + 0.95, bias, color=colors.weight, **small)
                     if c in shown.dweights:
-                        color = WEIGHT_DERIVATIVES[(c - 1) % len(WEIGHT_DERIVATIVES)]
+                        color = colors.weight_derivatives[(c - 1) % len(colors.weight_derivatives)]
                         slope = format_number(dense.dparams.b[k])
                         ax.text(x, y + RADIUS + 0.56, slope, color=color, **small)
         self._draw_loss(ax, len(columns) - 1, shown.loss)
@@ -137,7 +140,8 @@ class BackpropDisplay(Display):
     def _draw_weights(
         self, ax: Axes, c: int, w: np.ndarray, dw: np.ndarray | None, spacing: float
     ) -> None:
-        color = WEIGHT_DERIVATIVES[(c - 1) % len(WEIGHT_DERIVATIVES)]
+        colors = palette(ax)
+        color = colors.weight_derivatives[(c - 1) % len(colors.weight_derivatives)]
         sources, targets = positions(w.shape[0], spacing), positions(w.shape[1], spacing)
         x0, x1 = (c - 1) * STEP, c * STEP
         for i, y0 in enumerate(sources):
@@ -146,9 +150,9 @@ class BackpropDisplay(Display):
             for j, y1 in enumerate(targets):
                 ax.plot([x0, x1], [y0, y1], color="0.75", lw=1, zorder=1)
                 x, y = x0 + along * (x1 - x0), y0 + along * (y1 - y0)
-                box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+                box = {"facecolor": colors.paper, "edgecolor": "none", "pad": 0.6}
                 label: dict[str, Any] = {"ha": "center", "fontsize": 8.5, "zorder": 2, "bbox": box}
-                ax.text(x, y, format_number(w[i, j]), color=WEIGHT, va="bottom", **label)
+                ax.text(x, y, format_number(w[i, j]), color=colors.weight, va="bottom", **label)
                 if dw is not None:
                     ax.text(x, y, format_number(dw[i, j]), color=color, va="top", **label)
 
