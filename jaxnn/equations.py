@@ -101,6 +101,7 @@ class Equations:
             of steps before the gap, and the path of the layer.
         paths: the path of each layer, by its number.
         layers: each layer, by its number.
+        names: what the names in the formulas of each layer mean, by its number; "" for the loss.
         derived: the identities of the arrays that only formulas mention.
     """
 
@@ -113,6 +114,7 @@ class Equations:
     gaps: list[tuple[Direction, int, str]] = dataclasses.field(default_factory=list)
     paths: dict[str, str] = dataclasses.field(default_factory=dict)
     layers: dict[str, Layer] = dataclasses.field(default_factory=dict)
+    names: dict[str, Names] = dataclasses.field(default_factory=dict)
     derived: set[ArrayId] = dataclasses.field(default_factory=set)
 
     @functools.cached_property
@@ -206,6 +208,7 @@ class _Chapter:
         self.stated = formulas_of(stage.layer)
         self.names, self.ids = self._names()
         equations.paths[number], equations.layers[number] = stage.path, stage.layer
+        equations.names[number] = self.names
         self.children = self._children()
         if self.stated is None and not self.children:
             equations.silent.append(stage.path)
@@ -398,6 +401,7 @@ def _loss(equations: Equations, trace: Trace, y: ArrayId) -> None:
     shapes = {name: np.shape(value) for name, value in equations.local_values(ids).items()}
     names = Names(shapes, _settings(trace.loss))
     _take(equations, names, ids, given, "loss")
+    equations.names[""] = names
     for direction in ("forward", "backward"):
         for equation in _read(stated, direction, names):
             _write_equation(equations, ("loss", "", direction), equation, ids, trace.loss, names)

@@ -41,7 +41,7 @@ FUNCTIONS: dict[str, Callable[..., np.ndarray]] = {
     "min": np.minimum,
     "cos": np.cos,
     "sin": np.sin,
-    "guard": lambda x: np.maximum(x, np.finfo(x.dtype).tiny),  # a divisor that is never 0
+    "guard": lambda x: np.maximum(x, np.finfo(float).tiny),  # a divisor that is never 0
 }
 
 OPERATIONS: dict[str, Callable[..., np.ndarray]] = {

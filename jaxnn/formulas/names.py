@@ -55,7 +55,7 @@ class Names:
         self.counts: dict[str, int] = {}
         self.starts: dict[str, tuple[Ref, Expr]] = {}
 
-    def with_setting(self, name: str, value: int) -> "Names":
+    def with_setting(self, name: str, value: float) -> "Names":
         """Return the same names and one more setting; what is learnt of arrays is shared."""
         inner = copy.copy(self)
         inner.settings = self.settings | {name: value}

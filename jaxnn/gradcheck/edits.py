@@ -29,6 +29,7 @@ from jaxnn.formulas.expressions import (
     refs,
     replace,
     substitute,
+    walk,
 )
 from jaxnn.formulas.folding import fold, linear
 from jaxnn.formulas.printing import Writer
@@ -71,13 +72,27 @@ def edits(equation: Equation, shapes: Shapes, forward: Mapping[str, Expr]) -> It
         _everywhere(equation.body, lambda node: _in_place(node, equation)),
         _exchanges(equation, shapes),
         _functions(equation, forward),
+        _everywhere(equation.body, lambda node: _summed(node, equation)),
+        _more_factors(equation, shapes),
+        _left_out(equation),
     )
     seen = {equation.body}
     for kind, words, node in changes:
-        body = fold(node, equation.sizes)
+        sizes = {**equation.sizes, **_sizes_of_copies(node, equation)}
+        body = fold(node, sizes)
         if body not in seen:
             seen.add(body)
-            yield Edit(kind, words, equation._replace(body=body))
+            yield Edit(kind, words, equation._replace(body=body, sizes=sizes))
+
+
+def _copy_of(letter: str) -> str:
+    """Return a letter that counts as another one does, for a sum over what is free elsewhere."""
+    return f"{letter}'"
+
+
+def _sizes_of_copies(node: Expr, equation: Equation) -> dict[str, int]:
+    bound = [letter for over in overs(node) for letter in over.letters if letter.endswith("'")]
+    return {letter: equation.sizes[letter.rstrip("'")] for letter in bound}
 
 
 def written(equation: Equation) -> str:
@@ -147,12 +162,18 @@ def _in_place(node: Expr, equation: Equation) -> Iterator[Change]:
             yield Change("power", f"the root of {write(arg)} is left out", arg)
         case Call(name, (arg,)) if name != "guard":
             yield Change("function", f"{write(arg)} stands in the place of {write(node)}", arg)
+            negative = Call(name, (Op("-", ZERO, arg),))
+            yield Change("sign", f"the sign of {write(arg)} inside {name} is wrong", negative)
         case Choice(condition, then, otherwise):
             words = write(condition)
             reverse = Choice(condition, otherwise, then)
             yield Change("condition", f"{words} is taken always to hold", then)
             yield Change("condition", f"{words} is taken never to hold", otherwise)
             yield Change("condition", f"{words} is taken the wrong way round", reverse)
+            match node:
+                case Choice(Op("==", label, Index()), Num(1), Num(0)):
+                    what = f"{write(label)} itself stands in the place of its one-hot vector"
+                    yield Change("one-hot", what, label)
         case Over("sum", letters, _):
             yield from _sums(node, letters, equation)
         case Ref(name, at) if at:
@@ -163,17 +184,16 @@ def _in_place(node: Expr, equation: Equation) -> Iterator[Change]:
 
 
 def _operations(node: Op) -> Iterator[Change]:
-    sign, left, right = node
+    _, left, right = node
     match node:
         case Op("-", Num(0), _):
             yield Change("sign", f"the minus sign of {write(right)} is left out", right)
+        case Op("-", one, Op("**", base, exponent)):
+            yield from _terms(node)
+            outside = Op("**", Op("-", one, base), exponent)
+            yield Change("power", f"{write(outside)} stands for {write(node)}", outside)
         case Op("+" | "-"):
-            rest = right if sign == "+" else Op("-", ZERO, right)
-            other = Op("-" if sign == "+" else "+", left, right)
-            yield Change("term", f"the term {write(right)} is left out", left)
-            yield Change("term", f"the term {write(left)} is left out", rest)
-            yield Change("sign", f"the sign of {write(right)} is wrong", other)
-            yield Change("term", f"the term {write(right)} counts twice", Op(sign, node, right))
+            yield from _terms(node)
         case Op("*"):
             for factor, rest in ((left, right), (right, left)):
                 yield Change("factor", f"the factor {write(factor)} is left out", rest)
@@ -181,6 +201,9 @@ def _operations(node: Op) -> Iterator[Change]:
                 words = write(factor)
                 yield Change("factor", f"the factor {words} counts twice", Op("*", node, factor))
                 yield Change("factor", f"it is divided by {words}", Op("/", rest, factor))
+            for other, what in (("-", "difference"), ("+", "sum")):
+                words = f"the {what} of {write(left)} and {write(right)} stands for their product"
+                yield Change("operation", words, Op(other, left, right))
         case Op("/"):
             words = write(right)
             yield Change("factor", f"the division by {words} is left out", left)
@@ -194,6 +217,16 @@ def _operations(node: Op) -> Iterator[Change]:
             yield Change("power", f"{write(node)} is left out", ONE)
             yield Change("power", f"{words} has one power too many", Op("*", node, left))
             yield Change("power", f"{write(doubled)} stands in the place of {write(node)}", doubled)
+
+
+def _terms(node: Op) -> Iterator[Change]:
+    sign, left, right = node
+    rest = right if sign == "+" else Op("-", ZERO, right)
+    other = Op("-" if sign == "+" else "+", left, right)
+    yield Change("term", f"the term {write(right)} is left out", left)
+    yield Change("term", f"the term {write(left)} is left out", rest)
+    yield Change("sign", f"the sign of {write(right)} is wrong", other)
+    yield Change("term", f"the term {write(right)} counts twice", Op(sign, node, right))
 
 
 def _sums(over: Over, letters: tuple[str, ...], equation: Equation) -> Iterator[Change]:
@@ -223,6 +256,70 @@ def _sums(over: Over, letters: tuple[str, ...], equation: Equation) -> Iterator[
         if others and size > 1:
             words = f"a mean is taken over {letter} where a sum is meant"
             yield Change("mean", words, Op("/", over, Num(size)))
+
+
+def _summed(node: Expr, equation: Equation) -> Iterator[Change]:
+    """Sum over what is free, or over another axis than the right one."""
+    if isinstance(node, (Num, Index)):
+        return
+    mentioned = {part.name for part in walk(node) if isinstance(part, Index)}
+    bound = {letter for over in overs(node) for letter in over.letters}
+    free = [letter for letter in equation.letters if letter in mentioned - bound]
+    for letter in free:
+        size, copy = equation.sizes[letter], _copy_of(letter)
+        if size == 1:
+            continue
+        total = Over("sum", (copy,), substitute(node, {letter: Index(copy)}))
+        words = f"{write(node)} is summed over {letter}"
+        yield Change("sum", words, total)
+        yield Change(
+            "mean", f"the mean over {letter} of {write(node)} is taken", Op("/", total, Num(size))
+        )
+        if isinstance(node, Choice):
+            yield Change(
+                "sum", f"{write(node)} is taken for all {letter}", total._replace(kind="max")
+            )
+    match node:
+        case Over("sum", (letter,), body):
+            for other, instead in itertools.permutations(equation.letters, 2):
+                if other in free and equation.sizes[instead] == equation.sizes[letter]:
+                    copy = _copy_of(other)
+                    swapped = substitute(body, {letter: Index(instead), other: Index(copy)})
+                    words = f"the sum runs over {other}, not over {letter}"
+                    yield Change("axis", words, Over("sum", (copy,), swapped))
+        case Op("/", Call("exp", (exponent,)), Over()):
+            words = f"{write(exponent)} stands in the place of its softmax"
+            yield Change("function", words, exponent)
+
+
+def _more_factors(equation: Equation, shapes: Shapes) -> Iterator[Change]:
+    """Multiply by what has been multiplied in already, or does not belong there."""
+    body = equation.body
+    shape = shapes.get(equation.name)
+    for name, other in shapes.items():
+        if other == shape and not name.startswith("d"):
+            entry = Ref(name, equation.at)
+            words = f"it is multiplied by {write(entry)}"
+            yield Change("factor", words, Op("*", body, entry))
+    for node in dict.fromkeys(walk(body)):
+        match node:
+            case Call("σ" | "tanh") | Op("/", Call("exp"), Over()):
+                slope = Op("*", node, Op("-", ONE, node))
+                words = f"the slope {write(slope)} is multiplied in once more"
+                yield Change("slope", words, Op("*", body, slope))
+
+
+def _left_out(equation: Equation) -> Iterator[Change]:
+    """Leave the first or the last entries without a gradient."""
+    for letter in equation.letters:
+        size = equation.sizes[letter]
+        if size > 1:
+            for which, counted in (
+                ("first", Op(">", Index(letter), ZERO)),
+                ("last", Op("<", Index(letter), Num(size - 1))),
+            ):
+                words = f"the {which} {letter} gets no gradient"
+                yield Change("left out", words, Choice(counted, equation.body, ZERO))
 
 
 def _over_others(letters: tuple[str, ...], body: Expr) -> Expr:
@@ -290,6 +387,9 @@ def fitted(equation: Equation, shapes: Shapes) -> Iterator[Callable[[float], Edi
         yield functools.partial(
             _added, equation, Call("sign", (entry,)), "the derivative of a penalty on its size"
         )
+    for number in dict.fromkeys(node for node in walk(equation.body) if isinstance(node, Num)):
+        if number.value not in (0, 1, -1):
+            yield functools.partial(_another_number, equation, number)
     for ref in dict.fromkeys(refs(equation.body)):
         if not ref.name.startswith("d") and f"d{ref.name}" in shapes and ref.name not in ("x", "y"):
             yield functools.partial(_updated, equation, ref)
@@ -299,6 +399,22 @@ def _added(equation: Equation, term: Expr, what: str, size: float) -> Edit:
     body = Op("+", equation.body, Op("*", Num(size), term))
     words = f"{size:.4g}·{write(term)} is added, {what}"
     return Edit("regulariser", words, equation._replace(body=body))
+
+
+def _another_number(equation: Equation, number: Num, size: float) -> Edit:
+    """Put the number plus ``size`` in the place of a number."""
+    other = Num(number.value + size)
+    body = _everywhere_replaced(equation.body, number, other)
+    words = f"{other.value:.6g} stands in the place of {number.value:.6g}"
+    return Edit("number", words, equation._replace(body=body))
+
+
+def _everywhere_replaced(node: Expr, old: Expr, new: Expr) -> Expr:
+    if node == old:
+        return new
+    if isinstance(node, Ref):
+        return node
+    return rebuild(node, lambda part: _everywhere_replaced(part, old, new))
 
 
 def _updated(equation: Equation, ref: Ref, size: float) -> Edit:
@@ -317,12 +433,24 @@ def _put_for(old: Ref, new: Expr, node: Expr) -> Expr:
 
 def _exchanges(equation: Equation, shapes: Shapes) -> Iterator[Change]:
     """Put one array in the place of another of the same shape, wherever that one stands."""
+    yield from _everywhere(equation.body, lambda node: _conditions(node, shapes))
     names = dict.fromkeys(ref.name for ref in refs(equation.body))
     for name, (other, shape) in itertools.product(names, shapes.items()):
         same_kind = name.startswith("d") == other.startswith("d")
         if other not in (name, equation.name) and shape == shapes.get(name) and same_kind:
             words = f"{spelled(other)} stands in the place of {spelled(name)}"
             yield Change("other array", words, _renamed(equation.body, {name: other}))
+
+
+def _conditions(node: Expr, shapes: Shapes) -> Iterator[Change]:
+    """Ask the condition of another array, such as of dy in the place of y."""
+    match node:
+        case Choice(Op(sign, Ref(name, at), bound), then, otherwise):
+            for other, shape in shapes.items():
+                if other != name and shape == shapes.get(name):
+                    condition = Op(sign, Ref(other, at), bound)
+                    words = f"the condition is asked of {spelled(other)}, not of {spelled(name)}"
+                    yield Change("condition", words, Choice(condition, then, otherwise))
 
 
 def _functions(equation: Equation, forward: Mapping[str, Expr]) -> Iterator[Change]:
@@ -333,6 +461,16 @@ def _functions(equation: Equation, forward: Mapping[str, Expr]) -> Iterator[Chan
             words = f"the function that gives {name} is applied to {name} once more"
             again = _put_for(ref, _renamed(function, inner), equation.body)
             yield Change("function", words, again)
+    match equation.body, [*forward.values()]:
+        case Choice(condition, then, otherwise), [Choice(_, first, second)]:
+            dy = Ref("dy", equation.at)
+            words = "the value of the function stands in the place of its slope"
+            yield Change("slope", words, Choice(condition, then, Op("*", second, dy)))
+            yield Change("slope", words, Choice(condition, Op("*", first, dy), otherwise))
+    if equation.name == "dx":
+        for function in forward.values():
+            words = "the value of the function stands in the place of its slope"
+            yield Change("slope", words, Op("*", function, Ref("dy", equation.at)))
 
 
 def _renamed(node: Expr, names: Mapping[str, str]) -> Expr:

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Iterator
 
 from jaxnn.formulas import Formulas
-from jaxnn.formulas.expressions import Equation, Ref, refs, replace
+from jaxnn.formulas.expressions import Equation, Expr, Ref, replace
 from jaxnn.formulas.names import Names
 from jaxnn.formulas.reading import read
 from jaxnn.gradcheck.edits import Edit
@@ -15,11 +15,13 @@ COMMON = (Sigmoid(), Tanh(), ReLU(), Softplus(), SiLU())
 
 
 @functools.cache
-def _slope(activation: Entrywise) -> Equation:
-    """Return the stated derivative, entry by entry, of arrays of any shape."""
+def _slopes(activation: Entrywise) -> tuple[Expr, ...]:
+    """Return the stated derivative of y, and the same with the activation's own value for y."""
     stated: Formulas = activation.formulas  # type: ignore[attr-defined]
-    shapes = dict.fromkeys(("x", "y", "dx", "dy"), (1,))
-    return read(stated.backward, Names(shapes, {}))[0]
+    names = Names(dict.fromkeys(("x", "y", "dx", "dy"), (1,)), {})
+    (forward,), (backward,) = read(stated.forward, names), read(stated.backward, names)
+    own = replace(backward.body, lambda ref: forward.body if ref.name == "y" else ref)
+    return backward.body, own
 
 
 def other_slopes(op: object, equation: Equation) -> Iterator[Edit]:
@@ -28,7 +30,7 @@ def other_slopes(op: object, equation: Equation) -> Iterator[Edit]:
         return
     for other in COMMON:
         if type(other) is not type(op):
-            body = replace(_slope(other).body, lambda ref: Ref(ref.name, equation.at))
-            if {ref.name for ref in refs(body)} <= {"x", "y", "dy"}:
-                name = type(other).__name__
-                yield Edit("slope", f"it is the derivative of {name}", equation._replace(body=body))
+            words = f"it is the derivative of {type(other).__name__}"
+            for stated in _slopes(other):
+                body = replace(stated, lambda ref: Ref(ref.name, equation.at))
+                yield Edit("slope", words, equation._replace(body=body))

@@ -4,6 +4,8 @@ The formulas of a layer state its backward pass as equations. A student's mistak
 of them. Each edit is evaluated, and the one that gives the student's numbers is the explanation.
 """
 
+import copy
+import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +19,8 @@ from jaxtyping import Array, PyTree
 from jaxnn.equations import ArrayId, Equations, Step, equations_of
 from jaxnn.formulas.evaluate import compute
 from jaxnn.formulas.expressions import Equation, Expr, refs, rename
-from jaxnn.formulas.reading import at_step
+from jaxnn.formulas.names import Names
+from jaxnn.formulas.reading import at_step, read
 from jaxnn.gradcheck.edits import Edit, edits, fitted, flips, written
 from jaxnn.gradcheck.other_slopes import other_slopes
 from jaxnn.layers.activations import LeakyReLU
@@ -74,14 +77,33 @@ class InnerProduct:
         return cache
 
 
+def _without_one(op: Any, names: Names) -> Iterator[tuple[str, Names]]:
+    """Enumerate the names with one setting at its default, or with one given array absent."""
+    fields = dataclasses.fields(op) if dataclasses.is_dataclass(op) else ()
+    for field in fields:
+        value = names.settings.get(field.name)
+        if isinstance(value, (bool, str)) or not isinstance(value, (int, float)):
+            continue
+        for other in {field.default, 0.0, 1.0} - {value, dataclasses.MISSING}:
+            words = f"{field.name} is taken to be {other:g}, not {value:g}"
+            yield words, names.with_setting(field.name, other)
+    for name in ("counted", "mask", "allowed", "kept"):
+        if name in names.shapes:
+            changed = copy.copy(names)
+            changed.absent = names.absent | {name}
+            yield f"{name}, which says what counts, is not asked", changed
+
+
 class StatedBackward:
     """The backward pass that the formulas state, at one point, with a chosen dy.
 
     Args:
         equations: the equations of both passes.
+        of_loss_alone: whether only the loss is of interest, behind a layer that changes nothing.
     """
 
-    def __init__(self, equations: Equations) -> None:
+    def __init__(self, equations: Equations, *, of_loss_alone: bool = False) -> None:
+        self.of_loss_alone = of_loss_alone
         self.equations, self.values = equations, equations.values
         self.steps = [step for step in equations.steps if step.direction == "backward"]
         groups: dict[Any, list[int]] = {}
@@ -109,13 +131,16 @@ class StatedBackward:
     @classmethod
     def of_loss(cls, op: Any, prediction: Array, target: Array) -> "StatedBackward":
         """State the backward pass of a loss."""
-        return cls(equations_of(trace(LeakyReLU(slope=1.0), op, (), prediction, target)))
+        identity = LeakyReLU(slope=1.0)
+        equations = equations_of(trace(identity, op, (), prediction, target))
+        return cls(equations, of_loss_alone=True)
 
     def identity(self, truth: np.ndarray) -> ArrayId | None:
         """Return the gradient that has these numbers, or None."""
-        parameters = [id_ for id_, kind in self.equations.free.items() if kind == "parameter"]
-        inputs = [id_ for id_, kind in self.equations.free.items() if kind == "input"]
-        for identity in (*parameters, *inputs, ArrayId("y", "1")):
+        free = self.equations.free
+        parameters = [id_ for id_, kind in free.items() if kind == "parameter"]
+        inputs = [id_ for id_, kind in free.items() if kind == "input"]
+        for identity in (ArrayId("y", "1"),) if self.of_loss_alone else (*parameters, *inputs):
             value = self.values.get(identity.gradient)
             if value is not None and np.shape(value) == truth.shape and np.allclose(value, truth):
                 return (
@@ -148,6 +173,28 @@ class StatedBackward:
         yield from edits(line.equation, shapes, self.functions(line))
         yield from other_slopes(line.of.op, line.equation)
         yield from flips(line.equation, shapes)
+
+    def other_settings(self) -> Iterator[list[tuple[int, Edit]]]:
+        """Enumerate the lines that result if a setting, or an array such as a mask, is ignored."""
+        for number, names in self.equations.names.items():
+            mine = [k for k, line in enumerate(self.lines) if line.of.number == number]
+            if not mine:
+                continue
+            op = self.lines[mine[0]].of.op
+            for words, changed in _without_one(op, names):
+                equations = read(op.formulas.backward, changed)  # type: ignore[union-attr]
+                general = dict.fromkeys(id(e.general or e) for e in equations)
+                by_id = {id(e.general or e): e.general or e for e in equations}
+                lines = [by_id[key] for key in general]
+                if len(lines) == len(mine):
+                    pairs = zip(mine, lines, strict=True)
+                    different = [
+                        (k, Edit("setting", words, line))
+                        for k, line in pairs
+                        if line != self.lines[k].equation
+                    ]
+                    if different:
+                        yield different
 
     def with_edits(self, changed: Sequence[tuple[int, Edit]]) -> dict[ArrayId, np.ndarray]:
         """Compute the gradients that result, only those that differ."""
@@ -203,6 +250,11 @@ def search(
     # a mistake is sought first in the line that defines the gradient itself
     lines.sort(key=lambda k: stated.lines[k].of.defines not in wanted.values())
     found, tried = _single_edits(stated, lines, claimed, wanted, close, end)
+    for changed in [] if all(found.values()) else stated.other_settings():
+        results = _results(stated, changed)
+        for i, identity in wanted.items():
+            if identity in results and _scale(claimed[i], results[identity], close) == 1:
+                found[i].append(Explanation(tuple(changed), 1.0))
     for i, identity in wanted.items():
         if not found[i]:
             found[i] = _fitted(stated, lines, claimed[i], identity, close)
@@ -303,28 +355,42 @@ def _pairs(
     close: Close,
     end: float,
 ) -> list[Explanation]:
-    """Try two mistakes at once, in different lines, until the time is over."""
-    useful = [pair for pair in tried if identity in stated.reached(pair[0])]
-    for first, second in itertools.combinations(useful, 2):
-        if time.monotonic() > end:
-            break
-        if first[0] == second[0]:
-            continue
-        results = _results(stated, [first, second])
+    """Try two mistakes at once, the likeliest pairs first, until the time is over."""
+    reaching = {number for number, _ in tried if identity in stated.reached(number)}
+    useful = [pair for pair in tried if pair[0] in reaching]
+    pairs = itertools.chain(
+        _twice_in_one_line(stated, useful, identity),
+        (pair for pair in itertools.combinations(useful, 2) if pair[0][0] != pair[1][0]),
+    )
+    for pair in itertools.takewhile(lambda _: time.monotonic() < end, pairs):
+        last_of_line = dict(pair)  # the second of one line contains the first
+        results = _results(stated, list(last_of_line.items()))
         if identity in results and _scale(claimed, results[identity], close) == 1:
-            return [Explanation((first, second), 1.0)]
+            return [Explanation(tuple(pair), 1.0)]
     return []
+
+
+def _twice_in_one_line(
+    stated: StatedBackward, tried: Sequence[tuple[int, Edit]], identity: ArrayId
+) -> Iterator[tuple[tuple[int, Edit], tuple[int, Edit]]]:
+    """Edit the line that defines the gradient twice."""
+    for number, first in tried:
+        line = stated.lines[number]
+        if line.of.defines == identity:
+            shapes, functions = stated.shapes(line), stated.functions(line)
+            for second in edits(first.equation, shapes, functions):
+                yield (number, first), (number, second)
 
 
 def in_words(stated: StatedBackward, explanation: Explanation) -> str:
     """Say what the mistake is, with the right formula beside it."""
-    clauses = []
+    clauses: dict[str, str] = {}  # one mistake may be seen in several lines
     for number, edit in explanation.edits:
         line = stated.lines[number]
         # a layer by itself is traced as the only one of a chain
         alone = [path for path in stated.equations.paths.values() if path.startswith("[1]")] == []
         path = line.of.path.removeprefix("[0]") if alone else line.of.path
         where = f" of {path}" if path and line.of.number else ""
-        clauses.append(f"{edit.words}; the formula{where} is {written(line.equation)}")
+        clauses[edit.words] = f"; the formula{where} is {written(line.equation)}"
     more = ", and its sign is wrong" if explanation.scale == -1 else ""
-    return ", and ".join(clauses) + more
+    return ", and ".join(words + formula for words, formula in clauses.items()) + more
