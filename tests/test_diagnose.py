@@ -284,3 +284,146 @@ def test_an_answer_is_graded(tmp_path):
     assert "1 of 6 right." in run.stdout
     empty = run_exercises("--only", "sigmoid")
     assert "is not written yet" in empty.stdout
+
+
+# ── The search: a mistake is an edit of the stated formulas ──
+
+
+def layer_norm(dx):
+    """Make the backward of a LayerNorm with its own dx: (dxhat, xhat, rstd) -> dx."""
+
+    def backward(params, cache, dy):
+        xhat, dxhat = (cache.x - cache.mean) * cache.rstd, dy * params.scale[None]
+        d = nn.LayerNorm().backward(params, cache, dy)[0]
+        return d, dx(dxhat, xhat, cache.rstd)
+
+    return backward
+
+
+def mean(x):
+    return x.mean(axis=-1, keepdims=True)
+
+
+def of_tokens(params, cache, dy):  # assigns, so that a token that occurs twice is counted once
+    w = np.zeros(params.w.shape)
+    for n, token in enumerate(np.asarray(cache)):
+        w[token] = dy[n]
+    return type(params)(w), None
+
+
+def convolution(params, cache, dy):
+    (dw, db), _ = nn.Conv1D(2, 3).backward(params, cache, dy)
+    dx = jnp.zeros(cache.shape)
+    for k in range(3):  # slides the kernel in the direction of the forward pass
+        moved = jnp.pad(dy, ((0, 0), (1, 1), (0, 0)))[:, k : k + dy.shape[1]]
+        dx = dx + moved @ params.w[k].T
+    return type(params)(dw, db), dx
+
+
+def recurrence(params, cache, dy):  # each step by itself: nothing comes from the step after it
+    x, h = cache.x, jnp.swapaxes(cache.states, 0, 1)
+    before = jnp.concatenate([jnp.zeros_like(h[:, :1]), h[:, :-1]], axis=1)
+    dz = (1 - h**2) * dy
+    dwx, dwh = jnp.einsum("nti,ntk->ik", x, dz), jnp.einsum("ntj,ntk->jk", before, dz)
+    return type(params)(dwx, dwh, dz.sum(axis=(0, 1))), dz @ params.wx.T
+
+
+def updated(params, cache, dy):  # dx by weights that have made their step already
+    d, _ = DENSE.backward(params, cache, dy)
+    return d, dy @ (params.w - 0.1 * d.w).T
+
+
+def decayed(params, cache, dy):
+    d, dx = DENSE.backward(params, cache, dy)
+    return d._replace(w=d.w + 0.01 * params.w), dx
+
+
+TOKENS = np.array([1, 3, 1, 0, 3])
+SERIES = np.random.default_rng(1).standard_normal((3, 6, 2))
+LABELS = np.array([0, 3, 1, 2, 2])
+SEARCHED = {
+    "variance a constant": (
+        nn.LayerNorm(), layer_norm(lambda d, xhat, rstd: (d - mean(d)) * rstd), {},
+        {"x": "term"}, "the term xhat[n, c]·m2[n] is left out",
+    ),
+    "mean a constant": (
+        nn.LayerNorm(), layer_norm(lambda d, xhat, rstd: (d - xhat * mean(d * xhat)) * rstd), {},
+        {"x": "term"}, "the term m1[n] is left out",
+    ),
+    "only the diagonal": (
+        nn.Softmax(), lambda p, c, dy: ((), (c.e / c.total) * (1 - c.e / c.total) * dy), {},
+        {"x": "sum"}, "of the sum over j only the term j = i is kept",
+    ),
+    "no one-hot": (
+        nn.SoftmaxCrossEntropy(), lambda cache: jax.nn.softmax(cache[0]) / 5, {"target": LABELS},
+        {"prediction": "term"}, "the term 1 if t[n] = k else 0 is left out",
+    ),
+    "logits for probabilities": (
+        nn.SoftmaxCrossEntropy(),
+        lambda cache: (cache[0] - jax.nn.one_hot(LABELS, 4)) / 5, {"target": LABELS},
+        {"prediction": "function"}, "y[n, k] stands in the place of its softmax",
+    ),
+    "z for its sigmoid": (
+        nn.SigmoidBinaryCrossEntropy(), lambda cache: (cache[0] - cache[1]) / 20,
+        {"target": (X > 0) * 1}, {"prediction": "function"}, "stands in the place of σ",
+    ),
+    "repeated tokens": (
+        nn.Embedding(5, 3), of_tokens, {"x": TOKENS},
+        {"params.w": "repeated"}, "only the last one counts",
+    ),
+    "kernel not turned": (
+        nn.Conv1D(2, 3), convolution, {"x": SERIES}, {"x": "flip"}, "turned round the wrong way",
+    ),
+    "no way through time": (
+        nn.RNN(3), recurrence, {"x": SERIES},
+        dict.fromkeys(("params.wx", "params.wh", "params.b", "x"), "term"),
+        "the term Σ_k dz[n, t + 1, k]·wh[j, k] is left out",
+    ),
+    "updated weights": (
+        DENSE, updated, {}, {"x": "updated"}, "has been updated already, by -0.1 times",
+    ),
+    "a penalty": (DENSE, decayed, {}, {"params.w": "regulariser"}, "0.01·w[i, o] is added"),
+    "the slope of another": (
+        nn.Sigmoid(), lambda p, y, dy: ((), (1 - y**2) * dy), {},
+        {"x": "slope"}, "it is the derivative of Tanh",
+    ),
+    "the way round left out": (
+        nn.Residual(nn.Tanh()), lambda p, c, dy: ((), nn.Tanh().backward((), c, dy)[1]), {},
+        {"x": "term"}, "the term dy[n, i] is left out",
+    ),
+    "smoothing ignored": (
+        nn.SoftmaxCrossEntropy(smoothing=0.2),
+        lambda cache: (jax.nn.softmax(cache[0]) - jax.nn.one_hot(LABELS, 4)) / 5,
+        {"target": LABELS}, {"prediction": "setting"}, "smoothing is taken to be 0, not 0.2",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_the_search_finds_the_edit(name):
+    op, backward, inputs, verdicts, words = SEARCHED[name]
+    found, diagnosis = findings(op, backward, **inputs)
+    wrong = {leaf: f.verdict for leaf, f in found.items() if f.verdict != "right"}
+    assert wrong == verdicts, diagnosis
+    assert all(words in found[leaf].message for leaf in wrong), diagnosis
+    assert all("; the formula" in found[leaf].message for leaf in wrong)
+
+
+def test_two_mistakes_in_different_gradients_are_both_found():
+    def backward(params, cache, dy):
+        d, dx = nn.LayerNorm().backward(params, cache, dy)
+        xhat = (cache.x - cache.mean) * cache.rstd
+        return d._replace(scale=(dy * cache.x).sum(axis=0)), dx + xhat * mean(dy * xhat) * 0 + dx
+
+    found, _ = findings(nn.LayerNorm(), backward)
+    assert "x[n, c] stands in the place of xhat" in found["params.scale"].message.replace(
+        "x stands", "x[n, c] stands"
+    )
+    assert found["x"].verdict == "factor"
+
+
+def test_what_is_none_of_these_is_located():
+    wobble = lambda dw, db, dx, p, x, dy: (dw.at[2].add(0.3), db, dx.at[1:3].multiply(1.7))
+    found, _ = findings(DENSE, dense(wobble))
+    assert found["params.w"].message.endswith("It is right except at 2 along axis 0.")
+    assert found["x"].message.endswith("It is right except at 1, 2 along axis 0.")
