@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from jaxnn.backprop import Method, backpropagation, check_layer, check_network
-from jaxnn.checks import InputError, check_choice, check_key
+from jaxnn.backprop import Method, backpropagation
+from jaxnn.checks import InputError, check_choice, check_finite, check_key
 from jaxnn.gradcheck.not_finite import NanReport, explain_nan, explain_update
 from jaxnn.parameters import check_fit
 from jaxnn.training.batching import Batch, as_batch
@@ -18,6 +18,7 @@ from jaxnn.training.layout import Layout
 from jaxnn.training.optimizers import OptaxUpdate, Update, as_transformation, first_state, hoisted
 from jaxnn.training.placement import placed_like, with_automatic_axes
 from jaxnn.types import Layer, Loss, Params, join_running, split_running
+from jaxnn.values import check_layer, check_network
 
 PRECISIONS = ("bfloat16",)
 
@@ -233,7 +234,7 @@ def init_state(
         params: parameters to start from, instead of new ones.
 
     Raises:
-        InputError: if the key is not one, or x does not fit the network.
+        InputError: if the key is not one, x does not fit the network, or params are not finite.
     """
     return first_train_state("init_state", net, optimizer, x, key, params)
 
@@ -257,6 +258,7 @@ def first_train_state(
         params = net.init(init_key, one_row(x))
     else:
         check_fit(who, net, params, x)
+        check_finite(who, "params", params)
         params = with_automatic_axes(jax.tree.map(jnp.array, params))
     opt_state = first_state(optimizer, split_running(params)[0])
     return TrainState(params, opt_state, run_key, jnp.zeros((), jnp.int32))
