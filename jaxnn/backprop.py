@@ -14,7 +14,6 @@ import jax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxnn.checks import (
-    InputError,
     check_bool,
     check_choice,
     check_finite,
@@ -28,6 +27,7 @@ from jaxnn.conversion import as_arrays
 from jaxnn.parameters import fitting
 from jaxnn.programs import Programs, compiled
 from jaxnn.types import AnyArray, Layer, Loss, Params, Static, check_input, update_running
+from jaxnn.values import check_layer, check_network
 
 Method = Literal["hand", "auto"]
 
@@ -128,25 +128,6 @@ def grad(net: Layer, loss: Loss, method: Method = "hand", *, check: bool = True)
     It is :func:`value_and_grad` without the value; arguments and errors are the same.
     """
     return Grad(value_and_grad(net, loss, method, check=check))
-
-
-def check_network(who: str, net: Any, loss: Any) -> None:
-    """Check that ``net`` is a layer and ``loss`` a loss, and that neither is a mere class."""
-    check_layer(who, net)
-    if isinstance(loss, type) or not isinstance(loss, Loss):
-        raise InputError(f"{who}: expected loss to be a loss, got {_named(loss)}.")
-
-
-def check_layer(who: str, net: Any) -> None:
-    """Check that ``net`` is a layer, and not a mere class."""
-    if isinstance(net, type) or not isinstance(net, Layer):
-        raise InputError(f"{who}: expected net to be a layer, got {_named(net)}.")
-
-
-def _named(given: Any) -> str:
-    if isinstance(given, type):
-        return f"the class {given.__name__}; write {given.__name__}()"
-    return f"an array of shape {given.shape}" if hasattr(given, "shape") else repr(given)
 
 
 def apply(net: Layer, params: Params, x: PyTree, key: PRNGKeyArray | None = None) -> PyTree:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from jaxnn.checks import InputError, is_array
+from jaxnn.checks import InputError, is_array, is_concrete, kind_of
 
 
 def as_arrays(who: str, name: str, given: Any) -> PyTree:
@@ -66,14 +66,13 @@ def _as_array(who: str, name: str, value: Any) -> Any:
             f"write {name}.toarray()."
         )
     if isinstance(value, list):
-        value = _of_list(who, name, value)
+        value = _of_list(who, name, value) if is_concrete(value) else jnp.asarray(value)
     elif hasattr(value, "to_numpy"):
         value = value.to_numpy()
     elif not isinstance(value, jax.Array | np.ndarray) and hasattr(value, "__dlpack__"):
         value = np.from_dlpack(value.detach().cpu() if hasattr(value, "detach") else value)
     if not hasattr(value, "dtype"):
-        kind = "None" if value is None else type(value).__name__
-        raise InputError(f"{who}: expected {name} as arrays, got {kind}.")
+        raise InputError(f"{who}: expected {name} as arrays, got {kind_of(value)}.")
     if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         return value
     if isinstance(value, np.ma.MaskedArray):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from jaxnn.checks import InputError, is_array
+from jaxnn.checks import InputError, is_array, kind_of
 from jaxnn.programs import KEPT
 from jaxnn.types import Layer, Params
 
@@ -44,6 +44,7 @@ def check_fit(
         raise InputError(
             f"{who}: expected a network that takes x, got {type(error).__name__}: {error}."
         ) from error
+    check_no_result(who, params)
     wanted, found = named_leaves(made), named_leaves(params)
     for name in [*wanted, *found]:
         expected, got = (_kind(arrays.get(name), dtypes, bits) for arrays in (wanted, found))
@@ -52,6 +53,12 @@ def check_fit(
     expected, got = (str(jax.tree.structure(tree)) for tree in (made, params))
     if expected != got:
         raise InputError(f"{who}: expected parameters of structure {expected}, got {got}.")
+
+
+def check_no_result(who: str, params: Params) -> None:
+    """Check that parameters are not the result or the state of a training, which contains them."""
+    if hasattr(params, "params"):
+        raise InputError(f"{who}: expected the parameters of a network, got {kind_of(params)}.")
 
 
 @contextmanager
@@ -80,7 +87,7 @@ def _kind(leaf: Any, dtypes: bool, bits: bool) -> str:
     if leaf is None:
         return "nothing"
     if not is_array(leaf):
-        return f"a {type(leaf).__name__}"
+        return kind_of(leaf)
     if not dtypes:
         return f"an array of shape {jnp.shape(leaf)}"
     dtype = str(leaf.dtype) if bits else str(leaf.dtype).replace("64", "32")

@@ -19,9 +19,9 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxnn import notebook
-from jaxnn.checks import InputError, check_bool, check_key
+from jaxnn.checks import InputError, check_bool, check_key, kind_of
 from jaxnn.programs import compiled
-from jaxnn.types import Layer, Params
+from jaxnn.types import Layer, Loss, Params
 
 T = TypeVar("T")
 
@@ -34,15 +34,17 @@ def layer(cls: type[T]) -> type[T]:
 
     The class becomes a frozen dataclass whose equality and hash follow from its settings. It prints
     as the code that builds it, is known to :func:`from_json`, and is static to JAX. Its ``init``
-    runs as one compiled program and sees only the shape and dtype of the example.
+    runs as one compiled program and sees only the shape and dtype of the example. Its ``forward``
+    refuses a key that is none.
 
     Raises:
         TypeError: if one of the three methods is missing.
-        InputError: on construction, when a setting is not a plain value.
+        InputError: if ``cls`` is not a class; on construction, when a setting is not a plain value.
     """
-    _require_methods(cls, ("init", "forward", "backward"))
+    _require_methods("layer", cls, ("init", "forward", "backward"))
     cls = _value(cls)
     cls.init = _compiled(cls.init)  # type: ignore[attr-defined]
+    cls.forward = _with_key(cls.forward)  # type: ignore[attr-defined]
     return cls
 
 
@@ -56,11 +58,36 @@ def loss(cls: type[T]) -> type[T]:
         TypeError: if one of the three methods is missing.
         InputError: on construction, when a setting is not a plain value.
     """
-    _require_methods(cls, ("check", "forward", "backward"))
+    _require_methods("loss", cls, ("check", "forward", "backward"))
     return _value(cls)
 
 
-def _require_methods(cls: type, names: tuple[str, ...]) -> None:
+def check_layer(who: str, layer: Any, name: str = "net") -> None:
+    """Check that a value is a layer, and neither a mere class nor a loss."""
+    if isinstance(layer, type) or not isinstance(layer, Layer):
+        raise InputError(f"{who}: expected {name} to be a layer, got {_told(layer)}.")
+
+
+def check_network(who: str, net: Any, loss: Any) -> None:
+    """Check that ``net`` is a layer and ``loss`` a loss, and that neither is a mere class."""
+    check_layer(who, net)
+    if isinstance(loss, type) or not isinstance(loss, Loss):
+        raise InputError(f"{who}: expected loss to be a loss, got {_told(loss)}.")
+
+
+def _told(given: Any) -> str:
+    if isinstance(given, type):
+        return f"the class {given.__name__}; write {given.__name__}()"
+    if isinstance(given, Loss):
+        return f"the loss {given!r}, which is no part of a network"
+    return (
+        kind_of(given, "net") if hasattr(given, "shape") or hasattr(given, "net") else repr(given)
+    )
+
+
+def _require_methods(who: str, cls: type, names: tuple[str, ...]) -> None:
+    if not isinstance(cls, type):
+        raise InputError(f"{who}: expected a class, which it decorates, got {cls!r}.")
     missing = [name for name in names if not callable(getattr(cls, name, None))]
     if missing:
         raise TypeError(
@@ -167,10 +194,12 @@ def _require_plain(owner: Any, name: str, setting: Any) -> None:
         )
         if isinstance(setting, type):
             cures = ((type, f"write {setting.__name__}(...)"),)
-        hint = next((f" ({cure})" for kind_of, cure in cures if isinstance(setting, kind_of)), "")
+        hint = next((f" ({cure})" for wrong, cure in cures if isinstance(setting, wrong)), "")
+        is_traced = isinstance(setting, jax.core.Tracer)
+        got = kind_of(setting) if is_traced else f"{type(setting).__name__}{hint}"
         raise InputError(
             f"{kind}: expected {name} to be a plain value (int, float, str, bool, None, a layer, "
-            f"or a tuple of these), got {type(setting).__name__}{hint}."
+            f"or a tuple of these), got {got}."
         )
 
 
@@ -251,7 +280,9 @@ def _compiled(init: Callable[[Any, Any, Any], Params]) -> Callable[[Any, Any, An
     @functools.wraps(init)
     def run(self: Any, key: PRNGKeyArray, x: PyTree) -> Params:
         check_key(self, key)
-        shape = jax.tree.map(functools.partial(_spec, self), x)
+        shape = jax.tree_util.tree_map_with_path(
+            functools.partial(_spec, self), x, is_leaf=lambda part: isinstance(part, list)
+        )
         for leaf in jax.tree.leaves(shape):
             if 0 in leaf.shape[1:]:
                 raise InputError(
@@ -271,11 +302,22 @@ def _init_program(init: Any, self: Any, leaves: Any, tree: PyTree, key: PRNGKeyA
     return init(self, key, jax.tree.unflatten(tree, leaves))
 
 
-def _spec(owner: Any, x: PyTree) -> jax.ShapeDtypeStruct:
+def _with_key(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap ``forward`` so that a key that is none, such as the number 0, is not taken for one."""
+
+    @functools.wraps(forward)
+    def run(self: Any, params: Params, x: PyTree, key: PRNGKeyArray | None = None) -> Any:
+        if key is not None:
+            check_key(self, key)
+        return forward(self, params, x, key)
+
+    return run
+
+
+def _spec(owner: Any, path: tuple[Any, ...], x: PyTree) -> jax.ShapeDtypeStruct:
     if not (hasattr(x, "shape") and hasattr(x, "dtype")):
-        raise InputError(
-            f"{owner!r}: expected an example array or ShapeDtypeStruct, got {type(x).__name__}."
-        )
+        wanted = f"x{jax.tree_util.keystr(path)} as an array" if path else "an example array"
+        raise InputError(f"{owner!r}: expected {wanted} or ShapeDtypeStruct, got {kind_of(x)}.")
     # the dtype is that of the array for JAX, in which NumPy's float64 silently becomes JAX's own
     return jax.ShapeDtypeStruct(x.shape, jnp.result_type(x))
 
@@ -302,6 +344,9 @@ def from_json(text: str) -> Any:
     Raises:
         InputError: if the text is not such JSON, or names an unknown type or setting.
     """
+    if not isinstance(text, str | bytes):
+        cure = ": write json.dumps of it" if isinstance(text, dict) else ""
+        raise InputError(f"from_json: expected JSON as a text, got {kind_of(text)}{cure}.")
     document = parse_json("from_json", text)
     try:
         value = _decode(document)

@@ -26,6 +26,7 @@ DENSE_PARAMS = DENSE.init(KEY, X)
 STATE, STEP = nn.init_state(NET, SGD, X, KEY), nn.train_step(NET, LOSS, SGD)
 GRADIENT = nn.value_and_grad(NET, LOSS)
 NEURON = nn.Neuron()
+STATE_OF_GRU = jnp.ones((2, 3))
 
 
 class Frame:
@@ -239,6 +240,61 @@ MISTAKES = {
     "weights as a list": lambda: MSE.forward(X, X, [1.0] * 12),
     "dy of None": lambda: DENSE.backward(DENSE_PARAMS, X, None),
     "dy as a list": lambda: DENSE.backward(DENSE_PARAMS, X, [1.0]),
+    # nothing useful could be computed
+    "BatchNorm of one row": lambda: nn.BatchNorm().forward(
+        nn.BatchNorm().init(KEY, X), jnp.asarray(X[:1]), KEY
+    ),
+    "LayerNorm of one feature": lambda: nn.LayerNorm().init(KEY, X[:, :1]),
+    "GroupNorm of one channel": lambda: nn.GroupNorm(4).init(KEY, X),
+    "Softmax of one logit": lambda: nn.Softmax().init(KEY, X[:, :1]),
+    "LogSoftmax of one logit": lambda: nn.LogSoftmax().init(KEY, X[:, :1]),
+    "Softmax of no logits": lambda: nn.Softmax().forward((), jnp.ones((3, 0))),
+    "Softmax of a number": lambda: nn.Softmax().forward((), jnp.ones(())),
+    "Flatten of a number": lambda: nn.Flatten().forward((), jnp.ones(())),
+    "Reshape of a number": lambda: nn.Reshape((1,)).forward((), jnp.ones(())),
+    "an initialiser of kernels for a matrix": lambda: nn.Dense(3, w_init="delta_orthogonal").init(
+        KEY, X
+    ),
+    # keys, states and layers of another kind
+    "forward: key as a number": lambda: NET.forward(PARAMS, jnp.asarray(X), 0),
+    "forward of one layer: key as a number": lambda: DENSE.forward(DENSE_PARAMS, jnp.asarray(X), 0),
+    "forward: many keys": lambda: NET.forward(PARAMS, jnp.asarray(X), jax.random.split(KEY, 3)),
+    "gradient: a key for weights": lambda: GRADIENT(PARAMS, X, Y, KEY),
+    "GRU: a pair for a state": lambda: run(
+        nn.GRU(3),
+        nn.Sequences(jnp.asarray(SEQUENCES), None, (STATE_OF_GRU, STATE_OF_GRU)),
+        SEQUENCES,
+    ),
+    "LSTM: an array for a state": lambda: run(
+        nn.LSTM(3), nn.Sequences(jnp.asarray(SEQUENCES), None, STATE_OF_GRU), SEQUENCES
+    ),
+    "LSTM: a pair for a state": lambda: run(
+        nn.LSTM(3),
+        nn.Sequences(jnp.asarray(SEQUENCES), None, (STATE_OF_GRU, STATE_OF_GRU)),
+        SEQUENCES,
+    ),
+    "Parallel of states": lambda: run(
+        nn.Parallel((nn.GRU(3, return_state=True),)), jnp.asarray(SEQUENCES), SEQUENCES
+    ),
+    "layer of a number": lambda: nn.layer(3),
+    "loss of a number": lambda: nn.loss(3),
+    "a loss in a chain": lambda: nn.chain(DENSE, LOSS),
+    "a body that is a class": lambda: nn.Residual(nn.Dense),
+    "lengths as a list, in init": lambda: nn.GRU(3).init(KEY, nn.Sequences(SEQUENCES, [5, 3])),
+    "from_json of a dict": lambda: nn.from_json({"type": "ReLU"}),
+    # an option without effect
+    "digits of a figure": lambda: nn.explain(
+        nn.trace(NET, LOSS, PARAMS, X[:2], Y[:2]), "figure", digits=3
+    ),
+    # a function that looks at values, inside of a program
+    "fit under jit": lambda: jax.jit(lambda x: fit(data=(x, Y)))(X),
+    "fit under jit, with another key": lambda: jax.jit(lambda key: fit(key=key))(KEY),
+    "fit under jit, of nothing traced": lambda: jax.jit(lambda _: fit())(1.0),
+    "evaluate under jit": lambda: jax.jit(lambda x: nn.evaluate(NET, LOSS, PARAMS, (x, Y)))(X),
+    "trace under jit": lambda: jax.jit(lambda x: nn.trace(NET, LOSS, PARAMS, x, Y))(X),
+    "certify under jit": lambda: jax.jit(lambda x: nn.certify(NET, x))(X),
+    "explain_nan under jit": lambda: jax.jit(lambda x: nn.explain_nan(NET, LOSS, PARAMS, x, Y))(X),
+    "save_model under jit": lambda: jax.jit(lambda p: nn.save_model("never", NET, p, X))(PARAMS),
     # gradient descent
     "descent: step as text": lambda: descend(step_size="a"),
     "descent: threshold as text": lambda: descend(threshold="a"),
@@ -254,6 +310,42 @@ MISTAKES = {
 def test_a_mistake_is_refused_in_our_own_words(name):
     with pytest.raises(nn.InputError, match=r"expected .* got |expected .*functions"):
         MISTAKES[name]()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: nn.apply(NET, jax.tree.map(lambda p: np.ones(p.shape, int), PARAMS), X),
+            "expected parameters of a floating dtype, got int",
+        ),
+        (lambda: jax.jit(nn.Dropout)(0.5), r"got a traced array \(under jit, vmap or grad\)"),
+        (lambda: NET.init(KEY, X[:, :0]), "at least one entry along each axis, got shape"),
+        (lambda: nn.output_shape(LOSS, (), X), "got the loss SoftmaxCrossEntropy"),
+        (
+            lambda: nn.OptaxLoss("softmax_cross_entropy_with_integer_labels").check(X, Y - 9),
+            r"expected target in \[0, 4\), got -9",
+        ),
+        (
+            lambda: nn.trace(NET, LOSS, PARAMS, X, Y).sample(-21),
+            r"expected the number of a sample in \[-12, 12\), got -21",
+        ),
+        (
+            lambda: nn.GRU(3).init(KEY, nn.Sequences(SEQUENCES, [5, 3])),
+            "expected x.lengths as an array or ShapeDtypeStruct, got a list",
+        ),
+        (lambda: nn.from_json({"type": "ReLU"}), "got a dict: write json.dumps of it"),
+        (lambda: GRADIENT(PARAMS, X, Y, KEY), "expected weights to hold numbers, got a PRNG key"),
+    ],
+)
+def test_a_message_names_the_mistake(call, message):
+    with pytest.raises(nn.InputError, match=message):
+        call()
+
+
+def test_a_list_of_traced_rows_is_an_array():
+    rows = jax.jit(lambda x: nn.apply(NET, PARAMS, [x[0], x[1]]))(X)
+    np.testing.assert_allclose(rows, nn.apply(NET, PARAMS, X[:2]), rtol=1e-12)
 
 
 def test_numbers_of_numpy_are_settings_like_those_of_python():

@@ -16,7 +16,7 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from jaxnn.checks import InputError, check_finite, check_key
+from jaxnn.checks import InputError, check_concrete, check_finite, check_key
 from jaxnn.conversion import as_arrays
 from jaxnn.types import AnyArray, Cache, Layer, Loss, Params, join_running, split_running
 
@@ -157,6 +157,7 @@ def state_claim(
         )
     if not isinstance(op, Layer | Loss):
         raise InputError(f"{who}: expected a layer or a loss, got {op!r}.")
+    check_concrete(who, x=x, target=target, params=params, weights=weights, key=key)
     x = as_arrays(who, "x", x)
     check_finite(who, "x", x)
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
