@@ -24,7 +24,7 @@ from jaxnn.checks import (
     is_concrete,
 )
 from jaxnn.conversion import as_arrays
-from jaxnn.parameters import fitting
+from jaxnn.parameters import check_gradient, fitting
 from jaxnn.programs import Programs, compiled
 from jaxnn.types import AnyArray, Layer, Loss, Params, Static, check_input, update_running
 from jaxnn.values import check_layer, check_network
@@ -222,6 +222,7 @@ def by_hand(
     value, loss_cache = loss.forward(prediction, target, weights)
     dprediction = loss.backward(loss_cache)
     dparams, _ = net.backward(params, cache, dprediction)
+    check_gradient(net, params, dparams)
     return Pass(value, dparams, update_running(net, params, cache), prediction)
 
 
@@ -264,10 +265,11 @@ def _value_and_grad(
     params: Params,
     x: PyTree,
     target: AnyArray,
-    *more: Any,
+    weights: AnyArray | None,
+    key: PRNGKeyArray | None,
 ) -> tuple[Array, Params, Static[_Output]]:
     with fitting("value_and_grad", net, params, x):
-        done = backpropagation(method)(net, loss, params, x, target, *more)
+        done = backpropagation(method)(net, loss, params, x, target, weights, key)
     leaves, structure = jax.tree.flatten(done.prediction)
     specs = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
     return done.value, done.dparams, Static(_Output(structure, specs))

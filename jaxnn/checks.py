@@ -89,15 +89,22 @@ def is_array(x: Any) -> bool:
     return hasattr(x, "dtype") and hasattr(x, "shape")
 
 
+def is_numeric(dtype: Any) -> bool:
+    """Return whether a dtype is one of numbers or flags that JAX has, too."""
+    widest = 16 if jnp.issubdtype(dtype, jnp.complexfloating) else 8  # bytes
+    is_number = jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool_)
+    return is_number and dtype.itemsize <= widest
+
+
 def is_typed_key(x: Any) -> bool:
     """Return whether a value is an array of typed PRNG keys, as ``jax.random.key`` makes them."""
     return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-def kind_of(value: Any, wanted: str = "params") -> str:
+def kind_of(value: Any, wanted: str = "") -> str:
     """Return what a value is, for errors.
 
-    The result of a training is often passed whole; it is told that its attribute is ``wanted``.
+    The result of a training is often passed whole, where only its attribute ``wanted`` is meant.
     """
     if value is None:
         return "None"
@@ -109,17 +116,22 @@ def kind_of(value: Any, wanted: str = "params") -> str:
         return f"an array of shape {value.shape}"
     name = type(value).__name__
     told = f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
-    return f"{told}; pass its .{wanted}" if hasattr(value, wanted) else told
+    return f"{told}; pass its .{wanted}" if wanted and hasattr(value, wanted) else told
 
 
 def check_array(who: object, name: str, x: Any) -> None:
     """Check for an array or a number, and not a list, a text, a data frame or a PRNG key."""
     if not is_array(x) and not isinstance(x, numbers.Number):
-        raise InputError(f"{who!s}: expected {name} to be an array, got {kind_of(x)}.")
+        raise InputError(f"{who!s}: expected {name} to be an array, got {kind_of(x, name)}.")
     if is_typed_key(x):
         raise InputError(f"{who!s}: expected {name} to hold numbers, got a PRNG key.")
-    if isinstance(x, np.ndarray | np.generic) and x.dtype.kind in "OUSMm":
+    if isinstance(x, np.ndarray | np.generic) and not is_numeric(x.dtype):
         raise InputError(f"{who!s}: expected {name} to hold numbers, got {x.dtype}.")
+    if isinstance(x, np.ma.MaskedArray):
+        raise InputError(
+            f"{who!s}: expected {name} without masked entries, got {kind_of(x)}: "
+            f"write {name}.filled(number)."
+        )
 
 
 def check_shape(who: object, name: str, x: PyTree, expected: tuple[str | int, ...]) -> None:
@@ -277,6 +289,8 @@ def check_weights(who: object, weights: Any) -> None:
     if not is_concrete(weights):
         return
     values, single = np.asarray(weights), np.finfo(np.float32)
+    if np.iscomplexobj(values):
+        raise InputError(f"{who!s}: expected real weights, got {values.dtype}.")
     if not (right := np.isfinite(values) & (values >= 0)).all():
         wrong = values[~right].flat[0]
         raise InputError(f"{who!s}: expected finite weights of at least 0, got {wrong}.")
@@ -312,7 +326,8 @@ def check_params(who: object, params: PyTree, kind: type) -> None:
     """Check for the type that the layer's own ``init`` returns, with arrays in its fields."""
     if not isinstance(params, kind):
         raise InputError(
-            f"{who!s}: expected parameters of type {kind.__name__}, got {kind_of(params)}."
+            f"{who!s}: expected parameters of type {kind.__name__}, "
+            f"got {kind_of(params, 'params')}."
         )
     for name in getattr(params, "_fields", ()):
         value = getattr(params, name)
@@ -325,7 +340,8 @@ def check_params(who: object, params: PyTree, kind: type) -> None:
 def check_no_params(who: object, params: PyTree) -> None:
     """Check that a layer without parameters was given none."""
     if jax.tree.leaves(params):
-        raise InputError(f"{who!s}: expected no parameters, (), got {kind_of(params)}.")
+        got = kind_of(params, "params")
+        raise InputError(f"{who!s}: expected no parameters, (), got {got}.")
 
 
 def check_key(who: object, key: Any) -> None:

@@ -30,6 +30,7 @@ from jaxnn.checks import (
 from jaxnn.conversion import as_example
 from jaxnn.formulas import Formulas
 from jaxnn.padding import ANY, add_beside, apart, check_beside, in_form, keep, opened
+from jaxnn.parameters import check_no_result
 from jaxnn.types import Cache, Layer, Params, Running, Static, check_input, update_running
 from jaxnn.values import check_layer, layer
 
@@ -485,7 +486,8 @@ class Frozen:
     def _check(self, params: Params) -> None:
         if not isinstance(params, Running):
             raise InputError(
-                f"Frozen: expected parameters wrapped as Running(params), got {kind_of(params)}."
+                "Frozen: expected parameters wrapped as Running(params), "
+                f"got {kind_of(params, 'params')}."
             )
 
 
@@ -496,6 +498,7 @@ def output_shape(net: Layer, params: Params, x: PyTree) -> PyTree:
         InputError: if ``net`` is not a layer, or x does not fit it.
     """
     check_layer("output_shape", net)
+    check_no_result("output_shape", params)
     x = as_example("output_shape", "x", x)
     return jax.eval_shape(lambda params, x: net.forward(params, x)[0], params, x)
 
@@ -531,7 +534,7 @@ def _again(key: PRNGKeyArray | None) -> PRNGKeyArray | None:
 def check_params_tuple(who: object, params: Params, n: int) -> None:
     """Check that the parameters are a tuple with one entry per layer."""
     if type(params) is not tuple or len(params) != n:
-        got = f"one of {len(params)}" if type(params) is tuple else kind_of(params)
+        got = f"one of {len(params)}" if type(params) is tuple else kind_of(params, "params")
         raise InputError(f"{type(who).__name__}: expected parameters as a tuple of {n}, got {got}.")
 
 

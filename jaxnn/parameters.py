@@ -58,7 +58,24 @@ def check_fit(
 def check_no_result(who: str, params: Params) -> None:
     """Check that parameters are not the result or the state of a training, which contains them."""
     if hasattr(params, "params"):
-        raise InputError(f"{who}: expected the parameters of a network, got {kind_of(params)}.")
+        got = kind_of(params, "params")
+        raise InputError(f"{who}: expected the parameters of a network, got {got}.")
+
+
+def check_gradient(net: Layer, params: Params, dparams: Params) -> None:
+    """Check that a gradient has the structure and the shapes of the parameters.
+
+    A wrong one, such as (1, O) for a bias (O,), would be broadcast by the optimizer.
+    """
+    who = f"{type(net).__name__}.backward"
+    wanted, found = (jax.tree.structure(tree) for tree in (params, dparams))
+    if wanted != found:  # type: ignore[operator]
+        raise InputError(f"{who}: expected dparams of structure {wanted}, got {found}.")
+    for (name, leaf), d in zip(named_leaves(params).items(), jax.tree.leaves(dparams), strict=True):
+        if jnp.shape(leaf) != jnp.shape(d):
+            raise InputError(
+                f"{who}: expected d{name} of shape {jnp.shape(leaf)}, got {jnp.shape(d)}."
+            )
 
 
 @contextmanager

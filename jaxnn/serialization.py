@@ -17,7 +17,7 @@ from jaxtyping import PyTree
 
 from jaxnn.checks import InputError, check_bool, check_concrete
 from jaxnn.conversion import as_example
-from jaxnn.parameters import check_fit, named_leaves
+from jaxnn.parameters import check_fit, check_no_result, named_leaves
 from jaxnn.types import Layer, Params, Running
 from jaxnn.values import check_layer, from_json, parse_json, to_json
 
@@ -43,6 +43,7 @@ def save_model(path: str | os.PathLike, net: Layer, params: Params, x: PyTree) -
             first is named.
     """
     check_layer("save_model", net)
+    check_no_result("save_model", params)
     check_concrete("save_model", params=params)
     file = _checked_path("save_model", path)
     if file.is_dir() or not file.parent.is_dir():

@@ -173,7 +173,7 @@ class Trace:
                 "got one in training mode."
             )
         batch = len(jax.tree.leaves(self.x)[0])
-        if not isinstance(i, numbers.Integral) or not -batch <= i < batch:
+        if isinstance(i, bool) or not isinstance(i, numbers.Integral) or not -batch <= i < batch:
             raise InputError(
                 f"Trace: expected the number of a sample in [{-batch}, {batch}), got {i!r}."
             )

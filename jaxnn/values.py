@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import json
 import math
+import numbers
 import sys
 import types
 from collections.abc import Callable
@@ -19,7 +20,15 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxnn import notebook
-from jaxnn.checks import InputError, check_bool, check_key, kind_of
+from jaxnn.checks import (
+    InputError,
+    check_array,
+    check_bool,
+    check_key,
+    is_array,
+    is_kind,
+    kind_of,
+)
 from jaxnn.programs import compiled
 from jaxnn.types import Layer, Loss, Params
 
@@ -35,7 +44,7 @@ def layer(cls: type[T]) -> type[T]:
     The class becomes a frozen dataclass whose equality and hash follow from its settings. It prints
     as the code that builds it, is known to :func:`from_json`, and is static to JAX. Its ``init``
     runs as one compiled program and sees only the shape and dtype of the example. Its ``forward``
-    refuses a key that is none.
+    refuses a key that is none, and has to return a pair.
 
     Raises:
         TypeError: if one of the three methods is missing.
@@ -44,7 +53,7 @@ def layer(cls: type[T]) -> type[T]:
     _require_methods("layer", cls, ("init", "forward", "backward"))
     cls = _value(cls)
     cls.init = _compiled(cls.init)  # type: ignore[attr-defined]
-    cls.forward = _with_key(cls.forward)  # type: ignore[attr-defined]
+    cls.forward = _checked_forward(cls.forward)  # type: ignore[attr-defined]
     return cls
 
 
@@ -59,7 +68,9 @@ def loss(cls: type[T]) -> type[T]:
         InputError: on construction, when a setting is not a plain value.
     """
     _require_methods("loss", cls, ("check", "forward", "backward"))
-    return _value(cls)
+    cls = _value(cls)
+    cls.forward = _checked_value(cls.forward)  # type: ignore[attr-defined]
+    return cls
 
 
 def check_layer(who: str, layer: Any, name: str = "net") -> None:
@@ -81,7 +92,9 @@ def _told(given: Any) -> str:
     if isinstance(given, Loss):
         return f"the loss {given!r}, which is no part of a network"
     return (
-        kind_of(given, "net") if hasattr(given, "shape") or hasattr(given, "net") else repr(given)
+        repr(given)
+        if isinstance(given, str | numbers.Number | None) or callable(given)
+        else kind_of(given, "net")
     )
 
 
@@ -290,7 +303,7 @@ def _compiled(init: Callable[[Any, Any, Any], Params]) -> Callable[[Any, Any, An
                     f"got shape {leaf.shape}."
                 )
         if isinstance(key, jax.core.Tracer):  # already inside a program
-            return init(self, key, shape)
+            return _drawn(init, self, key, shape)
         leaves, tree = jax.tree.flatten(shape)
         return _init_program(init, self, tuple(leaves), tree, key)
 
@@ -299,25 +312,57 @@ def _compiled(init: Callable[[Any, Any, Any], Params]) -> Callable[[Any, Any, An
 
 @compiled(settings=4, runs_once=True)
 def _init_program(init: Any, self: Any, leaves: Any, tree: PyTree, key: PRNGKeyArray) -> Params:
-    return init(self, key, jax.tree.unflatten(tree, leaves))
+    return _drawn(init, self, key, jax.tree.unflatten(tree, leaves))
 
 
-def _with_key(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap ``forward`` so that a key that is none, such as the number 0, is not taken for one."""
+def _drawn(init: Callable[[Any, Any, Any], Params], self: Any, key: Any, x: PyTree) -> Params:
+    params = init(self, key, x)
+    for leaf in jax.tree.leaves(params):
+        if not is_array(leaf):
+            raise InputError(f"{self!r}: expected init to return arrays, got {kind_of(leaf)}.")
+    return params
+
+
+def _checked_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a layer's ``forward`` to refuse a key that is none, and a result that is no pair."""
 
     @functools.wraps(forward)
     def run(self: Any, params: Params, x: PyTree, key: PRNGKeyArray | None = None) -> Any:
         if key is not None:
             check_key(self, key)
-        return forward(self, params, x, key)
+        return _pair(self, "(y, cache)", forward(self, params, x, key))
 
     return run
+
+
+def _checked_value(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a loss's ``forward`` to refuse a value that is not one number."""
+
+    @functools.wraps(forward)
+    def run(self: Any, *arguments: Any, **named: Any) -> Any:
+        value, cache = _pair(self, "(value, cache)", forward(self, *arguments, **named))
+        if not is_array(value) or value.shape or not is_kind(value, jnp.floating):
+            got = value.dtype if is_array(value) and not value.shape else kind_of(value)
+            raise InputError(
+                f"{self!r}: expected forward to return a floating scalar as the value, got {got}."
+            )
+        return value, cache
+
+    return run
+
+
+def _pair(who: Any, names: str, made: Any) -> Any:
+    if not isinstance(made, tuple) or len(made) != 2:
+        got = f"a tuple of {len(made)}" if isinstance(made, tuple) else kind_of(made)
+        raise InputError(f"{who!r}: expected forward to return {names}, got {got}.")
+    return made
 
 
 def _spec(owner: Any, path: tuple[Any, ...], x: PyTree) -> jax.ShapeDtypeStruct:
     if not (hasattr(x, "shape") and hasattr(x, "dtype")):
         wanted = f"x{jax.tree_util.keystr(path)} as an array" if path else "an example array"
         raise InputError(f"{owner!r}: expected {wanted} or ShapeDtypeStruct, got {kind_of(x)}.")
+    check_array(owner, f"x{jax.tree_util.keystr(path)}", x)
     # the dtype is that of the array for JAX, in which NumPy's float64 silently becomes JAX's own
     return jax.ShapeDtypeStruct(x.shape, jnp.result_type(x))
 

@@ -59,6 +59,48 @@ def with_one_number(layer, x, field):
     return layer.forward(params._replace(**{field: jnp.ones(1)}), jnp.asarray(x))
 
 
+def plan(batch, **changes):
+    mesh = {"mesh": jax.make_mesh((1,), ("data",))} | changes
+    return nn.sharding_plan(NET, LOSS, SGD, batch, **mesh)
+
+
+def own(init=lambda: (), forward=lambda x: (x, ()), backward=lambda dy: ((), dy)):
+    """A layer that breaks the contract in one of its functions."""
+
+    @nn.layer
+    class Own:
+        def init(self, key, x):
+            return init()
+
+        def forward(self, params, x, key=None):
+            return forward(x)
+
+        def backward(self, params, cache, dy):
+            return backward(dy)
+
+    return Own()
+
+
+def own_loss(forward):
+    @nn.loss
+    class OwnLoss:
+        def check(self, prediction, target):
+            pass
+
+        def forward(self, prediction, target, weights=None):
+            return forward(prediction, target)
+
+        def backward(self, cache):
+            return cache
+
+    return OwnLoss()
+
+
+def learn(layer):
+    net = nn.chain(nn.Dense(3), layer)
+    return nn.value_and_grad(net, LOSS)(net.init(KEY, X), X, Y)
+
+
 def run(layer, x, example=X):
     return layer.forward(layer.init(KEY, example), x)
 
@@ -240,6 +282,48 @@ MISTAKES = {
     "weights as a list": lambda: MSE.forward(X, X, [1.0] * 12),
     "dy of None": lambda: DENSE.backward(DENSE_PARAMS, X, None),
     "dy as a list": lambda: DENSE.backward(DENSE_PARAMS, X, [1.0]),
+    # keys, results and masked entries in the place of data or parameters
+    "fit: a key for x": lambda: fit(data=(KEY, Y)),
+    "evaluate: a key for a target": lambda: nn.evaluate(NET, LOSS, PARAMS, (X, KEY)),
+    "summary: a key": lambda: nn.summary(NET, KEY),
+    "output_shape: a key": lambda: nn.output_shape(NET, PARAMS, KEY),
+    "output_shape: a state": lambda: nn.output_shape(NET, STATE, X),
+    "explain_nan: a state": lambda: nn.explain_nan(NET, LOSS, STATE, X, Y),
+    "save_model: a state": lambda: nn.save_model("never", NET, STATE, X),
+    "init: text in an array": lambda: DENSE.init(KEY, np.array([["a"]])),
+    "layer: masked entries": lambda: DENSE.forward(DENSE_PARAMS, np.ma.masked_array(X)),
+    "init_state: a number": lambda: nn.init_state(NET, SGD, 3, KEY),
+    "init_state: a shape": lambda: nn.init_state(NET, SGD, (4,), KEY),
+    "step: a state of another optimizer": lambda: nn.train_step(NET, LOSS, optax.adam(0.1))(
+        STATE, (X, Y)
+    ),
+    "gradient: weights as text": lambda: GRADIENT(PARAMS, X, Y, "w"),
+    "complex weights": lambda: MSE.forward(X, X, np.ones(12) * 1j),
+    "certify: params of NaN": lambda: nn.certify(
+        DENSE, X, params=jax.tree.map(lambda p: p * np.nan, DENSE_PARAMS)
+    ),
+    "certify: weights of 0": lambda: nn.certify(LOSS, X, Y, weights=np.zeros(12)),
+    "a sample that is a flag": lambda: nn.trace(NET, LOSS, PARAMS, X, Y).sample(True),
+    "no window": lambda: nn.MaxPool(None),
+    "a list of validation batches, of which one lacks its target": lambda: fit(validation=[(X,)]),
+    "rows of raw bytes": lambda: nn.predict(NET, PARAMS, X.astype(np.float32).view("V4")),
+    "plan: x alone": lambda: plan(X),
+    "plan: no batch": lambda: plan(None),
+    "plan: no mesh": lambda: plan((X, Y), mesh=None),
+    # layers and losses of one's own that break the contract
+    "forward without a cache": lambda: own(forward=lambda x: x).forward((), X),
+    "forward of three": lambda: own(forward=lambda x: (x, x, x)).forward((), X),
+    "forward of nothing": lambda: learn(own(forward=lambda x: None)),
+    "init of a number": lambda: learn(own(init=lambda: 3)),
+    "init of text": lambda: learn(own(init=lambda: "p")),
+    "a gradient that lacks the parameters": lambda: learn(own(init=lambda: (jnp.ones(3),))),
+    "a gradient of another shape": lambda: learn(
+        own(init=lambda: (jnp.ones(3),), backward=lambda dy: ((jnp.ones((1, 3)),), dy))
+    ),
+    "a loss for each row": lambda: own_loss(lambda p, t: ((p - t) ** 2, ())).forward(X, X),
+    "a loss without a cache": lambda: own_loss(lambda p, t: 3.0).forward(X, X),
+    "a loss of None": lambda: own_loss(lambda p, t: (None, ())).forward(X, X),
+    "an integer loss": lambda: own_loss(lambda p, t: (jnp.array(1), ())).forward(X, X),
     # nothing useful could be computed
     "BatchNorm of one row": lambda: nn.BatchNorm().forward(
         nn.BatchNorm().init(KEY, X), jnp.asarray(X[:1]), KEY
@@ -346,6 +430,25 @@ def test_a_message_names_the_mistake(call, message):
 def test_a_list_of_traced_rows_is_an_array():
     rows = jax.jit(lambda x: nn.apply(NET, PARAMS, [x[0], x[1]]))(X)
     np.testing.assert_allclose(rows, nn.apply(NET, PARAMS, X[:2]), rtol=1e-12)
+
+
+def test_a_network_is_not_written_out_with_its_numbers():
+    with pytest.raises(nn.InputError, match=r"expected net to be a layer, got a tuple\.$"):
+        nn.apply(PARAMS, NET, X)
+
+
+def test_rows_of_float64_are_taken_without_a_warning():
+    with jax.enable_x64(False):
+        params = NET.init(KEY, X)
+        assert (
+            fit(data=(X.tolist(), Y.tolist()), params=params).state.params[0].w.dtype == "float32"
+        )
+
+
+def test_a_guess_may_be_a_list_of_numbers():
+    found = nn.gradient_descent(lambda p: (p**2).sum(), [1.0, 2.0], step_size=0.1, threshold=1e-3)
+    assert found.converged
+    assert found.params.shape == (2,)
 
 
 def test_numbers_of_numpy_are_settings_like_those_of_python():

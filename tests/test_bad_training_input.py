@@ -158,6 +158,14 @@ CASES = {
         lambda: fit(NET, LOSS, 0.1, (X, Y)),
         "fit: expected optimizer to be an optax.GradientTransformation, got float.",
     ),
+    "an optimizer of a rate for each of three": (
+        lambda: fit(NET, LOSS, optax.sgd(np.ones(3)), (X, Y)),
+        "fit: expected an optimizer that updates from gradient and value, got: ",
+    ),
+    "an optimizer of no parameters": (
+        lambda: fit(NET, LOSS, optax.GradientTransformation(None, None), (X, Y)),
+        "fit: expected an optimizer that takes these parameters, got TypeError: ",
+    ),
     "an optimizer that wants the function": (
         lambda: fit(NET, LOSS, optax.lbfgs(), (X, Y)),
         "fit: expected an optimizer that updates from gradient and value, got: ",
@@ -451,6 +459,12 @@ def test_a_checkpoint_of_something_else(tmp_path):
     refuses(r"expected records\[1\] to be 'validation_loss', got None", validation=(X, Y))
     assert len(fit(checkpoint=where, epochs=3).history["loss"]) == 3  # and nothing was lost
     assert Checkpoints(where).steps() == (3, 6, 9)
+
+
+@pytest.mark.parametrize("step", ["best", -1, None])
+def test_a_checkpoint_by_another_name_than_its_step(tmp_path, step):
+    with pytest.raises(nn.InputError, match="expected step to be an integer of at least 0, got"):
+        Checkpoints(tmp_path).save(step, X, {})
 
 
 def test_a_checkpoint_of_other_hyperparameters_in_the_state(tmp_path):

@@ -16,7 +16,15 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from jaxnn.checks import InputError, check_concrete, check_finite, check_key
+from jaxnn.checks import (
+    InputError,
+    check_concrete,
+    check_finite,
+    check_key,
+    check_some_weight,
+    is_array,
+    kind_of,
+)
 from jaxnn.conversion import as_arrays
 from jaxnn.types import AnyArray, Cache, Layer, Loss, Params, join_running, split_running
 
@@ -160,6 +168,8 @@ def state_claim(
     check_concrete(who, x=x, target=target, params=params, weights=weights, key=key)
     x = as_arrays(who, "x", x)
     check_finite(who, "x", x)
+    check_finite(who, "params", params)
+    check_some_weight(who, weights)
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
         raise InputError(f"{who}: expected seed to be an integer of at least 0, got {seed!r}.")
     if key is not None:
@@ -212,7 +222,14 @@ def _of_layer(
         return op.forward(join_running(point["params"], running), point["x"], key)
 
     def claimed(point: PyTree, cache: Cache, dy: PyTree) -> PyTree:
-        dparams, dx = backward(join_running(point["params"], running), cache, dy)
+        gradient = backward(join_running(point["params"], running), cache, dy)
+        if not isinstance(gradient, tuple) or len(gradient) != 2:
+            raise WrongForm(
+                "",
+                "The gradient has the wrong structure: expected (dparams, dx), "
+                f"got {kind_of(gradient)}.",
+            )
+        dparams, dx = gradient
         trainable, constant = split_running(dparams)
         _check_zero(constant)
         return {"params": trainable, "x": dx}
@@ -239,6 +256,12 @@ def _of_loss(
 
     def claimed(point: PyTree, cache: Cache, dy: PyTree) -> PyTree:
         dprediction = backward(cache)
+        if not is_array(dprediction):
+            raise WrongForm(
+                "",
+                "The gradient has the wrong structure: expected an array, "
+                f"got {kind_of(dprediction)}.",
+            )
         return {"prediction": (dy * dprediction).astype(dprediction.dtype)}
 
     return Claim(op, {"prediction": prediction}, forward, claimed)

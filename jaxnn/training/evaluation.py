@@ -134,6 +134,8 @@ class Scorer:
         self._who, self._data, self._batch_size = who, data, batch_size
         if is_stream(data):
             check_stream(who, data)
+            if isinstance(data, list) and data:  # the others may be costly to read, or not twice
+                check_targets(who, net, loss, params, as_batch(who, data[0]))
         else:
             check_concrete(who, data=data)
             batch = as_batch(who, data)

@@ -55,12 +55,12 @@ from jaxnn.training.feeds import Epochs, Feed, PaddedFeed, RowsFeed, StreamFeed
 from jaxnn.training.hooks import Callback, Callbacks, Hook, Validation
 from jaxnn.training.layout import Layout, Rule, make_layout
 from jaxnn.training.loop import Run, TrainingInterrupted, train
-from jaxnn.training.optimizers import as_transformation
 from jaxnn.training.placement import with_automatic_axes
 from jaxnn.training.processes import check_agreement
 from jaxnn.training.train_step import (
     TrainState,
     TrainStep,
+    check_state,
     first_train_state,
     make_step,
     one_row,
@@ -323,26 +323,6 @@ def _first_state(
     check_finite("fit", "state", state.params)
     check_state("fit", optimizer, state)
     return with_automatic_axes(state)
-
-
-def check_state(who: str, optimizer: Any, state: TrainState) -> None:
-    """Check that a state belongs to this optimizer."""
-    trained = split_running(state.params)[0]
-    expected = jax.eval_shape(as_transformation(who, optimizer).init, trained)
-    given, wanted = (
-        [(jax.tree_util.keystr(path), leaf.shape) for path, leaf in leaves]
-        for leaves in map(jax.tree_util.tree_leaves_with_path, (state.opt_state, expected))
-    )
-    if given != wanted:
-        raise InputError(
-            f"{who}: expected state to be of this optimizer, whose state has {_listed(wanted)}, "
-            f"got one that has {_listed(given)}."
-        )
-
-
-def _listed(leaves: list[tuple[str, tuple[int, ...]]]) -> str:
-    names = [name for name, _ in leaves]
-    return ", ".join(names[:3]) + ", …" * (len(names) > 3) if names else "no arrays"
 
 
 # ── Data: arrays in memory, or a stream of batches ──────────────────────────────────────────────

@@ -32,6 +32,7 @@ from jaxnn.checks import (
     check_finite,
     check_some_weight,
     check_weights,
+    kind_of,
 )
 from jaxnn.conversion import as_arrays
 from jaxnn.programs import compiled
@@ -233,15 +234,15 @@ def fit_population(
     step = make_step("fit_population", net, loss, optimizer, method, precision)
     check_schedule("fit_population", epochs, steps, every, shuffle=shuffle, drop_last=drop_last)
     check_actions("fit_population", None, callbacks)
-    check_concrete("fit_population", data=data, keys=keys, weights=weights)
     if is_stream(data):
         raise InputError(f"fit_population: expected data as arrays, got {type(data).__name__}.")
+    check_concrete("fit_population", data=data, keys=keys, weights=weights)
     data = as_batch("fit_population", data)
     check_some_count("fit_population", loss, data)
     if not isinstance(hyperparameters, Mapping | None):
         raise InputError(
             "fit_population: expected hyperparameters as a dict of names and values, "
-            f"got a {type(hyperparameters).__name__}."
+            f"got {kind_of(hyperparameters)}."
         )
     batch_size = check_batch_size("fit_population", batch_size, rows_of(data))
     members = _count(keys)
