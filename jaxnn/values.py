@@ -44,7 +44,7 @@ def layer(cls: type[T]) -> type[T]:
     The class becomes a frozen dataclass whose equality and hash follow from its settings. It prints
     as the code that builds it, is known to :func:`from_json`, and is static to JAX. Its ``init``
     runs as one compiled program and sees only the shape and dtype of the example. Its ``forward``
-    refuses a key that is none, and has to return a pair.
+    refuses a key that is none; what it and ``backward`` return has to be a pair.
 
     Raises:
         TypeError: if one of the three methods is missing.
@@ -54,6 +54,7 @@ def layer(cls: type[T]) -> type[T]:
     cls = _value(cls)
     cls.init = _compiled(cls.init)  # type: ignore[attr-defined]
     cls.forward = _checked_forward(cls.forward)  # type: ignore[attr-defined]
+    cls.backward = _checked_backward(cls.backward)  # type: ignore[attr-defined]
     return cls
 
 
@@ -330,7 +331,18 @@ def _checked_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
     def run(self: Any, params: Params, x: PyTree, key: PRNGKeyArray | None = None) -> Any:
         if key is not None:
             check_key(self, key)
-        return _pair(self, "(y, cache)", forward(self, params, x, key))
+        return _pair(self, "forward to return (y, cache)", forward(self, params, x, key))
+
+    return run
+
+
+def _checked_backward(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a layer's ``backward`` to refuse a result that is no pair."""
+
+    @functools.wraps(backward)
+    def run(self: Any, params: Params, cache: Any, dy: PyTree) -> Any:
+        made = backward(self, params, cache, dy)
+        return _pair(self, "backward to return (dparams, dx)", made)
 
     return run
 
@@ -340,7 +352,8 @@ def _checked_value(forward: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(forward)
     def run(self: Any, *arguments: Any, **named: Any) -> Any:
-        value, cache = _pair(self, "(value, cache)", forward(self, *arguments, **named))
+        made = forward(self, *arguments, **named)
+        value, cache = _pair(self, "forward to return (value, cache)", made)
         if not is_array(value) or value.shape or not is_kind(value, jnp.floating):
             got = value.dtype if is_array(value) and not value.shape else kind_of(value)
             raise InputError(
@@ -351,10 +364,10 @@ def _checked_value(forward: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _pair(who: Any, names: str, made: Any) -> Any:
+def _pair(who: Any, wanted: str, made: Any) -> Any:
     if not isinstance(made, tuple) or len(made) != 2:
         got = f"a tuple of {len(made)}" if isinstance(made, tuple) else kind_of(made)
-        raise InputError(f"{who!r}: expected forward to return {names}, got {got}.")
+        raise InputError(f"{who!r}: expected {wanted}, got {got}.")
     return made
 
 

@@ -61,8 +61,6 @@ def test_a_wrong_backward_is_caught_and_its_leaf_named(leaf, mistake):
     ("mistake", "message"),
     [
         (lambda dw, db, dx: (nn.DenseParams(dw, db), None), "wrong structure"),
-        (lambda dw, db, dx: dx, r"expected \(dparams, dx\), got an? "),
-        (lambda dw, db, dx: None, r"expected \(dparams, dx\), got None"),
         (
             lambda dw, db, dx: (nn.DenseParams(dw, db[None]), dx),
             r"params.b has the wrong type.*float64\[1, 4\]",

@@ -222,14 +222,7 @@ def _of_layer(
         return op.forward(join_running(point["params"], running), point["x"], key)
 
     def claimed(point: PyTree, cache: Cache, dy: PyTree) -> PyTree:
-        gradient = backward(join_running(point["params"], running), cache, dy)
-        if not isinstance(gradient, tuple) or len(gradient) != 2:
-            raise WrongForm(
-                "",
-                "The gradient has the wrong structure: expected (dparams, dx), "
-                f"got {kind_of(gradient)}.",
-            )
-        dparams, dx = gradient
+        dparams, dx = backward(join_running(point["params"], running), cache, dy)
         trainable, constant = split_running(dparams)
         _check_zero(constant)
         return {"params": trainable, "x": dx}
