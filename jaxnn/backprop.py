@@ -14,7 +14,6 @@ import jax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxnn.checks import (
-    InputError,
     check_bool,
     check_choice,
     check_finite,
@@ -25,9 +24,10 @@ from jaxnn.checks import (
     is_concrete,
 )
 from jaxnn.conversion import as_arrays
-from jaxnn.parameters import fitting
+from jaxnn.parameters import check_gradient, fitting
 from jaxnn.programs import Programs, compiled
 from jaxnn.types import AnyArray, Layer, Loss, Params, Static, check_input, update_running
+from jaxnn.values import check_layer, check_network
 
 Method = Literal["hand", "auto"]
 
@@ -130,25 +130,6 @@ def grad(net: Layer, loss: Loss, method: Method = "hand", *, check: bool = True)
     return Grad(value_and_grad(net, loss, method, check=check))
 
 
-def check_network(who: str, net: Any, loss: Any) -> None:
-    """Check that ``net`` is a layer and ``loss`` a loss, and that neither is a mere class."""
-    check_layer(who, net)
-    if isinstance(loss, type) or not isinstance(loss, Loss):
-        raise InputError(f"{who}: expected loss to be a loss, got {_named(loss)}.")
-
-
-def check_layer(who: str, net: Any) -> None:
-    """Check that ``net`` is a layer, and not a mere class."""
-    if isinstance(net, type) or not isinstance(net, Layer):
-        raise InputError(f"{who}: expected net to be a layer, got {_named(net)}.")
-
-
-def _named(given: Any) -> str:
-    if isinstance(given, type):
-        return f"the class {given.__name__}; write {given.__name__}()"
-    return f"an array of shape {given.shape}" if hasattr(given, "shape") else repr(given)
-
-
 def apply(net: Layer, params: Params, x: PyTree, key: PRNGKeyArray | None = None) -> PyTree:
     """Run ``net`` forward so that JAX differentiates it by its hand-derived backward pass.
 
@@ -241,6 +222,7 @@ def by_hand(
     value, loss_cache = loss.forward(prediction, target, weights)
     dprediction = loss.backward(loss_cache)
     dparams, _ = net.backward(params, cache, dprediction)
+    check_gradient(net, params, dparams)
     return Pass(value, dparams, update_running(net, params, cache), prediction)
 
 
@@ -283,10 +265,11 @@ def _value_and_grad(
     params: Params,
     x: PyTree,
     target: AnyArray,
-    *more: Any,
+    weights: AnyArray | None,
+    key: PRNGKeyArray | None,
 ) -> tuple[Array, Params, Static[_Output]]:
     with fitting("value_and_grad", net, params, x):
-        done = backpropagation(method)(net, loss, params, x, target, *more)
+        done = backpropagation(method)(net, loss, params, x, target, weights, key)
     leaves, structure = jax.tree.flatten(done.prediction)
     specs = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
     return done.value, done.dparams, Static(_Output(structure, specs))

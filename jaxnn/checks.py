@@ -72,11 +72,13 @@ def is_concrete(*arrays: Any) -> bool:
 def check_concrete(who: object, **arrays: Any) -> None:
     """Check that a function that looks at values is not called under a JAX transformation."""
     for name, array in arrays.items():
-        if not is_concrete(array):
-            raise InputError(
-                f"{who!s}: expected {name} with known values, "
-                "got a traced array (under jit, vmap or grad)."
-            )
+        for leaf in jax.tree.leaves(array):
+            if not is_concrete(leaf):
+                raise InputError(
+                    f"{who!s}: expected {name} with known values, got {kind_of(leaf)}."
+                )
+    if not is_concrete(jnp.zeros(())):  # under jit, new arrays are traced, too
+        raise InputError(f"{who!s}: expected a call outside of jit, got one in a traced function.")
 
 
 # ── Arrays ──────────────────────────────────────────────────────────────────────────────────────
@@ -87,15 +89,49 @@ def is_array(x: Any) -> bool:
     return hasattr(x, "dtype") and hasattr(x, "shape")
 
 
+def is_numeric(dtype: Any) -> bool:
+    """Return whether a dtype is one of numbers or flags that JAX has, too."""
+    widest = 16 if jnp.issubdtype(dtype, jnp.complexfloating) else 8  # bytes
+    is_number = jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool_)
+    return is_number and dtype.itemsize <= widest
+
+
+def is_typed_key(x: Any) -> bool:
+    """Return whether a value is an array of typed PRNG keys, as ``jax.random.key`` makes them."""
+    return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def kind_of(value: Any, wanted: str = "") -> str:
+    """Return what a value is, for errors.
+
+    The result of a training is often passed whole, where only its attribute ``wanted`` is meant.
+    """
+    if value is None:
+        return "None"
+    if isinstance(value, jax.core.Tracer):
+        return "a traced array (under jit, vmap or grad)"
+    if is_typed_key(value):
+        return "a PRNG key"
+    if isinstance(value, jax.Array | np.ndarray):
+        return f"an array of shape {value.shape}"
+    name = type(value).__name__
+    told = f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
+    return f"{told}; pass its .{wanted}" if wanted and hasattr(value, wanted) else told
+
+
 def check_array(who: object, name: str, x: Any) -> None:
-    """Check for an array or a number, and not a list, a text or a data frame."""
-    if isinstance(x, jax.Array):
-        return
+    """Check for an array or a number, and not a list, a text, a data frame or a PRNG key."""
     if not is_array(x) and not isinstance(x, numbers.Number):
-        kind = "None" if x is None else f"a {type(x).__name__}"
-        raise InputError(f"{who!s}: expected {name} to be an array, got {kind}.")
-    if isinstance(x, np.ndarray | np.generic) and x.dtype.kind in "OUSMm":
+        raise InputError(f"{who!s}: expected {name} to be an array, got {kind_of(x, name)}.")
+    if is_typed_key(x):
+        raise InputError(f"{who!s}: expected {name} to hold numbers, got a PRNG key.")
+    if isinstance(x, np.ndarray | np.generic) and not is_numeric(x.dtype):
         raise InputError(f"{who!s}: expected {name} to hold numbers, got {x.dtype}.")
+    if isinstance(x, np.ma.MaskedArray):
+        raise InputError(
+            f"{who!s}: expected {name} without masked entries, got {kind_of(x)}: "
+            f"write {name}.filled(number)."
+        )
 
 
 def check_shape(who: object, name: str, x: PyTree, expected: tuple[str | int, ...]) -> None:
@@ -132,6 +168,10 @@ def check_floating(who: object, name: str, x: PyTree, like: Any = None) -> None:
     if like is None and is_kind(x, jnp.floating):
         return
     dtype = jnp.result_type(x)
+    if like is not None and not is_kind(like, jnp.floating):
+        raise InputError(
+            f"{who!s}: expected parameters of a floating dtype, got {jnp.result_type(like)}."
+        )
     if like is not None and dtype != jnp.result_type(like):
         raise InputError(
             f"{who!s}: expected {name} of dtype {jnp.result_type(like)}, like the parameters, "
@@ -171,8 +211,10 @@ def check_finite(who: object, name: str, tree: PyTree) -> None:
 
 
 def _is_surely_finite(x: Any) -> bool:
-    """Return True for integers and unknown values, too."""
+    """Return True for integers and unknown values, too, and for those in other processes."""
     if not is_concrete(x) or not is_kind(x, jnp.floating):
+        return True
+    if isinstance(x, jax.Array) and not x.is_fully_addressable:
         return True
     return bool(has_finite_sum(x)) and not _overflows(x)
 
@@ -207,10 +249,9 @@ def _finite_sum(x: jax.Array) -> jax.Array:
 def check_not_empty(who: object, name: str, x: PyTree) -> None:
     """Check that a batch has at least one sample, because the mean over none is not a number."""
     check_array(who, name, x)
-    if 0 in jnp.shape(x):
-        raise InputError(
-            f"{who!s}: expected {name} with at least one sample, got shape {jnp.shape(x)}."
-        )
+    if 0 in (shape := jnp.shape(x)):
+        wanted = "one sample" if shape[0] == 0 else "one entry along each axis"
+        raise InputError(f"{who!s}: expected {name} with at least {wanted}, got shape {shape}.")
 
 
 def check_same_length(who: object, **arrays: Any) -> None:
@@ -235,7 +276,9 @@ def check_labels(who: object, name: str, labels: Any, allowed: tuple[int, ...]) 
     values = np.asarray(labels)
     wrong = ~np.isin(values, allowed)
     if wrong.any():
-        raise InputError(f"{who!s}: expected {name} in {set(allowed)}, got {values[wrong][0]}.")
+        is_range = len(allowed) > 2 and allowed == tuple(range(len(allowed)))
+        told = f"[0, {len(allowed)})" if is_range else set(allowed)
+        raise InputError(f"{who!s}: expected {name} in {told}, got {values[wrong][0]}.")
 
 
 def check_weights(who: object, weights: Any) -> None:
@@ -246,6 +289,8 @@ def check_weights(who: object, weights: Any) -> None:
     if not is_concrete(weights):
         return
     values, single = np.asarray(weights), np.finfo(np.float32)
+    if np.iscomplexobj(values):
+        raise InputError(f"{who!s}: expected real weights, got {values.dtype}.")
     if not (right := np.isfinite(values) & (values >= 0)).all():
         wrong = values[~right].flat[0]
         raise InputError(f"{who!s}: expected finite weights of at least 0, got {wrong}.")
@@ -281,7 +326,8 @@ def check_params(who: object, params: PyTree, kind: type) -> None:
     """Check for the type that the layer's own ``init`` returns, with arrays in its fields."""
     if not isinstance(params, kind):
         raise InputError(
-            f"{who!s}: expected parameters of type {kind.__name__}, got {type(params).__name__}."
+            f"{who!s}: expected parameters of type {kind.__name__}, "
+            f"got {kind_of(params, 'params')}."
         )
     for name in getattr(params, "_fields", ()):
         value = getattr(params, name)
@@ -294,14 +340,14 @@ def check_params(who: object, params: PyTree, kind: type) -> None:
 def check_no_params(who: object, params: PyTree) -> None:
     """Check that a layer without parameters was given none."""
     if jax.tree.leaves(params):
-        raise InputError(f"{who!s}: expected no parameters, (), got {type(params).__name__}.")
+        got = kind_of(params, "params")
+        raise InputError(f"{who!s}: expected no parameters, (), got {got}.")
 
 
 def check_key(who: object, key: Any) -> None:
     """Check that ``key`` is a PRNG key of JAX, either a typed one or the older pair of uint32."""
-    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     raw = getattr(key, "dtype", None) == jnp.uint32 and jnp.shape(key) == (2,)
-    if not ((typed and jnp.shape(key) == ()) or raw):
+    if not ((is_typed_key(key) and jnp.shape(key) == ()) or raw):
         raise InputError(
             f"{who!s}: expected a PRNG key such as jax.random.key(0), got {_brief(key)}."
         )
@@ -351,6 +397,8 @@ def check_choice(who: str, name: str, value: Any, choices: tuple[str, ...]) -> N
 
 
 def _brief(value: Any) -> str:
+    if isinstance(value, jax.core.Tracer) and not jnp.ndim(value):
+        return kind_of(value)
     if hasattr(value, "shape") and jnp.ndim(value):
         return f"an array of shape {value.shape}"
     return repr(value)

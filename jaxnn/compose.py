@@ -19,17 +19,20 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from jaxnn.checks import (
     InputError,
+    check_array,
     check_choice,
     check_like,
     check_positive_int,
     check_shape,
     inside,
+    kind_of,
 )
 from jaxnn.conversion import as_example
 from jaxnn.formulas import Formulas
 from jaxnn.padding import ANY, add_beside, apart, check_beside, in_form, keep, opened
+from jaxnn.parameters import check_no_result
 from jaxnn.types import Cache, Layer, Params, Running, Static, check_input, update_running
-from jaxnn.values import layer
+from jaxnn.values import check_layer, layer
 
 
 @layer
@@ -230,6 +233,7 @@ class Parallel:
         for i, branch, branch_key in numbered(self.branches, key):
             with inside(f"[{i}]"):
                 y, cache = branch.forward(params[i], beside.around(branch, array), branch_key)
+            check_array("Parallel", f"the output of [{i}]", y)
             first = outputs[0] if outputs else y
             check_like(
                 "Parallel", f"the output of [{i}]", y[..., :0], first[..., :0], "that of [0]"
@@ -485,7 +489,7 @@ class Frozen:
         if not isinstance(params, Running):
             raise InputError(
                 "Frozen: expected parameters wrapped as Running(params), "
-                f"got {type(params).__name__}."
+                f"got {kind_of(params, 'params')}."
             )
 
 
@@ -495,8 +499,8 @@ def output_shape(net: Layer, params: Params, x: PyTree) -> PyTree:
     Raises:
         InputError: if ``net`` is not a layer, or x does not fit it.
     """
-    if not isinstance(net, Layer) or isinstance(net, type):
-        raise InputError(f"output_shape: expected net to be a layer, got {net!r}.")
+    check_layer("output_shape", net)
+    check_no_result("output_shape", params)
     x = as_example("output_shape", "x", x)
     return jax.eval_shape(lambda params, x: net.forward(params, x)[0], params, x)
 
@@ -532,7 +536,7 @@ def _again(key: PRNGKeyArray | None) -> PRNGKeyArray | None:
 def check_params_tuple(who: object, params: Params, n: int) -> None:
     """Check that the parameters are a tuple with one entry per layer."""
     if type(params) is not tuple or len(params) != n:
-        got = f"one of {len(params)}" if isinstance(params, tuple) else type(params).__name__
+        got = f"one of {len(params)}" if type(params) is tuple else kind_of(params, "params")
         raise InputError(f"{type(who).__name__}: expected parameters as a tuple of {n}, got {got}.")
 
 
@@ -542,5 +546,4 @@ def _check_layers(who: object, name: str, layers: Any) -> None:
             f"{type(who).__name__}: expected a tuple of at least one layer, got {layers!r}."
         )
     for child in layers:
-        if not isinstance(child, Layer):
-            raise InputError(f"{type(who).__name__}: expected {name} to be layers, got {child!r}.")
+        check_layer(type(who).__name__, child, f"each of {name}" if len(layers) > 1 else name)

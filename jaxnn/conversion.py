@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from jaxnn.checks import InputError, is_array
+from jaxnn.checks import InputError, is_array, is_concrete, is_numeric, is_typed_key, kind_of
 
 
 def as_arrays(who: str, name: str, given: Any) -> PyTree:
@@ -44,9 +44,7 @@ def as_example(who: str, name: str, given: Any) -> PyTree:
 
 
 def _spec(leaf: Any) -> jax.ShapeDtypeStruct:
-    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    dtype = leaf.dtype if is_key else jax.dtypes.canonicalize_dtype(leaf.dtype)
-    return jax.ShapeDtypeStruct(leaf.shape, dtype)
+    return jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype))
 
 
 def _is_array(value: Any) -> bool:
@@ -58,6 +56,8 @@ def _is_leaf(value: Any) -> bool:
 
 
 def _as_array(who: str, name: str, value: Any) -> Any:
+    if is_typed_key(value):
+        raise InputError(f"{who}: expected {name} as numbers, got a PRNG key.")
     if isinstance(value, jax.Array) and value.dtype.kind in "biuf":
         return value
     if hasattr(value, "toarray"):
@@ -66,21 +66,20 @@ def _as_array(who: str, name: str, value: Any) -> Any:
             f"write {name}.toarray()."
         )
     if isinstance(value, list):
-        value = _of_list(who, name, value)
+        value = _of_list(who, name, value) if is_concrete(value) else jnp.asarray(value)
     elif hasattr(value, "to_numpy"):
         value = value.to_numpy()
     elif not isinstance(value, jax.Array | np.ndarray) and hasattr(value, "__dlpack__"):
         value = np.from_dlpack(value.detach().cpu() if hasattr(value, "detach") else value)
     if not hasattr(value, "dtype"):
-        kind = "None" if value is None else type(value).__name__
-        raise InputError(f"{who}: expected {name} as arrays, got {kind}.")
-    if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
-        return value
+        raise InputError(f"{who}: expected {name} as arrays, got {kind_of(value)}.")
     if isinstance(value, np.ma.MaskedArray):
         raise InputError(
             f"{who}: expected {name} without masked entries: write {name}.filled(number)."
         )
-    if value.dtype.kind in "OUSM":
+    if value.dtype.kind == "f" and value.dtype.itemsize > 8:  # which JAX does not have
+        return value.astype(np.float64)
+    if not is_numeric(value.dtype):
         cure = (
             f" Labels become numbers by names, {name} = numpy.unique({name}, return_inverse=True)."
             if name == "target"

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -75,7 +76,7 @@ def gradient_descent(
     Args:
         objective: J(params, \*args), a differentiable scalar function; None if ``gradient`` is
             given.
-        initial: the initial guess, a pytree of floating arrays.
+        initial: the initial guess, a number, a list of numbers, or a pytree of floating arrays.
         *args: further arguments of the objective, such as the data.
         step_size: α, above 0.
         threshold: the norm of the change at which the descent has converged, above 0.
@@ -100,6 +101,9 @@ def gradient_descent(
             "gradient_descent: expected either an objective or its gradient, got both or neither."
         )
     check_bool("gradient_descent", "progress", progress)
+    if all(isinstance(leaf, numbers.Number) for leaf in jax.tree.leaves(initial)):
+        is_list = isinstance(initial, list)
+        initial = jnp.asarray(initial) if is_list else jax.tree.map(jnp.asarray, initial)
     for leaf in jax.tree.leaves(args):
         check_array("gradient_descent", "the arguments of the objective", leaf)
     if not jax.tree.leaves(initial):

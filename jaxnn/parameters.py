@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from jaxnn.checks import InputError, is_array
+from jaxnn.checks import InputError, is_array, kind_of
 from jaxnn.programs import KEPT
 from jaxnn.types import Layer, Params
 
@@ -44,6 +44,7 @@ def check_fit(
         raise InputError(
             f"{who}: expected a network that takes x, got {type(error).__name__}: {error}."
         ) from error
+    check_no_result(who, params)
     wanted, found = named_leaves(made), named_leaves(params)
     for name in [*wanted, *found]:
         expected, got = (_kind(arrays.get(name), dtypes, bits) for arrays in (wanted, found))
@@ -52,6 +53,29 @@ def check_fit(
     expected, got = (str(jax.tree.structure(tree)) for tree in (made, params))
     if expected != got:
         raise InputError(f"{who}: expected parameters of structure {expected}, got {got}.")
+
+
+def check_no_result(who: str, params: Params) -> None:
+    """Check that parameters are not the result or the state of a training, which contains them."""
+    if hasattr(params, "params"):
+        got = kind_of(params, "params")
+        raise InputError(f"{who}: expected the parameters of a network, got {got}.")
+
+
+def check_gradient(net: Layer, params: Params, dparams: Params) -> None:
+    """Check that a gradient has the structure and the shapes of the parameters.
+
+    A wrong one, such as (1, O) for a bias (O,), would be broadcast by the optimizer.
+    """
+    who = f"{type(net).__name__}.backward"
+    wanted, found = (jax.tree.structure(tree) for tree in (params, dparams))
+    if wanted != found:  # type: ignore[operator]
+        raise InputError(f"{who}: expected dparams of structure {wanted}, got {found}.")
+    for (name, leaf), d in zip(named_leaves(params).items(), jax.tree.leaves(dparams), strict=True):
+        if jnp.shape(leaf) != jnp.shape(d):
+            raise InputError(
+                f"{who}: expected d{name} of shape {jnp.shape(leaf)}, got {jnp.shape(d)}."
+            )
 
 
 @contextmanager
@@ -80,7 +104,7 @@ def _kind(leaf: Any, dtypes: bool, bits: bool) -> str:
     if leaf is None:
         return "nothing"
     if not is_array(leaf):
-        return f"a {type(leaf).__name__}"
+        return kind_of(leaf)
     if not dtypes:
         return f"an array of shape {jnp.shape(leaf)}"
     dtype = str(leaf.dtype) if bits else str(leaf.dtype).replace("64", "32")

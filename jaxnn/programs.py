@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from jaxnn.checks import check_array
+from jaxnn.checks import check_array, is_typed_key
 
 # a third of the time to compile random numbers, to the same bits
 QUICK: dict[str, Any] = {"compiler_options": {"xla_backend_optimization_level": 1}}
@@ -27,6 +27,7 @@ class Programs:
     Args:
         function: a pure function of its other arguments, which are arrays or pytrees of arrays.
         settings: the number of leading arguments that are settings, which must be hashable.
+        who: the function that the user calls, for errors; by default the function itself.
         runs_once: whether to compile quickly rather than to run fast, for programs such as those
             that draw parameters.
         **options: options of ``jax.jit``.
@@ -37,11 +38,13 @@ class Programs:
         function: Callable[..., Any],
         *,
         settings: int,
+        who: str = "",
         runs_once: bool = False,
         **options: Any,
     ) -> None:
         functools.update_wrapper(self, function)
         self._function, self._settings = function, settings
+        self._who = who or function.__name__.strip("_")
 
         def program(*values: Any) -> Any:
             quick = QUICK if runs_once and jax.default_backend() == "cpu" else {}
@@ -73,14 +76,13 @@ class Programs:
         for name, argument in zip(names, arguments[self._settings :], strict=False):
             for path, leaf in jax.tree_util.tree_leaves_with_path(argument):
                 place = f"{name}{jax.tree_util.keystr(path)}"
-                check_array(self._function.__name__.strip("_"), place, leaf)
+                if not is_typed_key(leaf):
+                    check_array(self._who, place, leaf)
 
 
-def compiled(
-    *, settings: int, runs_once: bool = False, **options: Any
-) -> Callable[[Callable[..., Any]], Programs]:
+def compiled(*, settings: int, **options: Any) -> Callable[[Callable[..., Any]], Programs]:
     """Return a decorator that turns a function into :class:`Programs`."""
-    return lambda function: Programs(function, settings=settings, runs_once=runs_once, **options)
+    return lambda function: Programs(function, settings=settings, **options)
 
 
 def _named(function: Callable[..., Any], values: tuple[Any, ...]) -> Callable[..., Any]:

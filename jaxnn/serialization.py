@@ -15,12 +15,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from jaxnn.backprop import check_layer
-from jaxnn.checks import InputError, check_bool
+from jaxnn.checks import InputError, check_bool, check_concrete
 from jaxnn.conversion import as_example
-from jaxnn.parameters import check_fit, named_leaves
+from jaxnn.parameters import check_fit, check_no_result, named_leaves
 from jaxnn.types import Layer, Params, Running
-from jaxnn.values import from_json, parse_json, to_json
+from jaxnn.values import check_layer, from_json, parse_json, to_json
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -44,6 +43,8 @@ def save_model(path: str | os.PathLike, net: Layer, params: Params, x: PyTree) -
             first is named.
     """
     check_layer("save_model", net)
+    check_no_result("save_model", params)
+    check_concrete("save_model", params=params)
     file = _checked_path("save_model", path)
     if file.is_dir() or not file.parent.is_dir():
         raise InputError(

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from jaxtyping import PyTree
 
-from jaxnn.checks import InputError, check_not_empty
+from jaxnn.checks import check_not_empty
 from jaxnn.compose import Repeat, Sequential
 from jaxnn.conversion import as_example
 from jaxnn.types import Layer, split_running
-from jaxnn.values import children
+from jaxnn.values import check_layer, children
 from jaxnn.watching import Arrays, taking_notes, watch
 
 
@@ -87,8 +87,7 @@ def summary(net: Layer, x: PyTree) -> Summary:
     Raises:
         InputError: if x does not fit the network.
     """
-    if isinstance(net, type) or not isinstance(net, Layer):
-        raise InputError(f"summary: expected net to be a layer, got {net!r}.")
+    check_layer("summary", net)
     x = as_example("summary", "x", x)
     for leaf in jax.tree.leaves(x):
         check_not_empty("summary", "x", leaf)

@@ -17,11 +17,11 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from jaxnn import notebook
-from jaxnn.backprop import check_network
-from jaxnn.checks import InputError, check_finite, check_key
+from jaxnn.checks import InputError, check_concrete, check_finite, check_key
 from jaxnn.compose import Frozen, Remat, Repeat, Sequential, chain, check_params_tuple
 from jaxnn.conversion import as_arrays
 from jaxnn.types import AnyArray, Cache, Layer, Loss, Params, check_input
+from jaxnn.values import check_network
 from jaxnn.watching import Arrays, parts, taking_notes, watch
 
 
@@ -173,8 +173,10 @@ class Trace:
                 "got one in training mode."
             )
         batch = len(jax.tree.leaves(self.x)[0])
-        if not isinstance(i, numbers.Integral) or not -batch <= i < batch:
-            raise InputError(f"Trace: expected the number of a sample, below {batch}, got {i!r}.")
+        if isinstance(i, bool) or not isinstance(i, numbers.Integral) or not -batch <= i < batch:
+            raise InputError(
+                f"Trace: expected the number of a sample in [{-batch}, {batch}), got {i!r}."
+            )
         one = jax.tree.map(lambda a: a[i % batch : i % batch + 1], (self.x, self.target))
         return trace(self.net, self.loss, self.params, *one)
 
@@ -293,6 +295,7 @@ def trace(
         InputError: for arrays that do not fit the network or the loss.
     """
     check_network("trace", net, loss)
+    check_concrete("trace", params=params, x=x, target=target, key=key)
     x, target = as_arrays("trace", "x", x), as_arrays("trace", "target", target)
     check_finite("trace", "x", x)
     check_finite("trace", "target", target)

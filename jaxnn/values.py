@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import json
 import math
+import numbers
 import sys
 import types
 from collections.abc import Callable
@@ -19,10 +20,18 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxnn import notebook
-from jaxnn.checks import InputError, check_bool, check_key
+from jaxnn.checks import (
+    InputError,
+    check_array,
+    check_bool,
+    check_key,
+    is_array,
+    is_kind,
+    kind_of,
+)
 from jaxnn.formulas import documented
 from jaxnn.programs import compiled
-from jaxnn.types import Layer, Params
+from jaxnn.types import Layer, Loss, Params
 
 T = TypeVar("T")
 
@@ -35,15 +44,18 @@ def layer(cls: type[T]) -> type[T]:
 
     The class becomes a frozen dataclass whose equality and hash follow from its settings. It prints
     as the code that builds it, is known to :func:`from_json`, and is static to JAX. Its ``init``
-    runs as one compiled program and sees only the shape and dtype of the example.
+    runs as one compiled program and sees only the shape and dtype of the example. Its ``forward``
+    refuses a key that is none; what it and ``backward`` return has to be a pair.
 
     Raises:
         TypeError: if one of the three methods is missing.
-        InputError: on construction, when a setting is not a plain value.
+        InputError: if ``cls`` is not a class; on construction, when a setting is not a plain value.
     """
-    _require_methods(cls, ("init", "forward", "backward"))
+    _require_methods("layer", cls, ("init", "forward", "backward"))
     cls = _value(cls)
     cls.init = _compiled(cls.init)  # type: ignore[attr-defined]
+    cls.forward = _checked_forward(cls.forward)  # type: ignore[attr-defined]
+    cls.backward = _checked_backward(cls.backward)  # type: ignore[attr-defined]
     return cls
 
 
@@ -57,11 +69,40 @@ def loss(cls: type[T]) -> type[T]:
         TypeError: if one of the three methods is missing.
         InputError: on construction, when a setting is not a plain value.
     """
-    _require_methods(cls, ("check", "forward", "backward"))
-    return _value(cls)
+    _require_methods("loss", cls, ("check", "forward", "backward"))
+    cls = _value(cls)
+    cls.forward = _checked_value(cls.forward)  # type: ignore[attr-defined]
+    return cls
 
 
-def _require_methods(cls: type, names: tuple[str, ...]) -> None:
+def check_layer(who: str, layer: Any, name: str = "net") -> None:
+    """Check that a value is a layer, and neither a mere class nor a loss."""
+    if isinstance(layer, type) or not isinstance(layer, Layer):
+        raise InputError(f"{who}: expected {name} to be a layer, got {_told(layer)}.")
+
+
+def check_network(who: str, net: Any, loss: Any) -> None:
+    """Check that ``net`` is a layer and ``loss`` a loss, and that neither is a mere class."""
+    check_layer(who, net)
+    if isinstance(loss, type) or not isinstance(loss, Loss):
+        raise InputError(f"{who}: expected loss to be a loss, got {_told(loss)}.")
+
+
+def _told(given: Any) -> str:
+    if isinstance(given, type):
+        return f"the class {given.__name__}; write {given.__name__}()"
+    if isinstance(given, Loss):
+        return f"the loss {given!r}, which is no part of a network"
+    return (
+        repr(given)
+        if isinstance(given, str | numbers.Number | None) or callable(given)
+        else kind_of(given, "net")
+    )
+
+
+def _require_methods(who: str, cls: type, names: tuple[str, ...]) -> None:
+    if not isinstance(cls, type):
+        raise InputError(f"{who}: expected a class, which it decorates, got {cls!r}.")
     missing = [name for name in names if not callable(getattr(cls, name, None))]
     if missing:
         raise TypeError(
@@ -169,10 +210,12 @@ def _require_plain(owner: Any, name: str, setting: Any) -> None:
         )
         if isinstance(setting, type):
             cures = ((type, f"write {setting.__name__}(...)"),)
-        hint = next((f" ({cure})" for kind_of, cure in cures if isinstance(setting, kind_of)), "")
+        hint = next((f" ({cure})" for wrong, cure in cures if isinstance(setting, wrong)), "")
+        is_traced = isinstance(setting, jax.core.Tracer)
+        got = kind_of(setting) if is_traced else f"{type(setting).__name__}{hint}"
         raise InputError(
             f"{kind}: expected {name} to be a plain value (int, float, str, bool, None, a layer, "
-            f"or a tuple of these), got {type(setting).__name__}{hint}."
+            f"or a tuple of these), got {got}."
         )
 
 
@@ -253,7 +296,9 @@ def _compiled(init: Callable[[Any, Any, Any], Params]) -> Callable[[Any, Any, An
     @functools.wraps(init)
     def run(self: Any, key: PRNGKeyArray, x: PyTree) -> Params:
         check_key(self, key)
-        shape = jax.tree.map(functools.partial(_spec, self), x)
+        shape = jax.tree_util.tree_map_with_path(
+            functools.partial(_spec, self), x, is_leaf=lambda part: isinstance(part, list)
+        )
         for leaf in jax.tree.leaves(shape):
             if 0 in leaf.shape[1:]:
                 raise InputError(
@@ -261,7 +306,7 @@ def _compiled(init: Callable[[Any, Any, Any], Params]) -> Callable[[Any, Any, An
                     f"got shape {leaf.shape}."
                 )
         if isinstance(key, jax.core.Tracer):  # already inside a program
-            return init(self, key, shape)
+            return _drawn(init, self, key, shape)
         leaves, tree = jax.tree.flatten(shape)
         return _init_program(init, self, tuple(leaves), tree, key)
 
@@ -270,14 +315,69 @@ def _compiled(init: Callable[[Any, Any, Any], Params]) -> Callable[[Any, Any, An
 
 @compiled(settings=4, runs_once=True)
 def _init_program(init: Any, self: Any, leaves: Any, tree: PyTree, key: PRNGKeyArray) -> Params:
-    return init(self, key, jax.tree.unflatten(tree, leaves))
+    return _drawn(init, self, key, jax.tree.unflatten(tree, leaves))
 
 
-def _spec(owner: Any, x: PyTree) -> jax.ShapeDtypeStruct:
+def _drawn(init: Callable[[Any, Any, Any], Params], self: Any, key: Any, x: PyTree) -> Params:
+    params = init(self, key, x)
+    for leaf in jax.tree.leaves(params):
+        if not is_array(leaf):
+            raise InputError(f"{self!r}: expected init to return arrays, got {kind_of(leaf)}.")
+    return params
+
+
+def _checked_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a layer's ``forward`` to refuse a key that is none, and a result that is no pair."""
+
+    @functools.wraps(forward)
+    def run(self: Any, params: Params, x: PyTree, key: PRNGKeyArray | None = None) -> Any:
+        if key is not None:
+            check_key(self, key)
+        return _pair(self, "forward to return (y, cache)", forward(self, params, x, key))
+
+    return run
+
+
+def _checked_backward(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a layer's ``backward`` to refuse a result that is no pair."""
+
+    @functools.wraps(backward)
+    def run(self: Any, params: Params, cache: Any, dy: PyTree) -> Any:
+        made = backward(self, params, cache, dy)
+        return _pair(self, "backward to return (dparams, dx)", made)
+
+    return run
+
+
+def _checked_value(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a loss's ``forward`` to refuse a value that is not one number."""
+
+    @functools.wraps(forward)
+    def run(self: Any, *arguments: Any, **named: Any) -> Any:
+        made = forward(self, *arguments, **named)
+        value, cache = _pair(self, "forward to return (value, cache)", made)
+        if not is_array(value) or value.shape or not is_kind(value, jnp.floating):
+            got = value.dtype if is_array(value) and not value.shape else kind_of(value)
+            raise InputError(
+                f"{self!r}: expected forward to return a floating scalar as the value, got {got}."
+            )
+        return value, cache
+
+    return run
+
+
+def _pair(who: Any, wanted: str, made: Any) -> Any:
+    if not isinstance(made, tuple) or len(made) != 2:
+        got = f"a tuple of {len(made)}" if isinstance(made, tuple) else kind_of(made)
+        raise InputError(f"{who!r}: expected {wanted}, got {got}.")
+    return made
+
+
+def _spec(owner: Any, path: tuple[Any, ...], x: PyTree) -> jax.ShapeDtypeStruct:
     if not (hasattr(x, "shape") and hasattr(x, "dtype")):
-        raise InputError(
-            f"{owner!r}: expected an example array or ShapeDtypeStruct, got {type(x).__name__}."
-        )
+        wanted = f"x{jax.tree_util.keystr(path)} as an array" if path else "an example array"
+        raise InputError(f"{owner!r}: expected {wanted} or ShapeDtypeStruct, got {kind_of(x)}.")
+    check_array(owner, f"x{jax.tree_util.keystr(path)}", x)
     # the dtype is that of the array for JAX, in which NumPy's float64 silently becomes JAX's own
     return jax.ShapeDtypeStruct(x.shape, jnp.result_type(x))
 
@@ -304,6 +404,9 @@ def from_json(text: str) -> Any:
     Raises:
         InputError: if the text is not such JSON, or names an unknown type or setting.
     """
+    if not isinstance(text, str | bytes):
+        cure = ": write json.dumps of it" if isinstance(text, dict) else ""
+        raise InputError(f"from_json: expected JSON as a text, got {kind_of(text)}{cure}.")
     document = parse_json("from_json", text)
     try:
         value = _decode(document)

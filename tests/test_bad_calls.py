@@ -26,6 +26,7 @@ DENSE_PARAMS = DENSE.init(KEY, X)
 STATE, STEP = nn.init_state(NET, SGD, X, KEY), nn.train_step(NET, LOSS, SGD)
 GRADIENT = nn.value_and_grad(NET, LOSS)
 NEURON = nn.Neuron()
+STATE_OF_GRU = jnp.ones((2, 3))
 
 
 class Frame:
@@ -56,6 +57,48 @@ def with_one_number(layer, x, field):
     """Run a layer with a single number in the place of an array, which would be broadcast."""
     params = layer.init(KEY, x)
     return layer.forward(params._replace(**{field: jnp.ones(1)}), jnp.asarray(x))
+
+
+def plan(batch, **changes):
+    mesh = {"mesh": jax.make_mesh((1,), ("data",))} | changes
+    return nn.sharding_plan(NET, LOSS, SGD, batch, **mesh)
+
+
+def own(init=lambda: (), forward=lambda x: (x, ()), backward=lambda dy: ((), dy)):
+    """A layer that breaks the contract in one of its functions."""
+
+    @nn.layer
+    class Own:
+        def init(self, key, x):
+            return init()
+
+        def forward(self, params, x, key=None):
+            return forward(x)
+
+        def backward(self, params, cache, dy):
+            return backward(dy)
+
+    return Own()
+
+
+def own_loss(forward):
+    @nn.loss
+    class OwnLoss:
+        def check(self, prediction, target):
+            pass
+
+        def forward(self, prediction, target, weights=None):
+            return forward(prediction, target)
+
+        def backward(self, cache):
+            return cache
+
+    return OwnLoss()
+
+
+def learn(layer):
+    net = nn.chain(nn.Dense(3), layer)
+    return nn.value_and_grad(net, LOSS)(net.init(KEY, X), X, Y)
 
 
 def run(layer, x, example=X):
@@ -239,6 +282,105 @@ MISTAKES = {
     "weights as a list": lambda: MSE.forward(X, X, [1.0] * 12),
     "dy of None": lambda: DENSE.backward(DENSE_PARAMS, X, None),
     "dy as a list": lambda: DENSE.backward(DENSE_PARAMS, X, [1.0]),
+    # keys, results and masked entries in the place of data or parameters
+    "fit: a key for x": lambda: fit(data=(KEY, Y)),
+    "evaluate: a key for a target": lambda: nn.evaluate(NET, LOSS, PARAMS, (X, KEY)),
+    "summary: a key": lambda: nn.summary(NET, KEY),
+    "output_shape: a key": lambda: nn.output_shape(NET, PARAMS, KEY),
+    "output_shape: a state": lambda: nn.output_shape(NET, STATE, X),
+    "explain_nan: a state": lambda: nn.explain_nan(NET, LOSS, STATE, X, Y),
+    "save_model: a state": lambda: nn.save_model("never", NET, STATE, X),
+    "init: text in an array": lambda: DENSE.init(KEY, np.array([["a"]])),
+    "layer: masked entries": lambda: DENSE.forward(DENSE_PARAMS, np.ma.masked_array(X)),
+    "init_state: a number": lambda: nn.init_state(NET, SGD, 3, KEY),
+    "init_state: a shape": lambda: nn.init_state(NET, SGD, (4,), KEY),
+    "step: a state of another optimizer": lambda: nn.train_step(NET, LOSS, optax.adam(0.1))(
+        STATE, (X, Y)
+    ),
+    "gradient: weights as text": lambda: GRADIENT(PARAMS, X, Y, "w"),
+    "complex weights": lambda: MSE.forward(X, X, np.ones(12) * 1j),
+    "certify: params of NaN": lambda: nn.certify(
+        DENSE, X, params=jax.tree.map(lambda p: p * np.nan, DENSE_PARAMS)
+    ),
+    "certify: weights of 0": lambda: nn.certify(LOSS, X, Y, weights=np.zeros(12)),
+    "a sample that is a flag": lambda: nn.trace(NET, LOSS, PARAMS, X, Y).sample(True),
+    "no window": lambda: nn.MaxPool(None),
+    "a list of validation batches, of which one lacks its target": lambda: fit(validation=[(X,)]),
+    "rows of raw bytes": lambda: nn.predict(NET, PARAMS, X.astype(np.float32).view("V4")),
+    "plan: x alone": lambda: plan(X),
+    "plan: no batch": lambda: plan(None),
+    "plan: no mesh": lambda: plan((X, Y), mesh=None),
+    # layers and losses of one's own that break the contract
+    "forward without a cache": lambda: own(forward=lambda x: x).forward((), X),
+    "forward of three": lambda: own(forward=lambda x: (x, x, x)).forward((), X),
+    "forward of nothing": lambda: learn(own(forward=lambda x: None)),
+    "backward of one": lambda: learn(own(backward=lambda dy: dy)),
+    "backward of nothing": lambda: nn.certify(own(backward=lambda dy: None), X),
+    "init of a number": lambda: learn(own(init=lambda: 3)),
+    "init of text": lambda: learn(own(init=lambda: "p")),
+    "a gradient that lacks the parameters": lambda: learn(own(init=lambda: (jnp.ones(3),))),
+    "a gradient of another shape": lambda: learn(
+        own(init=lambda: (jnp.ones(3),), backward=lambda dy: ((jnp.ones((1, 3)),), dy))
+    ),
+    "a loss for each row": lambda: own_loss(lambda p, t: ((p - t) ** 2, ())).forward(X, X),
+    "a loss without a cache": lambda: own_loss(lambda p, t: 3.0).forward(X, X),
+    "a loss of None": lambda: own_loss(lambda p, t: (None, ())).forward(X, X),
+    "an integer loss": lambda: own_loss(lambda p, t: (jnp.array(1), ())).forward(X, X),
+    # nothing useful could be computed
+    "BatchNorm of one row": lambda: nn.BatchNorm().forward(
+        nn.BatchNorm().init(KEY, X), jnp.asarray(X[:1]), KEY
+    ),
+    "LayerNorm of one feature": lambda: nn.LayerNorm().init(KEY, X[:, :1]),
+    "GroupNorm of one channel": lambda: nn.GroupNorm(4).init(KEY, X),
+    "Softmax of one logit": lambda: nn.Softmax().init(KEY, X[:, :1]),
+    "LogSoftmax of one logit": lambda: nn.LogSoftmax().init(KEY, X[:, :1]),
+    "Softmax of no logits": lambda: nn.Softmax().forward((), jnp.ones((3, 0))),
+    "Softmax of a number": lambda: nn.Softmax().forward((), jnp.ones(())),
+    "Flatten of a number": lambda: nn.Flatten().forward((), jnp.ones(())),
+    "Reshape of a number": lambda: nn.Reshape((1,)).forward((), jnp.ones(())),
+    "an initialiser of kernels for a matrix": lambda: nn.Dense(3, w_init="delta_orthogonal").init(
+        KEY, X
+    ),
+    # keys, states and layers of another kind
+    "forward: key as a number": lambda: NET.forward(PARAMS, jnp.asarray(X), 0),
+    "forward of one layer: key as a number": lambda: DENSE.forward(DENSE_PARAMS, jnp.asarray(X), 0),
+    "forward: many keys": lambda: NET.forward(PARAMS, jnp.asarray(X), jax.random.split(KEY, 3)),
+    "gradient: a key for weights": lambda: GRADIENT(PARAMS, X, Y, KEY),
+    "GRU: a pair for a state": lambda: run(
+        nn.GRU(3),
+        nn.Sequences(jnp.asarray(SEQUENCES), None, (STATE_OF_GRU, STATE_OF_GRU)),
+        SEQUENCES,
+    ),
+    "LSTM: an array for a state": lambda: run(
+        nn.LSTM(3), nn.Sequences(jnp.asarray(SEQUENCES), None, STATE_OF_GRU), SEQUENCES
+    ),
+    "LSTM: a pair for a state": lambda: run(
+        nn.LSTM(3),
+        nn.Sequences(jnp.asarray(SEQUENCES), None, (STATE_OF_GRU, STATE_OF_GRU)),
+        SEQUENCES,
+    ),
+    "Parallel of states": lambda: run(
+        nn.Parallel((nn.GRU(3, return_state=True),)), jnp.asarray(SEQUENCES), SEQUENCES
+    ),
+    "layer of a number": lambda: nn.layer(3),
+    "loss of a number": lambda: nn.loss(3),
+    "a loss in a chain": lambda: nn.chain(DENSE, LOSS),
+    "a body that is a class": lambda: nn.Residual(nn.Dense),
+    "lengths as a list, in init": lambda: nn.GRU(3).init(KEY, nn.Sequences(SEQUENCES, [5, 3])),
+    "from_json of a dict": lambda: nn.from_json({"type": "ReLU"}),
+    # an option without effect
+    "digits of a figure": lambda: nn.explain(
+        nn.trace(NET, LOSS, PARAMS, X[:2], Y[:2]), "figure", digits=3
+    ),
+    # a function that looks at values, inside of a program
+    "fit under jit": lambda: jax.jit(lambda x: fit(data=(x, Y)))(X),
+    "fit under jit, with another key": lambda: jax.jit(lambda key: fit(key=key))(KEY),
+    "fit under jit, of nothing traced": lambda: jax.jit(lambda _: fit())(1.0),
+    "evaluate under jit": lambda: jax.jit(lambda x: nn.evaluate(NET, LOSS, PARAMS, (x, Y)))(X),
+    "trace under jit": lambda: jax.jit(lambda x: nn.trace(NET, LOSS, PARAMS, x, Y))(X),
+    "certify under jit": lambda: jax.jit(lambda x: nn.certify(NET, x))(X),
+    "explain_nan under jit": lambda: jax.jit(lambda x: nn.explain_nan(NET, LOSS, PARAMS, x, Y))(X),
+    "save_model under jit": lambda: jax.jit(lambda p: nn.save_model("never", NET, p, X))(PARAMS),
     # gradient descent
     "descent: step as text": lambda: descend(step_size="a"),
     "descent: threshold as text": lambda: descend(threshold="a"),
@@ -254,6 +396,61 @@ MISTAKES = {
 def test_a_mistake_is_refused_in_our_own_words(name):
     with pytest.raises(nn.InputError, match=r"expected .* got |expected .*functions"):
         MISTAKES[name]()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: nn.apply(NET, jax.tree.map(lambda p: np.ones(p.shape, int), PARAMS), X),
+            "expected parameters of a floating dtype, got int",
+        ),
+        (lambda: jax.jit(nn.Dropout)(0.5), r"got a traced array \(under jit, vmap or grad\)"),
+        (lambda: NET.init(KEY, X[:, :0]), "at least one entry along each axis, got shape"),
+        (lambda: nn.output_shape(LOSS, (), X), "got the loss SoftmaxCrossEntropy"),
+        (
+            lambda: nn.OptaxLoss("softmax_cross_entropy_with_integer_labels").check(X, Y - 9),
+            r"expected target in \[0, 4\), got -9",
+        ),
+        (
+            lambda: nn.trace(NET, LOSS, PARAMS, X, Y).sample(-21),
+            r"expected the number of a sample in \[-12, 12\), got -21",
+        ),
+        (
+            lambda: nn.GRU(3).init(KEY, nn.Sequences(SEQUENCES, [5, 3])),
+            "expected x.lengths as an array or ShapeDtypeStruct, got a list",
+        ),
+        (lambda: nn.from_json({"type": "ReLU"}), "got a dict: write json.dumps of it"),
+        (lambda: GRADIENT(PARAMS, X, Y, KEY), "expected weights to hold numbers, got a PRNG key"),
+    ],
+)
+def test_a_message_names_the_mistake(call, message):
+    with pytest.raises(nn.InputError, match=message):
+        call()
+
+
+def test_a_list_of_traced_rows_is_an_array():
+    rows = jax.jit(lambda x: nn.apply(NET, PARAMS, [x[0], x[1]]))(X)
+    np.testing.assert_allclose(rows, nn.apply(NET, PARAMS, X[:2]), rtol=1e-12)
+
+
+def test_a_network_is_not_written_out_with_its_numbers():
+    with pytest.raises(nn.InputError, match=r"expected net to be a layer, got a tuple\.$"):
+        nn.apply(PARAMS, NET, X)
+
+
+def test_rows_of_float64_are_taken_without_a_warning():
+    with jax.enable_x64(False):
+        params = NET.init(KEY, X)
+        assert (
+            fit(data=(X.tolist(), Y.tolist()), params=params).state.params[0].w.dtype == "float32"
+        )
+
+
+def test_a_guess_may_be_a_list_of_numbers():
+    found = nn.gradient_descent(lambda p: (p**2).sum(), [1.0, 2.0], step_size=0.1, threshold=1e-3)
+    assert found.converged
+    assert found.params.shape == (2,)
 
 
 def test_numbers_of_numpy_are_settings_like_those_of_python():

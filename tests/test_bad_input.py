@@ -124,7 +124,7 @@ CASES = {
     ),
     "parameters of no layer": (
         lambda: nn.Dense(2).forward(jnp.ones((5, 2)), jnp.asarray(X)),
-        "Dense(features=2): expected parameters of type DenseParams, got ArrayImpl.",
+        "Dense(features=2): expected parameters of type DenseParams, got an array of shape (5, 2).",
     ),
     "parameters without a bias": (
         lambda: nn.Dense(3, bias=False).forward(PARAMS[0], jnp.asarray(X)),
@@ -172,7 +172,7 @@ CASES = {
     ),
     "a loss for a net": (
         lambda: nn.value_and_grad(BCE, BCE),
-        "expected net to be a layer, got BinaryCrossEntropy().",
+        "expected net to be a layer, got the loss BinaryCrossEntropy(), which is no part of a network.",
     ),
     "a function for a loss": (
         lambda: nn.value_and_grad(NET, jnp.mean),

@@ -11,6 +11,8 @@ import pytest
 
 import jaxnn as nn
 from jaxnn import data, plots
+from jaxnn.training import checkpoint_hook
+from jaxnn.training import fit as fit_module
 from jaxnn.training.checkpoint import Checkpoints
 
 pytestmark = pytest.mark.usefixtures("as_users_see_it")
@@ -23,6 +25,11 @@ NET, LOSS, ADAM = (
     nn.SoftmaxCrossEntropy(),
     optax.adam(1e-2),
 )
+NORMED, IGNORING = (
+    nn.chain(nn.Dense(5), nn.BatchNorm(), nn.Dense(3)),
+    nn.SoftmaxCrossEntropy(ignore=0),
+)
+NANS = jax.tree.map(lambda p: p * np.nan, NET.init(KEY, X))
 REGRESSION = nn.chain(nn.Dense(1)), nn.MeanSquaredError(), ADAM, (X, X[:, :1])
 KEYS = jax.random.split(KEY, 3)
 
@@ -42,6 +49,14 @@ def populate(**options):
         (X, Y),
         **{"keys": KEYS, "epochs": 1, "batch_size": 4, **options},
     )
+
+
+def nothing(target, prediction):
+    pass
+
+
+def failing(target, prediction):
+    return 1 / 0
 
 
 def stream(*batches):
@@ -78,7 +93,7 @@ CASES = {
         "fit: expected either epochs or steps, got epochs=None and steps=None.",
     ),
     "fewer steps than were made": (
-        lambda: fit(state=fit().state, steps=3),
+        lambda: fit(state=fit().state, key=None, steps=3),
         "fit: expected at least the 6 steps already made, got 3 in all.",
     ),
     "labels out of range": (
@@ -143,6 +158,14 @@ CASES = {
         lambda: fit(NET, LOSS, 0.1, (X, Y)),
         "fit: expected optimizer to be an optax.GradientTransformation, got float.",
     ),
+    "an optimizer of a rate for each of three": (
+        lambda: fit(NET, LOSS, optax.sgd(np.ones(3)), (X, Y)),
+        "fit: expected an optimizer that updates from gradient and value, got: ",
+    ),
+    "an optimizer of no parameters": (
+        lambda: fit(NET, LOSS, optax.GradientTransformation(None, None), (X, Y)),
+        "fit: expected an optimizer that takes these parameters, got TypeError: ",
+    ),
     "an optimizer that wants the function": (
         lambda: fit(NET, LOSS, optax.lbfgs(), (X, Y)),
         "fit: expected an optimizer that updates from gradient and value, got: ",
@@ -167,9 +190,114 @@ CASES = {
         lambda: fit(state=fit().state, params=()),
         "fit: expected either params or state to start from, got both.",
     ),
+    "a key and a state": (
+        lambda: fit(state=fit().state),
+        "fit: expected either key or state, which has a key of its own, got both. To use another key, pass state._replace(key=key).",
+    ),
+    "a fit for a state": (
+        lambda: fit(state=fit(), key=None),
+        "fit: expected state to be a TrainState, got a Fit; pass its .state.",
+    ),
+    "a fit for parameters": (
+        lambda: fit(params=fit()),
+        "fit: expected the parameters of a network, got a Fit; pass its .params.",
+    ),
+    "parameters that are not finite": (
+        lambda: fit(params=jax.tree.map(lambda p: p * np.nan, NET.init(KEY, X))),
+        "fit: expected finite params, got nan at params[0].w[0, 0].",
+    ),
+    "a state that is not finite": (
+        lambda: fit(state=nn.init_state(NET, ADAM, X, KEY)._replace(params=NANS), key=None),
+        "fit: expected finite state, got nan at state[0].w[0, 0].",
+    ),
+    "parameters to evaluate that are not finite": (
+        lambda: nn.evaluate(NET, LOSS, NANS, (X, Y)),
+        "evaluate: expected finite params, got nan at params[0].w[0, 0].",
+    ),
+    "a fit to evaluate": (
+        lambda: nn.evaluate(NET, LOSS, fit(), (X, Y)),
+        "evaluate: expected the parameters of a network, got a Fit; pass its .params.",
+    ),
+    "a fit to predict from": (
+        lambda: nn.predict(NET, fit(), X),
+        "predict: expected params to be an array, got a Fit; pass its .params.",
+    ),
+    "a state to predict from": (
+        lambda: nn.predict(NET, fit().state, X),
+        "expected parameters as a tuple of 3, got a TrainState; pass its .params.",
+    ),
+    "inputs without features": (
+        lambda: fit(NET, LOSS, ADAM, (X[:, :0], Y)),
+        "fit: expected x with at least one entry along each axis, got shape (10, 0).",
+    ),
+    "nothing to train": (
+        lambda: fit(nn.ReLU(), nn.MeanSquaredError(), ADAM, (X, X)),
+        "fit: expected a network with parameters to train, got none.",
+    ),
+    "nothing but what is frozen": (
+        lambda: fit(nn.chain(nn.Frozen(NET), nn.Tanh()), LOSS, ADAM, (X, Y)),
+        "fit: expected a network with parameters to train, got only frozen ones.",
+    ),
+    "many networks with nothing to train": (
+        lambda: nn.fit_population(
+            nn.Frozen(NET), LOSS, ADAM, (X, Y), keys=KEYS, epochs=1, batch_size=4
+        ),
+        "fit_population: expected a network with parameters to train, got only frozen ones.",
+    ),
+    "a target that is ignored": (
+        lambda: fit(NET, nn.SoftmaxCrossEntropy(ignore=0), ADAM, (X, 0 * Y)),
+        "fit: expected a target that SoftmaxCrossEntropy(ignore=0) does not ignore, got none.",
+    ),
+    "a target to evaluate that is ignored": (
+        lambda: nn.evaluate(NET, IGNORING, NET.init(KEY, X), (X, 0 * Y)),
+        "evaluate: expected a target that SoftmaxCrossEntropy(ignore=0) does not ignore, got none.",
+    ),
+    "a stream to evaluate that is ignored": (
+        lambda: nn.evaluate(NET, IGNORING, NET.init(KEY, X), [(X, 0 * Y)]),
+        "evaluate: expected at least one position that counts, got none in any batch.",
+    ),
+    "the rest of a stream": (
+        lambda: fit(NET, LOSS, ADAM, [(X, Y)], batch_size=None, drop_last=True),
+        "fit: expected drop_last with arrays, got an iterable of batches.",
+    ),
+    "a last batch of one row": (
+        lambda: fit(NORMED, LOSS, ADAM, (X[:9], Y[:9])),
+        "fit: expected batches of at least two rows, by another batch_size or by drop_last: "
+        "[1] BatchNorm(): expected at least two values of each channel in training, as one has no variance, got shape (1, 5).",
+    ),
+    "a batch of one row in a stream": (
+        lambda: fit(NORMED, LOSS, ADAM, [(X, Y), (X[:1], Y[:1])], batch_size=None),
+        "[1] BatchNorm(): expected at least two values of each channel in training",
+    ),
+    "a last batch of one row for many": (
+        lambda: nn.fit_population(
+            NORMED, LOSS, ADAM, (X[:9], Y[:9]), keys=KEYS, epochs=1, batch_size=4
+        ),
+        "fit_population: expected batches of at least two rows",
+    ),
+    "numbers that float16 cannot hold": (
+        lambda: fit(NET, LOSS, ADAM, (np.float16(1e4) * X.astype(np.float16), Y), epochs=9),
+        " in float16, which holds no numbers above 65504; the last good state is that after step",
+    ),
+    "a metric of nothing": (
+        lambda: fit().evaluate((X, Y), metrics=(nothing,)),
+        "metric 'nothing': expected a real number, got None.",
+    ),
+    "a metric of a complex number": (
+        lambda: fit().evaluate((X, Y), metrics=(lambda target, prediction: 1j,)),
+        "metric '<lambda>': expected a real number, got 1j.",
+    ),
+    "a metric of many numbers": (
+        lambda: fit().evaluate((X, Y), metrics=(lambda target, prediction: target,)),
+        "metric '<lambda>': expected a real number, got an array of shape (10,).",
+    ),
+    "a metric that fails": (
+        lambda: fit(validation=(X, Y), metrics=(failing,)),
+        "metric 'failing': expected a real number, got ZeroDivisionError: division by zero.",
+    ),
     "parameters for a state": (
         lambda: fit(state=NET.init(KEY, X)),
-        "fit: expected state to be a TrainState, got tuple.",
+        "fit: expected state to be a TrainState, got a tuple.",
     ),
     "a precision that there is not": (
         lambda: fit(precision="float8"),
@@ -316,8 +444,65 @@ def test_a_checkpoint_of_something_else(tmp_path):
     )
     refuses(r"another run: expected key data \[\d+, \d+\], got", key=jax.random.key(1))
     refuses(r"expected optimizer", NET, LOSS, optax.adamw(1e-2), (X, Y))
+    refuses(
+        r"expected constants of the optimizer\[\d+\] to be -?0.5, got",
+        NET,
+        LOSS,
+        optax.adam(0.5),
+        (X, Y),
+    )
+    refuses(r"expected checksum of the data to be \d+, got \d+", NET, LOSS, ADAM, (2 * X, Y))
+    refuses(r"expected checksum of the data", NET, LOSS, ADAM, (X, Y, np.arange(10.0)))
+    refuses(r"expected order.shuffle to be False, got True", shuffle=False)
+    refuses(r"expected order.drop_last to be True, got False", drop_last=True)
+    refuses(r"expected checksum of the start to be \d+, got None", params=NET.init(KEY, X))
+    refuses(r"expected records\[1\] to be 'validation_loss', got None", validation=(X, Y))
     assert len(fit(checkpoint=where, epochs=3).history["loss"]) == 3  # and nothing was lost
     assert Checkpoints(where).steps() == (3, 6, 9)
+
+
+@pytest.mark.parametrize("step", ["best", -1, None])
+def test_a_checkpoint_by_another_name_than_its_step(tmp_path, step):
+    with pytest.raises(nn.InputError, match="expected step to be an integer of at least 0, got"):
+        Checkpoints(tmp_path).save(step, X, {})
+
+
+def test_a_checkpoint_of_other_hyperparameters_in_the_state(tmp_path):
+    def run(rate, **options):
+        rule = optax.inject_hyperparams(optax.sgd)(learning_rate=rate)
+        return fit(NET, LOSS, rule, (X, Y), checkpoint=tmp_path, **options)
+
+    run(0.1)
+    with pytest.raises(nn.InputError, match=r"learning_rate.* to be 0.5\d*, got 0.1\d*"):
+        run(0.5, epochs=3)
+    assert len(run(0.1, epochs=3).history["loss"]) == 3
+
+
+def test_a_finished_run_goes_on_with_another_rate_from_its_state(tmp_path):
+    fit(checkpoint=tmp_path)
+    found = Checkpoints(tmp_path).read(6)
+    state = found.restore("state", nn.init_state(NET, ADAM, X, KEY))
+    more = fit(NET, LOSS, optax.adam(0.5), (X, Y), state=state, key=None, epochs=3)
+    assert int(more.state.step) == 9
+
+
+def test_a_run_that_began_with_parameters_resumes_with_the_same(tmp_path):
+    params = NET.init(jax.random.key(3), X)
+    first = fit(params=params, checkpoint=tmp_path)
+    again = fit(params=params, checkpoint=tmp_path)
+    assert np.array_equal(first.history["step_loss"], again.history["step_loss"])
+
+
+def test_a_checkpoint_of_an_earlier_version_that_describes_less_is_resumed(tmp_path, monkeypatch):
+    with monkeypatch.context() as earlier:
+        described = checkpoint_hook.describe_run
+        earlier.setattr(
+            fit_module,
+            "describe_run",
+            lambda *a, **k: {n: v for n, v in described(*a, **k).items() if "checksum" not in n},
+        )
+        fit(checkpoint=tmp_path)
+    assert len(fit(checkpoint=tmp_path, epochs=3).history["loss"]) == 3
 
 
 def test_files_that_are_no_models(tmp_path):

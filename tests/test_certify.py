@@ -76,6 +76,26 @@ def test_a_gradient_of_the_wrong_form_is_caught(mistake, message):
         nn.certify(planted(mistake), X)
 
 
+@pytest.mark.parametrize(
+    ("op", "x", "target", "leaf"),
+    [
+        (nn.ReLU(), -np.abs(X), None, "x"),
+        (nn.Hinge(), 9 * np.ones((5, 1)), np.ones((5, 1)), "prediction"),
+    ],
+)
+def test_a_gradient_that_is_0_at_this_point_only_is_not_shown(op, x, target, leaf):
+    message = f"The gradient with respect to {leaf} is 0 at this x, but not at others"
+    with pytest.raises(nn.CertificateError, match=message):
+        nn.certify(op, x, target)
+    certificate = nn.certify(op, x, target, raises=False)
+    assert "NOT SHOWN" in str(certificate)
+    assert not certificate.passed
+
+
+def test_a_gradient_that_is_0_everywhere_passes():
+    assert "passed: 0 everywhere" in str(nn.certify(nn.Heaviside(), X))
+
+
 def test_a_wrong_loss_gradient_is_caught():
     @nn.loss
     class Doubled:

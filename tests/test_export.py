@@ -91,7 +91,7 @@ BIAS = r"params\[0\].b to be float64\[3\] for this x, got"
     ("net", "params", "message"),
     [
         (3, PARAMS, "expected net to be a layer, got 3"),
-        (nn.MeanSquaredError(), (), "expected net to be a layer, got MeanSquaredError"),
+        (nn.MeanSquaredError(), (), "expected net to be a layer, got the loss MeanSquaredError"),
         (nn.Dense, PARAMS, "expected net to be a layer, got the class Dense"),
         (
             NET,

@@ -92,6 +92,33 @@ def test_r2_of_a_constant(offset, expected):
     )
 
 
+def test_a_metric_that_the_data_do_not_define_is_nan_with_a_warning():
+    with pytest.warns(UserWarning, match="evaluate: not a number on these data: 'r2'"):
+        found = evaluate(HERE[2], nn.MeanSquaredError(), NUMBERS[:1], TARGETS[:1], ("r2",))
+    assert np.isnan(found["r2"])
+    with pytest.warns(UserWarning, match="'roc_auc'"):
+        evaluate(HERE[1], SIGMOID, SCORES, 0 * LABELS, ("roc_auc",))
+
+
+def test_batches_of_a_stream_are_divided():
+    seen = []
+
+    @nn.layer
+    class Counting:
+        def init(self, key, x):
+            return ()
+
+        def forward(self, params, x, key=None):
+            seen.append(len(x))
+            return x, ()
+
+        def backward(self, params, cache, dy):
+            return (), dy
+
+    nn.evaluate(Counting(), SIGMOID, (), [(SCORES, LABELS)], batch_size=7)
+    assert 7 in seen
+
+
 def test_any_function_of_scikit_learn():
     worst = functools.partial(reference.max_error)
     found = nn.evaluate(

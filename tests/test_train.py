@@ -383,7 +383,7 @@ def test_donated_states_give_the_same_bits():
     stream = fit(data=Batches(), batch_size=None, keep_last_good=False)
     assert same(stream.params, fit(shuffle=False).params)
     half = fit(epochs=1)
-    rest = fit(state=half.state, keep_last_good=False)
+    rest = fit(state=half.state, key=None, keep_last_good=False)
     assert same(rest.params, fit().params)
     assert same(half.state.params, fit(epochs=1).params)  # still there: it was not donated
 

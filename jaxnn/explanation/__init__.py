@@ -15,6 +15,7 @@ from jaxnn.explanation.text import as_text, gradient_path_as_text
 from jaxnn.explanation.worksheet import redraw
 from jaxnn.tracing import Trace
 
+DIGITS = 6  # significant digits, unless the caller chooses another number
 FORMATS = ("text", "latex", "markdown", "figure", "frames", "gif", "svg", "html")
 __all__ = ["FORMATS", "explain"]
 
@@ -73,7 +74,7 @@ def explain(
     of: str | None = None,
     blanks: bool = False,
     seed: int | None = None,
-    digits: int = 6,
+    digits: int = DIGITS,
 ) -> Any:  # str, unless the format is one of "figure", "frames" and "gif"
     """Show how the numbers of a trace are computed: each formula, its numbers, and its result.
 
@@ -125,6 +126,10 @@ def explain(
         raise InputError(f"explain: expected seed to be an integer of at least 0, got {seed!r}.")
     if of is not None and format != "text":
         raise InputError(f'explain: expected format "text" with of, got {format!r}.')
+    if digits != DIGITS and format not in ("text", "latex", "markdown"):
+        raise InputError(
+            f'explain: expected format "text", "latex" or "markdown" with digits, got {format!r}.'
+        )
     if blanks and format not in ("latex", "markdown"):
         raise InputError(
             f'explain: expected format "latex" or "markdown" with blanks, got {format!r}.'

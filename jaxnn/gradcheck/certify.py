@@ -41,6 +41,7 @@ from jaxnn.values import children
 AUTODIFF_TOLERANCE = 1e-12  # in float64; in a narrower dtype, 1000 times its epsilon
 DIFFERENCES_TOLERANCE = 1e-6
 SCALES = (1.0, 1e3, 1e-3)  # of the cotangents
+NOTHING = 1e-9  # of the largest gradient; one below it is only rounding error
 
 
 class CertificateError(AssertionError):
@@ -56,8 +57,9 @@ class LeafCheck:
         norm: the norm of its gradient.
         vs_autodiff: the relative error of the hand-derived gradient against ``jax.vjp``.
         vs_differences: its relative error against central differences.
-        shown: whether any direction that changes the output crosses no kink. Otherwise the
-            differences show nothing, and ``passed`` is False.
+        shown: whether any direction that changes the output crosses no kink, and the gradient is
+            not 0 at this point alone. Otherwise the comparison shows nothing, and ``passed`` is
+            False.
         passed: whether both errors are within their tolerances.
     """
 
@@ -187,7 +189,7 @@ def certify(
 
     Raises:
         CertificateError: if a gradient is wrong, or not shown because every direction crosses a
-            kink; the message names the leaf.
+            kink, or because it is 0 at this point but not at others; the message names the leaf.
         InputError: if ``op`` is neither a layer nor a loss, if ``x`` is not finite or has only one
             sample, or if a loss has no target.
     """
@@ -209,7 +211,7 @@ def certify(
         )
         check_batch("certify", claim)
         try:
-            rows, comparison = _compare(claim, dtype, np.random.default_rng(seed + 1))
+            rows, comparison, flat = _compare(claim, dtype, np.random.default_rng(seed + 1))
         except WrongForm as finding:
             raise CertificateError(str(finding)) from None
     device = jax.devices()[0]
@@ -229,17 +231,23 @@ def certify(
     )
     if raises and not certificate.passed:
         wrong = ", ".join(row.leaf for row in rows if row.shown and not row.passed)
-        hidden = ", ".join(row.leaf for row in rows if not row.shown)
+        hidden = ", ".join(row.leaf for row in rows if not row.shown and row.leaf not in flat)
         findings = [f"The gradient is wrong with respect to {wrong}."] if wrong else []
         if hidden:
             findings.append(f"Every direction of {hidden} crosses a kink: expected another x.")
+        if flat:
+            findings.append(
+                f"The gradient with respect to {', '.join(flat)} is 0 at this x, "
+                "but not at others: expected another x."
+            )
         raise CertificateError("\n".join([*findings, str(certificate)]))
     return certificate
 
 
 def _compare(
     claim: Claim, dtype: np.dtype, random: np.random.Generator
-) -> tuple[tuple[LeafCheck, ...], Comparison]:
+) -> tuple[tuple[LeafCheck, ...], Comparison, list[str]]:
+    """Compare each leaf; return also the names of those whose gradient is 0 at this point alone."""
     floats = claim.floats
     cotangents = [_scaled(claim.random_dy(random), scale) for scale in SCALES]
     dy, half = cotangents[0], [_scaled(leaf, 0.5) for leaf in floats]
@@ -259,6 +267,10 @@ def _compare(
 
     comparison = compare(claim, cast(floats, jnp.float64), cast(dy, jnp.float64), random)
     vs_differences = relative_errors(comparison.by_hand, comparison.by_differences)
+    at_zero = [
+        shown and not np.any(leaf) for shown, leaf in zip(comparison.shown, autodiff, strict=True)
+    ]
+    flat = _flat_here_only(claim, at_zero, dy, random) if any(at_zero) else []
     tolerance = AUTODIFF_TOLERANCE if dtype == jnp.float64 else 1e3 * float(jnp.finfo(dtype).eps)
     rows = tuple(
         LeafCheck(
@@ -266,14 +278,44 @@ def _compare(
             norm=float(np.linalg.norm(np.asarray(gradient, np.float64))),
             vs_autodiff=float(auto_error),
             vs_differences=float(error),
-            shown=shown,
-            passed=bool(shown and auto_error <= tolerance and error <= DIFFERENCES_TOLERANCE),
+            shown=shown and name not in flat,
+            passed=bool(
+                shown
+                and name not in flat
+                and auto_error <= tolerance
+                and error <= DIFFERENCES_TOLERANCE
+            ),
         )
         for name, gradient, auto_error, error, shown in zip(
             claim.names, autodiff, vs_autodiff, vs_differences, comparison.shown, strict=True
         )
     )
-    return rows, comparison
+    return rows, comparison, flat
+
+
+def _flat_here_only(
+    claim: Claim, at_zero: list[bool], dy: PyTree, random: np.random.Generator
+) -> list[str]:
+    """Return the names of the leaves whose gradient is 0 here, but not at some other point.
+
+    Such a point, at which a ReLU is not active, tells nothing about the gradient. A gradient that
+    is 0 at other points, too, is taken to be 0 everywhere, as that of a step function is.
+    """
+    others = [
+        [-leaf for leaf in claim.floats],
+        [jnp.asarray(random.standard_normal(leaf.shape), leaf.dtype) for leaf in claim.floats],
+    ]
+    sizes = np.array(
+        [
+            [
+                np.linalg.norm(np.asarray(leaf, np.float64))
+                for leaf in jax.jit(claim.autodiff)(at, dy)
+            ]
+            for at in others
+        ]
+    )
+    moves = (np.isfinite(sizes) & (sizes > NOTHING * np.nanmax(sizes))).any(axis=0)
+    return [name for name, *both in zip(claim.names, at_zero, moves, strict=True) if all(both)]
 
 
 def _scaled(tree: PyTree, scale: float) -> PyTree:

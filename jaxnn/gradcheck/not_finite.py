@@ -23,10 +23,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
-from jaxnn.backprop import check_network
-from jaxnn.checks import InputError, check_key, is_kind
+from jaxnn.checks import InputError, check_concrete, check_key, is_kind
 from jaxnn.conversion import as_arrays
+from jaxnn.parameters import check_no_result
 from jaxnn.types import AnyArray, Layer, Loss, Params, check_input, split_running
+from jaxnn.values import check_network
 from jaxnn.watching import Arrays, parts, taking_notes, watch
 
 _JAX = os.path.dirname(jax.__file__)
@@ -145,6 +146,8 @@ def explain_nan(
         InputError: for arguments that do not fit the network or the loss.
     """
     check_network("explain_nan", net, loss)
+    check_no_result("explain_nan", params)
+    check_concrete("explain_nan", params=params, x=x, target=target, weights=weights, key=key)
     if key is not None:
         check_key("explain_nan", key)
     x, target = as_arrays("explain_nan", "x", x), as_arrays("explain_nan", "target", target)

@@ -16,7 +16,15 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from jaxnn.checks import InputError, check_finite, check_key
+from jaxnn.checks import (
+    InputError,
+    check_concrete,
+    check_finite,
+    check_key,
+    check_some_weight,
+    is_array,
+    kind_of,
+)
 from jaxnn.conversion import as_arrays
 from jaxnn.types import AnyArray, Cache, Layer, Loss, Params, join_running, split_running
 
@@ -163,8 +171,11 @@ def state_claim(
         )
     if not isinstance(op, Layer | Loss):
         raise InputError(f"{who}: expected a layer or a loss, got {op!r}.")
+    check_concrete(who, x=x, target=target, params=params, weights=weights, key=key)
     x = as_arrays(who, "x", x)
     check_finite(who, "x", x)
+    check_finite(who, "params", params)
+    check_some_weight(who, weights)
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
         raise InputError(f"{who}: expected seed to be an integer of at least 0, got {seed!r}.")
     if key is not None:
@@ -244,6 +255,12 @@ def _of_loss(
 
     def claimed(point: PyTree, cache: Cache, dy: PyTree) -> PyTree:
         dprediction = backward(cache)
+        if not is_array(dprediction):
+            raise WrongForm(
+                "",
+                "The gradient has the wrong structure: expected an array, "
+                f"got {kind_of(dprediction)}.",
+            )
         return {"prediction": (dy * dprediction).astype(dprediction.dtype)}
 
     return Claim(op, {"prediction": prediction}, forward, claimed)

@@ -22,7 +22,7 @@ from jaxnn.layers.initializers import Initializer, check_initializer, initialize
 from jaxnn.numerics import flatten_batch
 from jaxnn.padding import ANY, add_beside, apart, check_beside, in_form, keep, opened
 from jaxnn.types import Cache, Layer, Params, update_running
-from jaxnn.values import layer
+from jaxnn.values import check_layer, layer
 
 
 class EmbeddingParams(NamedTuple):
@@ -150,8 +150,7 @@ class LanguageModel:
         check_positive_int("LanguageModel", "vocabulary", self.vocabulary)
         check_positive_int("LanguageModel", "features", self.features)
         check_initializer("LanguageModel", "w_init", self.w_init)
-        if not isinstance(self.body, Layer):
-            raise InputError(f"LanguageModel: expected body to be a layer, got {self.body!r}.")
+        check_layer("LanguageModel", self.body, "body")
 
     def check_input(self, x: PyTree) -> None:
         """Check that ids are in the vocabulary, and lengths in the sequence."""

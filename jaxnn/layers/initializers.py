@@ -42,8 +42,17 @@ def check_initializer(who: str, name: str, setting: Initializer) -> None:
 def initialize(
     setting: Initializer, key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any
 ) -> Array:
-    """Draw an array of this shape and dtype with the named initialiser, in at least float32."""
-    return _factory(setting)(key, shape, at_least_single(dtype)).astype(dtype)
+    """Draw an array of this shape and dtype with the named initialiser, in at least float32.
+
+    Raises:
+        InputError: for an initialiser that draws only arrays of other shapes.
+    """
+    try:
+        return _factory(setting)(key, shape, at_least_single(dtype)).astype(dtype)
+    except ValueError as error:
+        raise InputError(
+            f"initializer {setting!r}: expected a shape that it can draw, got {shape}: {error}"
+        ) from error
 
 
 def _factory(setting: Initializer) -> Any:

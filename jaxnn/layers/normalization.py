@@ -81,6 +81,15 @@ def _check(who: object, params: Params, kind: type, x: Array) -> None:
             check_shape(who, name, leaf, (x.shape[-1],))
 
 
+def _check_entries(who: object, count: int, x: PyTree) -> None:
+    """Check that several entries share a mean; of a single one nothing but 0 would remain."""
+    if count == 1:
+        raise InputError(
+            f"{who}: expected at least two entries to normalise together, got one, in shape "
+            f"{x.shape}."
+        )
+
+
 def _sum_to_channels(x: Array, dtype: Any) -> Array:
     return x.sum(axis=tuple(range(x.ndim - 1))).astype(dtype)
 
@@ -121,6 +130,7 @@ class LayerNorm:
         """Start with γ = 1 and β = 0."""
         check_floating(self, "x", x)
         check_shape(self, "x", x, ("...", "B", "C"))
+        _check_entries(self, x.shape[-1], x)
         return NormParams(jnp.ones(x.shape[-1], x.dtype), jnp.zeros(x.shape[-1], x.dtype))
 
     def forward(
@@ -258,7 +268,8 @@ class GroupNorm:
         """Start with γ = 1 and β = 0."""
         check_floating(self, "x", x)
         check_shape(self, "x", x, ("...", "B", "C"))
-        self._grouped(x)
+        _, space, _, channels = self._grouped(x)
+        _check_entries(self, space * channels if x.shape[0] else channels, x)
         return NormParams(jnp.ones(x.shape[-1], x.dtype), jnp.zeros(x.shape[-1], x.dtype))
 
     def forward(
@@ -344,7 +355,8 @@ class BatchNorm:
 
     In training (with a key) by the batch's own mean and variance, through which the gradient flows;
     at inference by their running estimates, which are constants. ``update_running`` updates the
-    estimates.
+    estimates. A training batch with a single value of each channel, such as one row, is refused:
+    its outputs would be β, whatever the values are.
 
     Args:
         momentum: the weight of the old estimate in the new one. (PyTorch's ``momentum`` is 1 minus
@@ -399,6 +411,11 @@ class BatchNorm:
         """Return γ x̂ + β, with the batch's moments given a key and the running ones without."""
         _check(self, params, BatchNormParams, x)
         training = key is not None and x.size > 0  # of no samples there is no mean
+        if training and x.size == x.shape[-1]:
+            raise InputError(
+                f"{self}: expected at least two values of each channel in training, as one has no "
+                f"variance, got shape {x.shape}."
+            )
         if training:
             mean, variance, _ = statistics(upcast(x), tuple(range(x.ndim - 1)), self.epsilon)
         else:

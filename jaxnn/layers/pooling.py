@@ -42,6 +42,8 @@ class _Windowed:
     padding: str
 
     def __post_init__(self) -> None:
+        if self.window is None:
+            raise InputError(f"{type(self).__name__}: expected a window, got None.")
         for name in ("window", "stride"):
             value = getattr(self, name)
             for size in value if isinstance(value, tuple) else () if value is None else (value,):

@@ -31,6 +31,7 @@ from jaxnn.checks import (
     check_params,
     check_positive_int,
     check_shape,
+    kind_of,
 )
 from jaxnn.formulas import Formulas, SameAs
 from jaxnn.layers.initializers import Initializer, check_initializer, initialize
@@ -223,9 +224,13 @@ class Recurrent:
         if lengths is not None:
             check_lengths(self, lengths, *x.shape[:2])
         if state is not None:
-            for leaf, like in zip(
-                jax.tree.leaves(state), jax.tree.leaves(self._zero_state(x)), strict=True
-            ):
+            zeros = self._zero_state(x)
+            if jax.tree.structure(state) != jax.tree.structure(zeros):  # type: ignore[operator]
+                wanted = "LSTMState(h, c)" if isinstance(zeros, LSTMState) else "an array"
+                raise InputError(
+                    f"{self}: expected the initial state as {wanted}, got {kind_of(state)}."
+                )
+            for leaf, like in zip(jax.tree.leaves(state), jax.tree.leaves(zeros), strict=True):
                 check_shape(self, "the initial state", leaf, like.shape)
                 check_floating(self, "the initial state", leaf, like=params.wx)
 

@@ -3,9 +3,9 @@
 import math
 
 import jax
-from jaxtyping import Array, Num, PRNGKeyArray
+from jaxtyping import Array, Num, PRNGKeyArray, PyTree
 
-from jaxnn.checks import InputError, check_no_params, check_shape
+from jaxnn.checks import InputError, check_array, check_no_params, check_shape
 from jaxnn.formulas import Formulas
 from jaxnn.types import Static
 from jaxnn.values import layer
@@ -26,7 +26,7 @@ class Flatten:
     ) -> tuple[Num[Array, "B n"], Static[tuple[int, ...]]]:
         """Return x as rows."""
         check_no_params(self, params)
-        check_shape(self, "x", x, ("...",))
+        _check_samples(self, x)
         return x.reshape(x.shape[0], math.prod(x.shape[1:])), Static(
             x.shape
         )  # the shape, to go back to
@@ -68,7 +68,7 @@ class Reshape:
     ) -> tuple[Num[Array, "B ..."], Static[tuple[int, ...]]]:
         """Return x with samples of the new shape."""
         check_no_params(self, params)
-        check_shape(self, "x", x, ("...",))
+        _check_samples(self, x)
         if math.prod(x.shape[1:]) != math.prod(self.shape):
             raise InputError(
                 f"{self}: expected samples of {math.prod(self.shape)} numbers, got shape {x.shape}."
@@ -81,3 +81,9 @@ class Reshape:
         """Return dy in the shape of x."""
         check_shape(self, "dy", dy, (cache.value[0], *self.shape))
         return (), dy.reshape(cache.value)
+
+
+def _check_samples(who: object, x: PyTree) -> None:
+    check_array(who, "x", x)
+    if not x.ndim:
+        raise InputError(f"{who}: expected x of shape (B, ...), got ().")

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from jaxnn.checks import InputError, check_shape
 from jaxnn.formulas import Formulas
 from jaxnn.layers.activations import Activation
 from jaxnn.numerics import upcast
@@ -24,8 +25,28 @@ class Exponentials(NamedTuple):
     total: Array
 
 
+class OfRows(Activation):
+    """An activation that acts along the last axis."""
+
+    def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> tuple[()]:
+        """Return no parameters, ``()``, and refuse rows of one entry, which become a constant."""
+        check_shape(self, "x", x, ("...", "K"))
+        if x.shape[-1] == 1:
+            raise InputError(
+                f"{self}: expected rows of at least two logits, got shape {x.shape}. "
+                "For two classes and one logit use Sigmoid()."
+            )
+        return ()
+
+    def _check_forward(self, params: tuple[()], x: Array) -> None:
+        super()._check_forward(params, x)
+        check_shape(self, "x", x, ("...", "K"))
+        if not x.shape[-1]:
+            raise InputError(f"{self}: expected rows of at least two logits, got shape {x.shape}.")
+
+
 @layer
-class Softmax(Activation):
+class Softmax(OfRows):
     """Probabilities from logits along the last axis: y_i = exp(x_i) / Σ_j exp(x_j) (Bridle, 1990).
 
     Not entry by entry: ∂y_i/∂x_j = y_i (δ_ij - y_j). In front of a cross-entropy use the loss on
@@ -57,7 +78,7 @@ class Softmax(Activation):
 
 
 @layer
-class LogSoftmax(Activation):
+class LogSoftmax(OfRows):
     """Log-probabilities from logits along the last axis: y_i = x_i - log Σ_j exp(x_j)."""
 
     formulas = Formulas(

@@ -195,7 +195,7 @@ class SoftmaxCrossEntropy:
         """Return the class of each position; for probabilities, the most probable one."""
         return target if is_integer(target) else target.argmax(axis=-1)
 
-    def counted(self, target: Array) -> Array | None:
+    def counted(self, target: AnyArray) -> Array | None:
         """Return which positions count, or None where all do."""
         if self.ignore is None or not is_integer(target):
             return None

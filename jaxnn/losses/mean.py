@@ -18,6 +18,7 @@ from jaxnn.checks import (
     check_weights,
     is_concrete,
     is_kind,
+    kind_of,
 )
 from jaxnn.numerics import upcast
 from jaxnn.types import AnyArray
@@ -138,7 +139,7 @@ def check_prediction(who: object, prediction: PyTree) -> None:
     """Check that a prediction is one floating array that is not empty."""
     if not hasattr(prediction, "shape"):
         raise InputError(
-            f"{who}: expected the prediction to be one array, got a {type(prediction).__name__}. "
+            f"{who}: expected the prediction to be one array, got {kind_of(prediction)}. "
             "A recurrent layer with return_state=True returns its output and its state."
         )
     check_not_empty(who, "prediction", prediction)

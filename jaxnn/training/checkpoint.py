@@ -89,8 +89,13 @@ class Checkpoints:
         Raises:
             OSError: if this one, or the one before it, could not be written, such as on a full
                 disk.
-            InputError: if another process writes into the same folder.
+            InputError: for a step that is not a number of at least 0, or if another process writes
+                into the same folder.
         """
+        if not isinstance(step, int) or step < 0:
+            raise InputError(
+                f"Checkpoints.save: expected step to be an integer of at least 0, got {step!r}."
+            )
         tree = whole(tree)
         if jax.process_index():
             return  # the first of several processes writes for all

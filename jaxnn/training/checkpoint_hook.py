@@ -2,10 +2,13 @@
 
 import json
 import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from jaxnn.checks import InputError
 from jaxnn.training.batching import shuffle_seeds
@@ -14,11 +17,11 @@ from jaxnn.training.history import History, Record
 from jaxnn.training.hooks import Hook
 from jaxnn.training.loop import Run
 from jaxnn.training.placement import placed_like
-from jaxnn.training.train_step import TrainStep
+from jaxnn.training.processes import digest
 from jaxnn.values import to_json
 
 
-def as_checkpoints(who: str, given: Any) -> Checkpoints | None:
+def _as_checkpoints(who: str, given: Any) -> Checkpoints | None:
     """Return the checkpoints that a caller gave, either as such or by their folder.
 
     Raises:
@@ -33,20 +36,75 @@ def as_checkpoints(who: str, given: Any) -> Checkpoints | None:
     return Checkpoints(given)
 
 
-def describe_run(step: TrainStep, rows: int | None, batch_size: int | None) -> dict[str, Any]:
+def describe_run(
+    run: Run,
+    rows: int | None,
+    batch_size: int | None,
+    *,
+    data: PyTree,
+    given: PyTree,
+    records: Sequence[str],
+    **order: bool,
+) -> dict[str, Any]:
     """Return a description of the run that a checkpoint belongs to.
 
     Two descriptions are compared to find out whether a checkpoint belongs to another run.
+
+    Args:
+        run: the run before its first step.
+        rows: the number of rows in its data, or None for a stream.
+        batch_size: the number of rows per batch, or None for a stream.
+        data: its data; of a stream, which is read only as the run goes on, None.
+        given: what the user let it start from, such as a state, or None.
+        records: the names of the entries in its records.
+        **order: what decides the order of the rows.
     """
+    step = run.step
     return {
         "network": json.loads(to_json(step.net)),
         "loss": json.loads(to_json(step.loss)),
         "data": {"rows": rows, "batch_size": batch_size},
+        "checksum of the data": _checksum(data),
+        "checksum of the start": _checksum(given),
+        "order": order,
+        "records": list(records),
         "method": step.method,
         "precision": step.precision,
+        "hyperparameters in the optimizer's state": {
+            name: _as_json(leaf)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(run.state.opt_state)
+            if ".hyperparams[" in (name := jax.tree_util.keystr(path))
+        },
         "optimizer": step.update.text.splitlines(),  # type: ignore[attr-defined]
+        "constants of the optimizer": [_as_json(constant) for constant in step.constants],
         "jax": jax.__version__,
     }
+
+
+OF_A_VERSION = (
+    "optimizer",
+    "constants of the optimizer",
+    "jax",
+)  # entries that another version of JAX may change
+CHECKED_BYTES = 256 * 2**20  # of larger arrays, only every so many rows are compared
+
+
+def _checksum(tree: PyTree) -> int | None:
+    """Return a number that tells apart trees of other shapes, dtypes or values."""
+    return None if tree is None else digest(jax.tree.map(_compared, tree))
+
+
+def _compared(leaf: Any) -> Any:
+    """Return the part of an array that is compared, in the dtype in which it is trained on."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return leaf
+    step = 1 + leaf.nbytes // CHECKED_BYTES
+    part = np.asarray(leaf[::step] if step > 1 else leaf)
+    return part.astype(jax.dtypes.canonicalize_dtype(part.dtype), copy=False)
+
+
+def _as_json(array: Any) -> Any:
+    return np.asarray(array).tolist() if np.size(array) <= 1024 else digest(array)
 
 
 class Saving(Hook):
@@ -67,9 +125,10 @@ class Saving(Hook):
         self.choices: dict[str, int] = {}
 
     @classmethod
-    def of(cls, checkpoints: Checkpoints | None, about: dict[str, Any]) -> "Saving | None":
+    def of(cls, who: str, given: Any, about: Callable[[], dict[str, Any]]) -> "Saving | None":
         """Return the hook, or None if there are no checkpoints to write."""
-        return None if checkpoints is None else cls(checkpoints, about)
+        checkpoints = _as_checkpoints(who, given)
+        return None if checkpoints is None else cls(checkpoints, about())
 
     def resume(self, run: Run) -> None:
         """Restore a run from the newest checkpoint, if there is one.
@@ -85,8 +144,9 @@ class Saving(Hook):
             raise
 
     def _put(self, run: Run, found: Checkpoint) -> None:
-        own = {name: v for name, v in self._about.items() if name not in ("optimizer", "jax")}
-        found.check(own)
+        # an earlier version of this library may have described less
+        own = {name: v for name, v in self._about.items() if name in found.about}
+        found.check({name: v for name, v in own.items() if name not in OF_A_VERSION})
         state = placed_like(run.state, found.restore("state", run.state))
         fresh, stored = (shuffle_seeds(each.key) for each in (run.state, state))
         if fresh != stored:
@@ -96,7 +156,7 @@ class Saving(Hook):
             )
         # another version of JAX may write the formula of an optimizer differently
         if found.about["jax"] == self._about["jax"]:
-            found.check(self._about)
+            found.check(own)
         run.state = state
         kept = found.group("run")
         waiting = kept.pop("waiting_rows")

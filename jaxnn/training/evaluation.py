@@ -1,6 +1,8 @@
 """Predictions and scores of a trained network, computed in compiled batches."""
 
 import functools
+import math
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,9 +12,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, PyTree
 
-from jaxnn.backprop import check_layer, check_network
 from jaxnn.checks import (
     InputError,
+    check_concrete,
     check_finite,
     check_not_empty,
     check_positive_int,
@@ -20,12 +22,13 @@ from jaxnn.checks import (
     check_weights,
 )
 from jaxnn.conversion import as_arrays
-from jaxnn.parameters import fitting
+from jaxnn.parameters import check_no_result, fitting
 from jaxnn.programs import Programs, compiled
 from jaxnn.training.batching import Batch, as_batch, check_stream, is_stream, on_device, rows_of
 from jaxnn.training.metrics import Metric, counted_by, find, over_positions
 from jaxnn.training.placement import with_automatic_axes
 from jaxnn.types import AnyArray, Layer, Loss, Params, check_input
+from jaxnn.values import check_layer, check_network
 
 ROWS = 1024  # per batch, unless the caller chooses another size
 FIRST_ROWS = 64  # the rows whose predictions are checked before training
@@ -86,17 +89,20 @@ def evaluate(
         net: a layer or network.
         loss: its objective, which also defines what predictions mean.
         params: the parameters.
-        data: (x, target) or (x, target, weights), or an iterable of such batches.
+        data: (x, target) or (x, target, weights), or an iterable of such batches, of which those
+            of more than ``batch_size`` rows are divided.
         metrics: names ("accuracy", "log_loss", "f1", "roc_auc", "r2", by the definitions of
             scikit-learn), or functions ``(target, prediction) -> number``.
         batch_size: the number of rows to run at once.
 
     Returns:
-        The (weighted) mean "loss" over all rows, and each metric by its name.
+        The (weighted) mean "loss" over all rows, and each metric by its name. A metric that these
+        data do not define, such as "roc_auc" of one class or "r2" of one sample, is NaN, with a
+        warning.
 
     Raises:
-        InputError: for data that do not fit the network or the loss, or for a metric that does not
-            fit the loss.
+        InputError: for data that do not fit the network or the loss, or of which nothing counts;
+            for a metric that does not fit the loss, or a function that returns no number.
     """
     return Scorer("evaluate", net, loss, params, data, metrics, batch_size).scores(params)
 
@@ -122,20 +128,38 @@ class Scorer:
     ) -> None:
         check_network(who, net, loss)
         check_positive_int(who, "batch_size", batch_size)
+        check_no_result(who, params)
+        check_concrete(who, params=params)
         self.net, self.loss, self.metrics = net, loss, find(who, metrics, loss)
         self._who, self._data, self._batch_size = who, data, batch_size
         if is_stream(data):
             check_stream(who, data)
+            if isinstance(data, list) and data:  # the others may be costly to read, or not twice
+                check_targets(who, net, loss, params, as_batch(who, data[0]))
         else:
+            check_concrete(who, data=data)
             batch = as_batch(who, data)
             check_targets(who, net, loss, params, batch)
-            check_some_weight(who, batch.weights)
+            check_some_count(who, loss, batch)
             self._kept = [put(piece) for piece in weighted(batch, batch_size)]
 
     def scores(self, params: Params) -> dict[str, float]:
-        """Return the "loss" and the metrics, by name."""
+        """Return the "loss" and the metrics, by name.
+
+        Warns:
+            UserWarning: for a metric that is not a number, such as of a single class.
+
+        Raises:
+            InputError: for parameters that are not finite, if the loss is not a number.
+        """
         measure = functools.partial(_scores, self.net, self.loss, self._kinds)
-        return results(self.metrics, self.parts(measure, params))
+        found = results(self.metrics, self.parts(measure, params))
+        if math.isnan(found["loss"]):
+            check_finite(self._who, "params", params)
+        elif undefined := [name for name, value in found.items() if math.isnan(value)]:
+            names = ", ".join(map(repr, undefined))
+            warnings.warn(f"{self._who}: not a number on these data: {names}.", stacklevel=3)
+        return found
 
     def parts(self, scores: Any, params: Params) -> list[Any]:
         """Return the result of ``scores(params, batch)`` for each piece of the data."""
@@ -143,6 +167,10 @@ class Scorer:
         parts = jax.device_get([scores(params, piece) for piece in pieces])
         if not parts:
             raise InputError(f"{self._who}: expected at least one batch, got none.")
+        if not any(np.any(weight_sum) for _, weight_sum, _ in parts):
+            raise InputError(
+                f"{self._who}: expected at least one position that counts, got none in any batch."
+            )
         return parts
 
     @property
@@ -189,6 +217,14 @@ def check_targets(who: str, net: Layer, loss: Loss, params: Params, batch: Batch
         check_weights(who, batch.weights)
 
 
+def check_some_count(who: str, loss: Loss, batch: Batch) -> None:
+    """Check that at least one position of a data set counts, by its weight and for the loss."""
+    check_some_weight(who, batch.weights)
+    counted = counted_by(loss, batch.target)
+    if counted is not None and not counted.any():
+        raise InputError(f"{who}: expected a target that {loss!r} does not ignore, got none.")
+
+
 def check_predictions(net: Layer, loss: Loss, params: Params, batch: Batch) -> None:
     """Check that the first predictions are of the kind that the loss takes, e.g. probabilities."""
     few = jax.tree.map(lambda leaf: leaf[:FIRST_ROWS], batch._replace(weights=None))
@@ -212,11 +248,7 @@ def results(metrics: dict[str, Metric], parts: list[Any]) -> dict[str, float]:
     """Combine the scores of all pieces into the loss and the metrics, by name."""
     losses, weight_sums, statistics = zip(*parts, strict=True)
     weights = np.asarray(weight_sums, np.float64)
-    total = (
-        float(np.asarray(losses, np.float64) @ weights / weights.sum())
-        if weights.sum() > 0
-        else 0.0
-    )
+    total = float(np.asarray(losses, np.float64) @ weights / weights.sum())
     columns = zip(*statistics, strict=True)
     return {"loss": total} | {
         name: metric.result(list(column))
@@ -244,7 +276,7 @@ def score(net: Layer, loss: Loss, metrics: tuple[Metric, ...], params: Params, b
 _scores = Programs(score, settings=3)
 
 
-@compiled(settings=1)
+@compiled(settings=1, who="predict")
 def _outputs(net: Layer, params: Params, x: PyTree) -> PyTree:
     with fitting(type(net).__name__, net, params, x):
         return net.forward(params, x)[0]

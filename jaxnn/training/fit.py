@@ -20,9 +20,11 @@ from jaxnn.backprop import Method
 from jaxnn.checks import (
     InputError,
     check_bool,
+    check_concrete,
+    check_finite,
     check_key,
     check_positive_int,
-    check_some_weight,
+    kind_of,
 )
 from jaxnn.parameters import check_fit
 from jaxnn.training.batching import (
@@ -37,12 +39,13 @@ from jaxnn.training.batching import (
     stacks,
 )
 from jaxnn.training.checkpoint import Checkpoints
-from jaxnn.training.checkpoint_hook import Saving, as_checkpoints, describe_run
+from jaxnn.training.checkpoint_hook import Saving, describe_run
 from jaxnn.training.early_stopping import EarlyStopping, StopEarly
 from jaxnn.training.evaluation import (
     ROWS,
     Scorer,
     check_predictions,
+    check_some_count,
     check_targets,
     evaluate,
     make_scorer,
@@ -52,14 +55,15 @@ from jaxnn.training.feeds import Epochs, Feed, PaddedFeed, RowsFeed, StreamFeed
 from jaxnn.training.hooks import Callback, Callbacks, Hook, Validation
 from jaxnn.training.layout import Layout, Rule, make_layout
 from jaxnn.training.loop import Run, TrainingInterrupted, train
-from jaxnn.training.optimizers import as_transformation
 from jaxnn.training.placement import with_automatic_axes
 from jaxnn.training.processes import check_agreement
 from jaxnn.training.train_step import (
     TrainState,
     TrainStep,
+    check_state,
     first_train_state,
     make_step,
+    one_row,
     place_state,
 )
 from jaxnn.types import Layer, Loss, Params, split_running
@@ -174,7 +178,8 @@ def fit(
         steps: the number of batches to train on in all. Either this or ``epochs`` is required.
         batch_size: the number of rows per batch, for arrays only. The last rows of an epoch form a
             smaller batch.
-        key: a PRNG key for the parameters, the shuffles and dropout; ``state`` has one of its own.
+        key: a PRNG key for the parameters, the shuffles and dropout; None with ``state``, which has
+            one of its own.
         params: parameters to start from, instead of new ones.
         state: the state to continue from; its steps are included in ``epochs`` and ``steps``.
         validation: data to score after each record, as for :func:`jaxnn.evaluate`.
@@ -185,7 +190,9 @@ def fit(
             one of them returns True.
         early_stopping: the rule by which to stop before the end.
         checkpoint: the checkpoints to write and to resume from: a folder, or
-            :class:`jaxnn.Checkpoints`.
+            :class:`jaxnn.Checkpoints`. They belong to one run, which only the same call resumes, or
+            one with more epochs or steps. To go on with other data or another learning rate, pass
+            its ``state`` and another folder.
         mesh: the devices to train on, such as ``jax.make_mesh((4,), ("data",))``; None for the one
             on which the arrays are. The rows of each batch are divided along its axis "data".
         rules: how parameters are divided among the devices, such as
@@ -195,7 +202,7 @@ def fit(
         precision: "bfloat16" to compute the forward and backward passes in it, while parameters and
             optimizer keep their own precision.
         shuffle: whether to draw a new order of the rows for each epoch.
-        drop_last: whether to leave out the rows that do not fill a batch.
+        drop_last: whether to leave out the rows that do not fill a batch, for arrays only.
         pad_rows: whether to fill arrays up with rows of weight 0 to one of a few sizes, so that
             data of about as many rows need no further compilation. Not for networks with
             BatchNorm in them, whose statistics have no weights.
@@ -220,13 +227,20 @@ def fit(
     flags = {"shuffle": shuffle, "drop_last": drop_last, "keep_last_good": keep_last_good}
     check_schedule("fit", epochs, steps, every, pad_rows=pad_rows, **flags)
     check_actions("fit", early_stopping, callbacks)
-    source = _Stream(data, batch_size) if is_stream(data) else _Arrays(data, batch_size, pad_rows)
+    check_concrete("fit", key=key, params=params, state=state)
+    source: _Stream | _Arrays = (
+        _Stream(data, batch_size, drop_last)
+        if is_stream(data)
+        else _Arrays(data, loss, batch_size, pad_rows, drop_last)
+    )
     if pad_rows and (is_stream(data) or drop_last or not can_be_padded(net)):
         raise InputError(
             "fit: expected pad_rows with arrays of which no row is left out, and without layers "
             f"such as BatchNorm, whose statistics have no weights, got {net}."
         )
+    given = params if state is None else state
     state = _first_state(step, optimizer, source.first.x, key, params, state)
+    check_trainable("fit", state.params)
     layout = make_layout("fit", mesh, rules, state.params, source.batch_rows)
     if layout is not None:
         check_agreement(
@@ -240,10 +254,23 @@ def fit(
         source.spread(layout)
     if not keep_last_good:
         state = jax.tree.map(jnp.copy, state)  # so that the caller's own state is not donated
-    scorer = check_data("fit", step, state.params, source.first, validation, metrics)
+    scorer = check_data(
+        "fit", step, state.params, source.first, validation, metrics, source.smallest
+    )
     run = Run.starting(step.hoist("fit", state), state)
     saving = Saving.of(
-        as_checkpoints("fit", checkpoint), describe_run(run.step, source.rows, batch_size)
+        "fit",
+        checkpoint,
+        lambda: describe_run(
+            run,
+            source.rows,
+            batch_size,
+            data=source.first if source.rows else None,
+            given=given,
+            records=record_names(scorer),
+            shuffle=shuffle and source.rows is not None,
+            drop_last=drop_last,
+        ),
     )
     if saving:
         saving.resume(run)  # changes the run, so its feed, which starts at its step, is made now
@@ -283,33 +310,19 @@ def _first_state(
             raise InputError("fit: expected a PRNG key such as jax.random.key(0), got None.")
         return first_train_state("fit", step.net, optimizer, x, key, params)
     if not isinstance(state, TrainState):
-        raise InputError(f"fit: expected state to be a TrainState, got {type(state).__name__}.")
+        raise InputError(f"fit: expected state to be a TrainState, got {kind_of(state, 'state')}.")
     if params is not None:
         raise InputError("fit: expected either params or state to start from, got both.")
+    if key is not None:
+        raise InputError(
+            "fit: expected either key or state, which has a key of its own, got both. "
+            "To use another key, pass state._replace(key=key)."
+        )
     check_key("fit", state.key)
     check_fit("fit", step.net, state.params, x)
+    check_finite("fit", "state", state.params)
     check_state("fit", optimizer, state)
     return with_automatic_axes(state)
-
-
-def check_state(who: str, optimizer: Any, state: TrainState) -> None:
-    """Check that a state belongs to this optimizer."""
-    trained = split_running(state.params)[0]
-    expected = jax.eval_shape(as_transformation(who, optimizer).init, trained)
-    given, wanted = (
-        [(jax.tree_util.keystr(path), leaf.shape) for path, leaf in leaves]
-        for leaves in map(jax.tree_util.tree_leaves_with_path, (state.opt_state, expected))
-    )
-    if given != wanted:
-        raise InputError(
-            f"{who}: expected state to be of this optimizer, whose state has {_listed(wanted)}, "
-            f"got one that has {_listed(given)}."
-        )
-
-
-def _listed(leaves: list[tuple[str, tuple[int, ...]]]) -> str:
-    names = [name for name, _ in leaves]
-    return ", ".join(names[:3]) + ", …" * (len(names) > 3) if names else "no arrays"
 
 
 # ── Data: arrays in memory, or a stream of batches ──────────────────────────────────────────────
@@ -318,14 +331,18 @@ def _listed(leaves: list[tuple[str, tuple[int, ...]]]) -> str:
 class _Arrays:
     """Arrays in memory, on which a network is trained in epochs."""
 
-    def __init__(self, data: Any, batch_size: Any, pad_rows: bool) -> None:
+    def __init__(
+        self, data: Any, loss: Loss, batch_size: Any, pad_rows: bool, drop_last: bool
+    ) -> None:
+        check_concrete("fit", data=data)
         self.first = self._data = as_batch("fit", data)
-        check_some_weight("fit", self._data.weights)
+        check_some_count("fit", loss, self._data)
         self.rows: int | None = rows_of(self._data)
         self._pad_rows = pad_rows
         if pad_rows:
             self.first = self._data = padded(self._data)
         self.batch_rows = check_batch_size("fit", batch_size, rows_of(self._data))
+        self.smallest = smallest_batch(self.rows, self.batch_rows, drop_last)
 
     def spread(self, layout: Layout) -> None:
         """Copy the data to all devices, so that each can take its part of any batch."""
@@ -356,8 +373,10 @@ class _Stream:
 
     rows: int | None = None
 
-    def __init__(self, data: Any, batch_size: Any) -> None:
+    def __init__(self, data: Any, batch_size: Any, drop_last: bool) -> None:
         check_stream("fit", data)
+        if drop_last:
+            raise InputError("fit: expected drop_last with arrays, got an iterable of batches.")
         if batch_size is not None:
             raise InputError(
                 f"fit: expected no batch_size for an iterable of batches, got {batch_size}."
@@ -374,7 +393,7 @@ class _Stream:
                 "fit: expected an iterable of batches, got one that is exhausted."
             ) from None
         self.first: Batch = as_batch("fit", first)
-        self.batch_rows = rows_of(self.first)
+        self.batch_rows = self.smallest = rows_of(self.first)
         # an iterator cannot be started again, so the first batch is put back before the others
         self._data: Iterable[Any] = itertools.chain([first], source) if source is data else data
 
@@ -411,13 +430,41 @@ class _Stream:
 
 
 def check_data(
-    who: str, step: TrainStep, params: Params, batch: Batch, validation: Any, metrics: Any
+    who: str,
+    step: TrainStep,
+    params: Params,
+    batch: Batch,
+    validation: Any,
+    metrics: Any,
+    smallest: int,
 ) -> Scorer | None:
     """Check that data fit the network and the loss; return the scorer of the validation data."""
+    if smallest == 1:
+        _check_single_row(who, step.net, params, batch.x)
     check_targets(who, step.net, step.loss, params, batch)
     check_predictions(step.net, step.loss, params, batch)
     put = on_device if step.layout is None else step.layout.rows
     return make_scorer(who, step.net, step.loss, params, validation, metrics, put)
+
+
+def check_trainable(who: str, params: Params) -> None:
+    """Check that there is at least one parameter to train."""
+    if not jax.tree.leaves(split_running(params)[0]):
+        what = "only frozen ones" if jax.tree.leaves(params) else "none"
+        raise InputError(f"{who}: expected a network with parameters to train, got {what}.")
+
+
+def _check_single_row(who: str, net: Layer, params: Params, x: PyTree) -> None:
+    """Check that the network can be trained on one row, which has no variance."""
+    try:
+        jax.eval_shape(
+            lambda params, x: net.forward(params, x, jax.random.key(0))[0], params, one_row(x)
+        )
+    except InputError as error:
+        raise InputError(
+            f"{who}: expected batches of at least two rows, by another batch_size or by drop_last: "
+            f"{error}"
+        ) from error
 
 
 def make_hooks(
@@ -477,6 +524,11 @@ def can_be_padded(net: Layer) -> bool:
     """Return whether rows of weight 0 change nothing: no layer has statistics of a batch."""
     inner = [child.layer for child in children(net)]
     return all(map(can_be_padded, inner)) if inner else not hasattr(net, "update_running")
+
+
+def smallest_batch(rows: int, batch_size: int, drop_last: bool) -> int:
+    """Return the number of rows in the smallest batch of an epoch."""
+    return (0 if drop_last else rows % batch_size) or batch_size
 
 
 def check_batch_size(who: str, batch_size: Any, rows: int) -> int:

@@ -254,7 +254,9 @@ def _fall_back(
     if state_after is not None:  # the state before this call does not exist any more
         run.state = state_after
         run.history.add(losses, work.rows)
-        raise NotFiniteError(f"{what} step {step}; there is no earlier state to go back to")
+        raise NotFiniteError(
+            f"{what} step {step}{_by_range(run.state)}; there is no earlier state to go back to"
+        )
     good = max(bad - 1, 0)
     state = work.call(run.step, run.state, span(work, good)).state
     trained = jax.tree.leaves(split_running(state.params)[0])
@@ -265,10 +267,17 @@ def _fall_back(
     begin = work.first + good
     batches = [work.batch(i) for i in range(begin, min(begin + 2, work.first + len(finite)))]
     raise NotFiniteError(
-        f"{what} step {step}; the last good state is that after step {run.history.step}. "
+        f"{what} step {step}{_by_range(state)}; "
+        f"the last good state is that after step {run.history.step}. "
         "The method explain_nan() of this error finds where the number came from",
         functools.partial(explain_steps, run.step, state, batches),
     )
+
+
+def _by_range(state: TrainState) -> str:
+    """Name the likely cause of a number that is not finite, where it is the dtype's range."""
+    dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(split_running(state.params)[0])}
+    return " in float16, which holds no numbers above 65504" if "float16" in dtypes else ""
 
 
 def _mean_of_finite(values: np.ndarray) -> float:

@@ -6,6 +6,7 @@ predictions is defined by the loss, see :mod:`jaxnn.types`. B rows per batch, K 
 """
 
 import dataclasses
+import numbers
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
 
@@ -14,8 +15,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from jaxnn.checks import InputError
-from jaxnn.types import Loss
+from jaxnn.checks import InputError, kind_of
+from jaxnn.types import AnyArray, Loss
 
 
 class Metric(Protocol):
@@ -54,7 +55,7 @@ def find(who: str, metrics: Any, loss: Loss) -> dict[str, Metric]:
         )
     found: dict[str, Metric] = {}
     for metric in metrics:
-        name = getattr(metric, "__name__", type(metric).__name__) if callable(metric) else metric
+        name = name_of(metric) if callable(metric) else metric
         if name in found or name == "loss":
             raise InputError(
                 f"{who}: expected metrics of different names, none of them 'loss', got {name!r} "
@@ -111,7 +112,7 @@ def better(who: str, entry: str, mode: str | None) -> str:
 # ── Which positions count ───────────────────────────────────────────────────────────────────────
 
 
-def counted_by(loss: Any, target: Array) -> Array | None:
+def counted_by(loss: Any, target: AnyArray) -> Array | None:
     """Return which positions of a target the loss counts, or None if it counts all of them."""
     return loss.counted(target) if hasattr(loss, "counted") else None
 
@@ -203,6 +204,7 @@ class R2:
     """The coefficient of determination, 1 - Σ (y - ŷ)² / Σ (y - ȳ)², averaged over the outputs.
 
     An output whose target is constant counts as 1 if it is predicted exactly, and as 0 otherwise.
+    Of fewer than two samples it is NaN.
     """
 
     better: ClassVar[str] = "max"
@@ -210,20 +212,22 @@ class R2:
     def measure(self, loss: Any, prediction: Array, target: Array, weights: Array) -> Any:
         """Return the statistics of the targets in one batch.
 
-        These are the total weight, the mean, and the sums of the squared distances from the mean
-        and from the predictions.
+        These are the total weight, the mean, the sums of the squared distances from the mean and
+        from the predictions, and the number of samples.
         """
         y = target.reshape(len(target), -1).astype(prediction.dtype)
         w = weights[:, None].astype(prediction.dtype)
         mean = (w * y).sum(axis=0, keepdims=True) / jnp.maximum(w.sum(), 1e-30)
         squares = (w * (y - mean) ** 2).sum(axis=0)
         errors = (w * (y - prediction.reshape(y.shape)) ** 2).sum(axis=0)
-        return w.sum(), mean[0], squares, errors
+        return w.sum(), mean[0], squares, errors, (weights > 0).sum()
 
     def result(self, parts: list[Any]) -> float:
         """Combine the sums of squares around the common mean (Chan, Golub and LeVeque, 1983)."""
         columns = (np.array(column, np.float64) for column in zip(*parts, strict=True))
-        weight, means, squares, errors = columns
+        weight, means, squares, errors, counts = columns
+        if counts.sum() < 2:
+            return float("nan")
         mean = weight @ means / weight.sum()
         spread, error = squares.sum(0) + weight @ (means - mean) ** 2, errors.sum(0)
         constant = spread == 0
@@ -247,7 +251,30 @@ class Collected:
         target, prediction, weights = (
             np.concatenate(column) for column in zip(*parts, strict=True)
         )
-        return float(self.function(target[weights > 0], prediction[weights > 0]))
+        who = f"metric {name_of(self.function)!r}"
+        try:
+            value = self.function(target[weights > 0], prediction[weights > 0])
+        except Exception as error:
+            raise InputError(
+                f"{who}: expected a real number, got {type(error).__name__}: {error}."
+            ) from error
+        if not _is_number(value):
+            got = kind_of(value) if np.ndim(value) else repr(value)
+            raise InputError(f"{who}: expected a real number, got {got}.")
+        return float(value)
+
+
+def name_of(function: Any) -> str:
+    """Return the name of a metric that is a function."""
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def _is_number(value: Any) -> bool:
+    kinds = (jnp.floating, jnp.integer, jnp.bool_)
+    is_scalar = hasattr(value, "dtype") and not np.ndim(value)
+    return isinstance(value, numbers.Real) or (
+        is_scalar and any(jnp.issubdtype(value.dtype, kind) for kind in kinds)
+    )
 
 
 class ROCAUC:

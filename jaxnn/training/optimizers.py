@@ -64,7 +64,7 @@ def hoisted(
     """
     try:
         return _hoist_update(update, *_specs((trained, opt_state)))
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise InputError(
             f"{who}: expected an optimizer that updates from gradient and value, got: {error}"
         ) from error
@@ -77,9 +77,24 @@ def hoisted_init(
     return _hoist_init(optimizer, *_specs(trained))
 
 
-def first_state(optimizer: optax.GradientTransformation, trained: Params) -> PyTree:
-    """Return the optimizer's state before the first step, for the trained parameters."""
-    return _run(*hoisted_init(optimizer, trained), trained)
+def first_state(who: str, optimizer: optax.GradientTransformation, trained: Params) -> PyTree:
+    """Return the optimizer's state before the first step, for the trained parameters.
+
+    Raises:
+        InputError: for an optimizer that does not take them.
+    """
+    try:
+        return _run(*hoisted_init(optimizer, trained), trained)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{who}: expected an optimizer that takes these parameters, "
+            f"got {type(error).__name__}: {error}"
+        ) from error
+
+
+def state_shapes(optimizer: optax.GradientTransformation, trained: Params) -> PyTree:
+    """Return the shapes and dtypes of the optimizer's state for the trained parameters."""
+    return _state_shapes(optimizer, *_specs(trained))
 
 
 @compiled(settings=1)
@@ -102,6 +117,13 @@ def _hoist_init(
     optimizer: optax.GradientTransformation, structure: Any, leaves: Any, _: Any
 ) -> tuple[Program, Constants]:
     return hoist_constants(optimizer.init, jax.tree.unflatten(structure, leaves))
+
+
+@functools.lru_cache(maxsize=64)
+def _state_shapes(
+    optimizer: optax.GradientTransformation, structure: Any, leaves: Any, _: Any
+) -> PyTree:
+    return jax.eval_shape(optimizer.init, jax.tree.unflatten(structure, leaves))
 
 
 @functools.lru_cache(maxsize=64)

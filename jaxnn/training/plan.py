@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxnn.checks import InputError, kind_of
 from jaxnn.conversion import as_example
 from jaxnn.summarize import short
 from jaxnn.training.layout import Layout, Rule, make_layout
@@ -129,7 +130,14 @@ def sharding_plan(
     """
     who = "sharding_plan"
     step = make_step(who, net, loss, optimizer, "hand", precision)
-    x, target = as_example(who, "batch", tuple(batch))
+    if not isinstance(batch, tuple) or len(batch) != 2:
+        got = f"{len(batch)} entries" if isinstance(batch, tuple) else kind_of(batch)
+        raise InputError(f"{who}: expected batch as (x, target), got {got}.")
+    if mesh is None:
+        raise InputError(
+            f"{who}: expected a mesh such as jax.make_mesh((2,), ('data',)), got None."
+        )
+    x, target = as_example(who, "batch", batch)
     state = jax.eval_shape(lambda: init_state(net, optimizer, x, jax.random.key(0)))
     rows = jax.tree.leaves(x)[0].shape[0]
     layout = make_layout(who, mesh, rules, state.params, rows)

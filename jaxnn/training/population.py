@@ -25,14 +25,30 @@ from jax.sharding import Mesh
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from jaxnn.backprop import Method
-from jaxnn.checks import InputError, check_choice, check_finite, check_some_weight, check_weights
+from jaxnn.checks import (
+    InputError,
+    check_choice,
+    check_concrete,
+    check_finite,
+    check_some_weight,
+    check_weights,
+    kind_of,
+)
 from jaxnn.conversion import as_arrays
 from jaxnn.programs import compiled
 from jaxnn.training.batching import Batch, as_batch, is_stream, rows_of, shuffle_seeds
 from jaxnn.training.checkpoint import Checkpoints
-from jaxnn.training.checkpoint_hook import Saving, as_checkpoints, describe_run
+from jaxnn.training.checkpoint_hook import Saving, describe_run
 from jaxnn.training.constant_hoisting import Program
-from jaxnn.training.evaluation import ROWS, Scorer, check_rows, in_batches, results, score
+from jaxnn.training.evaluation import (
+    ROWS,
+    Scorer,
+    check_rows,
+    check_some_count,
+    in_batches,
+    results,
+    score,
+)
 from jaxnn.training.feeds import Epochs, MembersFeed
 from jaxnn.training.fit import (
     Fit,
@@ -40,7 +56,10 @@ from jaxnn.training.fit import (
     check_batch_size,
     check_data,
     check_schedule,
+    check_trainable,
     make_hooks,
+    record_names,
+    smallest_batch,
 )
 from jaxnn.training.hooks import Callback
 from jaxnn.training.layout import spread_members
@@ -85,7 +104,8 @@ class Population:
                 f"population: expected the number of a member, such as 0, got {member!r}."
             )
         if not -len(self) <= member < len(self):
-            raise IndexError(f"population: expected a member below {len(self)}, got {member}.")
+            span_ = f"[{-len(self)}, {len(self)})"
+            raise IndexError(f"population: expected a number of a member in {span_}, got {member}.")
         state = jax.tree.map(lambda leaf: leaf[member], self.state)
         history = {
             name: values if values.ndim == 1 else values[:, member]
@@ -216,12 +236,13 @@ def fit_population(
     check_actions("fit_population", None, callbacks)
     if is_stream(data):
         raise InputError(f"fit_population: expected data as arrays, got {type(data).__name__}.")
+    check_concrete("fit_population", data=data, keys=keys, weights=weights)
     data = as_batch("fit_population", data)
-    check_some_weight("fit_population", data.weights)
+    check_some_count("fit_population", loss, data)
     if not isinstance(hyperparameters, Mapping | None):
         raise InputError(
             "fit_population: expected hyperparameters as a dict of names and values, "
-            f"got a {type(hyperparameters).__name__}."
+            f"got {kind_of(hyperparameters)}."
         )
     batch_size = check_batch_size("fit_population", batch_size, rows_of(data))
     members = _count(keys)
@@ -238,12 +259,26 @@ def fit_population(
     if mesh is not None:
         states = spread_members("fit_population", mesh, states, members)
         strategy = "vmap" if strategy == "auto" else strategy
-    scorer = check_data("fit_population", step, one.params, data, validation, metrics)
+    smallest = smallest_batch(rows_of(data), batch_size, drop_last)
+    scorer = check_data("fit_population", step, one.params, data, validation, metrics, smallest)
     run = Run.starting(step.hoist("fit_population", one), states)
-    about = describe_run(run.step, rows_of(data), batch_size)
     varied = {name: values.tolist() for name, values in hyperparameters.items()}
-    about |= {"members": members, "hyperparameters": varied}
-    saving = Saving.of(as_checkpoints("fit_population", checkpoint), about)
+    about = functools.partial(
+        describe_run,
+        run,
+        rows_of(data),
+        batch_size,
+        data=(data, weights),
+        given=initial_scale,
+        records=record_names(scorer),
+        shuffle=shuffle,
+        drop_last=drop_last,
+    )
+    saving = Saving.of(
+        "fit_population",
+        checkpoint,
+        lambda: about() | {"members": members, "hyperparameters": varied},
+    )
     seeds = shuffle_seeds(states.key) if shuffle else None
     cut = Epochs(rows_of(data), batch_size, seeds, drop_last=drop_last)
     feed_by = functools.partial(MembersFeed, data, weights, batch_size, cut, members=members)
@@ -289,6 +324,7 @@ def _initial(
     """Return the states that ``init_state`` makes for each key, with the hyperparameters set."""
     leaves, structure = jax.tree.flatten(one_row(x))
     params, run_keys = _draw(net, tuple(leaves), structure, keys, scale)
+    check_trainable("fit_population", params)
     one = split_running(jax.tree.map(lambda leaf: leaf[0], params))[0]
     program, constants = hoisted_init(optimizer, one)
     opt_state = _init_optimizers(program, constants, split_running(params)[0])

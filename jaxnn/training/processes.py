@@ -29,7 +29,7 @@ def check_agreement(who: str, **things: Any) -> None:
     """
     if jax.process_count() == 1:
         return
-    own = np.array([_digest(thing) for thing in things.values()], np.uint32)
+    own = np.array([digest(thing) for thing in things.values()], np.uint32)
     every = np.asarray(multihost_utils.process_allgather(own))
     for name, digests in zip(things, every.T, strict=True):
         if (different := digests != digests[0]).any():
@@ -39,15 +39,15 @@ def check_agreement(who: str, **things: Any) -> None:
             )
 
 
-def _digest(thing: PyTree) -> int:
+def digest(thing: PyTree) -> int:
     """Return a checksum of a tree, which tells apart values, shapes and dtypes."""
-    digest = 0
+    total = 0
     for path, leaf in jax.tree_util.tree_leaves_with_path(thing):
         array = _as_numpy(leaf)
         about = f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}"
-        digest = zlib.crc32(about.encode(), digest)
-        digest = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, digest)
-    return digest
+        total = zlib.crc32(about.encode(), total)
+        total = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, total)
+    return total
 
 
 def _as_numpy(leaf: Any) -> np.ndarray:

@@ -9,15 +9,24 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from jaxnn.backprop import Method, backpropagation, check_layer, check_network
-from jaxnn.checks import InputError, check_choice, check_key
+from jaxnn.backprop import Method, backpropagation
+from jaxnn.checks import InputError, check_choice, check_finite, check_key
+from jaxnn.conversion import as_example
 from jaxnn.gradcheck.not_finite import NanReport, explain_nan, explain_update
 from jaxnn.parameters import check_fit
 from jaxnn.training.batching import Batch, as_batch
 from jaxnn.training.layout import Layout
-from jaxnn.training.optimizers import OptaxUpdate, Update, as_transformation, first_state, hoisted
+from jaxnn.training.optimizers import (
+    OptaxUpdate,
+    Update,
+    as_transformation,
+    first_state,
+    hoisted,
+    state_shapes,
+)
 from jaxnn.training.placement import placed_like, with_automatic_axes
 from jaxnn.types import Layer, Loss, Params, join_running, split_running
+from jaxnn.values import check_layer, check_network
 
 PRECISIONS = ("bfloat16",)
 
@@ -86,6 +95,8 @@ class TrainStep:
         if not isinstance(state, TrainState):
             kind = type(state).__name__
             raise InputError(f"train_step: expected state to be a TrainState, got a {kind}.")
+        if isinstance(self.update, OptaxUpdate):
+            check_state("train_step", self.update.optimizer, state)
         batch = jax.tree.map(jnp.asarray, as_batch("train_step", batch))
         if self.layout is not None:
             batch = self.layout.divide(batch)
@@ -154,11 +165,31 @@ class TrainStep:
         )
 
 
+def check_state(who: str, optimizer: Any, state: TrainState) -> None:
+    """Check that a state belongs to this optimizer."""
+    trained = split_running(state.params)[0]
+    expected = state_shapes(as_transformation(who, optimizer), trained)
+    given, wanted = (
+        [(jax.tree_util.keystr(path), leaf.shape) for path, leaf in leaves]
+        for leaves in map(jax.tree_util.tree_leaves_with_path, (state.opt_state, expected))
+    )
+    if given != wanted:
+        raise InputError(
+            f"{who}: expected state to be of this optimizer, whose state has {_listed(wanted)}, "
+            f"got one that has {_listed(given)}."
+        )
+
+
+def _listed(leaves: list[tuple[str, tuple[int, ...]]]) -> str:
+    names = [name for name, _ in leaves]
+    return ", ".join(names[:3]) + ", …" * (len(names) > 3) if names else "no arrays"
+
+
 def place_state(layout: Layout, step: TrainStep, state: TrainState) -> TrainState:
     """Divide a state among devices: the optimizer's numbers lie where their parameters do."""
     params = layout.place(state.params)
     trained = split_running(params)[0]
-    places = first_state(step.update.optimizer, trained)  # type: ignore[attr-defined]
+    places = first_state("fit", step.update.optimizer, trained)  # type: ignore[attr-defined]
     return layout.everywhere(
         TrainState(params, placed_like(places, state.opt_state), state.key, state.step)
     )
@@ -233,16 +264,15 @@ def init_state(
         params: parameters to start from, instead of new ones.
 
     Raises:
-        InputError: if the key is not one, or x does not fit the network.
+        InputError: if the key is not one, x does not fit the network, or params are not finite.
     """
     return first_train_state("init_state", net, optimizer, x, key, params)
 
 
 def one_row(x: PyTree) -> PyTree:
     """Return the shapes of a single row; parameters do not depend on the number of rows."""
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), jnp.result_type(leaf.dtype)), x
-    )
+    dtype_of = lambda leaf: jax.dtypes.canonicalize_dtype(leaf.dtype)  # noqa: E731
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), dtype_of(leaf)), x)
 
 
 def first_train_state(
@@ -251,12 +281,14 @@ def first_train_state(
     """Make the state of :func:`init_state`, with ``who`` as the caller in errors."""
     check_layer(who, net)
     check_key(who, key)
+    x = as_example(who, "x", x)
     optimizer = as_transformation(who, optimizer)
     init_key, run_key = jax.random.split(key)
     if params is None:
         params = net.init(init_key, one_row(x))
     else:
         check_fit(who, net, params, x)
+        check_finite(who, "params", params)
         params = with_automatic_axes(jax.tree.map(jnp.array, params))
-    opt_state = first_state(optimizer, split_running(params)[0])
+    opt_state = first_state(who, optimizer, split_running(params)[0])
     return TrainState(params, opt_state, run_key, jnp.zeros((), jnp.int32))
