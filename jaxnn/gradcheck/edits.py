@@ -328,7 +328,7 @@ def _over_others(letters: tuple[str, ...], body: Expr) -> Expr:
 
 def _last_only(letter: str, condition: Expr, then: Expr, rest: Callable[[Expr], Expr]) -> Expr:
     """Keep only the last term of a sum over the terms for which a condition holds."""
-    inner = f"{letter}_"
+    inner = _copy_of(letter)
     places = Choice(substitute(condition, {letter: Index(inner)}), Index(inner), Num(-1))
     last = Over("max", (inner,), places)
     return rest(Over("sum", (letter,), Choice(Op("==", Index(letter), last), then, ZERO)))

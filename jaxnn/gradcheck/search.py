@@ -84,7 +84,8 @@ def _without_one(op: Any, names: Names) -> Iterator[tuple[str, Names]]:
         value = names.settings.get(field.name)
         if isinstance(value, (bool, str)) or not isinstance(value, (int, float)):
             continue
-        for other in {field.default, 0.0, 1.0} - {value, dataclasses.MISSING}:
+        default = field.default if isinstance(field.default, (int, float)) else 0.0
+        for other in {float(default), 0.0, 1.0} - {float(value)}:
             words = f"{field.name} is taken to be {other:g}, not {value:g}"
             yield words, names.with_setting(field.name, other)
     for name in ("counted", "mask", "allowed", "kept"):
