@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from jaxtyping import PyTree
 
+from jaxnn import notebook
 from jaxnn.checks import check_not_empty
 from jaxnn.compose import Repeat, Sequential
 from jaxnn.conversion import as_example
@@ -54,15 +55,22 @@ class Summary(NamedTuple):
     total: LayerSummary
 
     def __str__(self) -> str:
-        head = ("layer", "", "output", "parameters", "forward", "backward", "cache")
-        body = [self._cells(row) for row in self.rows]
-        body.append(("total", "", *self._cells(self.total)[2:]))
-        widths = [max(len(line[i]) for line in (head, *body)) for i in range(len(head))]
+        table = self._table()
+        widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
         lines = []
-        for cells in (head, *body):
+        for cells in table:
             columns = zip(cells, widths, strict=True)
             lines.append("  ".join(_align(cell, w, i) for i, (cell, w) in enumerate(columns)))
         return "\n".join(line.rstrip() for line in lines)
+
+    def _repr_html_(self) -> str:
+        head, *body = self._table()
+        return notebook.fragment(notebook.table(head, body))
+
+    def _table(self) -> list[tuple[str, ...]]:
+        head = ("layer", "", "output", "parameters", "forward", "backward", "cache")
+        body = [self._cells(row) for row in self.rows]
+        return [head, *body, ("total", "", *self._cells(self.total)[2:])]
 
     @staticmethod
     def _cells(row: LayerSummary) -> tuple[str, ...]:

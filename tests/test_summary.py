@@ -59,3 +59,12 @@ def test_it_prints(case):
     assert found.total.parameters == sum(
         leaf.size for leaf in jax.tree.leaves(nn.split_running(case.params())[0])
     )
+
+
+def test_a_summary_and_a_diagnosis_show_themselves_in_a_notebook():
+    shown = nn.summary(nn.mlp(3, 2), np.ones((4, 5)))._repr_html_()
+    assert shown.count("<tr") == 1 + len(nn.summary(nn.mlp(3, 2), np.ones((4, 5))).rows) + 1
+    wrong = lambda params, cache, dy: ((), dy)
+    graded = nn.diagnose(nn.Tanh(), backward=wrong, x=np.ones((2, 3)) / 3)._repr_html_()
+    assert 'class="bad"' in graded
+    assert "left out" in graded

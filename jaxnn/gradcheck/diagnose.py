@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
+from jaxnn import notebook
 from jaxnn.checks import InputError
 from jaxnn.gradcheck.activation_mistakes import wrong_derivatives
 from jaxnn.gradcheck.search import StatedBackward, in_words, search
@@ -59,6 +60,12 @@ class Diagnosis:
             for finding in self.findings
         ]
         return "\n".join([self.name, *lines])
+
+    def _repr_html_(self) -> str:
+        rows = [(finding.leaf, finding.verdict, finding.message) for finding in self.findings]
+        bad = [finding.verdict != "right" for finding in self.findings]
+        table = notebook.table(("gradient", "verdict", "what is found"), rows, bad)
+        return notebook.fragment(notebook.line(self.name), table)
 
 
 def diagnose(
