@@ -5,6 +5,7 @@ import math
 import numbers
 import warnings
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -52,6 +53,74 @@ class Task(NamedTuple):
     target: np.ndarray
     scale: float
     metric: str
+
+
+class Rule(NamedTuple):
+    """The numbers that make an optimizer.
+
+    Attributes:
+        name: its name, or an optimizer of optax itself.
+        learning_rate: the learning rate, for a name.
+        momentum: that of "sgd".
+        scale: a factor of the gradient.
+        decay: the strength of the penalty on the weights.
+    """
+
+    name: Any
+    learning_rate: float
+    momentum: float
+    scale: float
+    decay: float
+
+    def optimizer(self) -> optax.GradientTransformation:
+        """Return the optimizer of optax."""
+        if isinstance(self.name, optax.GradientTransformation):
+            rule = self.name
+        elif self.name == "sgd":
+            rule = optax.sgd(self.learning_rate, momentum=self.momentum, nesterov=True)
+        else:
+            rule = getattr(optax, self.name)(self.learning_rate)
+        penalty = optax.add_decayed_weights(self.decay, mask=_are_matrices)
+        return optax.chain(optax.scale(self.scale), penalty, rule)
+
+
+class Plan(NamedTuple):
+    """A training run before it begins: everything that decides its result.
+
+    Attributes:
+        net: the network.
+        task: what it has to learn.
+        data: inputs, targets and weights of the rows to train on.
+        held_out: those of the rows that are held out for early stopping, or None.
+        rule: the optimizer.
+        batch_size: B.
+        seed: the seed of the parameters and of the orders of the rows.
+        epochs: the number of passes at most.
+        ending: the rule by which to stop before that, or None.
+        shuffle: whether to draw a new order of the rows for each pass.
+        resume: whether to continue from the state that was reached before.
+        stop: whether this is a whole ``fit``, and not a single pass.
+    """
+
+    net: Layer
+    task: Task
+    data: tuple[np.ndarray, ...]
+    held_out: tuple[np.ndarray, ...] | None
+    rule: Rule
+    batch_size: int
+    seed: int
+    epochs: int
+    ending: EarlyStopping | None
+    shuffle: bool
+    resume: bool
+    stop: bool
+
+
+# A search trains its candidates together, before scikit-learn calls ``fit`` of each: it then sets
+# this to a function that returns the result for an estimator and its plan, or None if it has none.
+ALREADY_TRAINED: ContextVar[Callable[[Any, Plan], Fit | None] | None] = ContextVar(
+    "already_trained", default=None
+)
 
 
 class NetworkEstimator(BaseEstimator):
@@ -171,7 +240,7 @@ class NetworkEstimator(BaseEstimator):
             )
         )
 
-    def _train(
+    def _plan(
         self,
         x: np.ndarray,
         task: Task,
@@ -181,8 +250,8 @@ class NetworkEstimator(BaseEstimator):
         resume: bool,
         stop: bool,
         strata: np.ndarray | None = None,
-    ) -> None:
-        """Train the network, and keep the result.
+    ) -> Plan:
+        """Return the plan of a training run.
 
         Args:
             x: inputs, n rows.
@@ -197,27 +266,59 @@ class NetworkEstimator(BaseEstimator):
         data, held_out = self._parts((x, task.target, weights), random, stop, strata)
         with precision(x.dtype):
             net = self._network_for(task)
-            batch_size = self._batch(len(data[0]), net)
-            rows = min(batch_size, len(data[0]))
-            optimizer = self._rule(task.scale, float(data[2].mean()) * rows)
-            key = jax.random.key(int(random.randint(2**31 - 1)))
-            state = init_state(net, optimizer, jax.ShapeDtypeStruct(x.shape, x.dtype), key)
-            _check_outputs(type(self).__name__, net, state.params, x, task.outputs)
-            trained = fit(
-                net, task.loss, optimizer, data, epochs=epochs, batch_size=batch_size,
-                state=self._resumed(state) if resume else state, shuffle=self.shuffle,
-                validation=held_out, metrics=() if held_out is None else (task.metric,),
-                early_stopping=self._ending(task, held_out) if stop else None,
-                pad_rows=can_be_padded(net), progress=bool(self.verbose),
-            )  # fmt: skip
-        self._keep(trained, task, x, len(data[0]), resume)
-        if stop and trained.stopped == "completed":
+        batch_size = self._batch(len(data[0]), net)
+        rows = min(batch_size, len(data[0]))
+        return Plan(
+            net=net,
+            task=task,
+            data=data,
+            held_out=held_out,
+            rule=self._rule(task.scale, float(data[2].mean()) * rows),
+            batch_size=batch_size,
+            seed=int(random.randint(2**31 - 1)),
+            epochs=epochs,
+            ending=self._ending(task, held_out) if stop else None,
+            shuffle=self.shuffle,
+            resume=resume,
+            stop=stop,
+        )
+
+    def _train(self, plan: Plan) -> None:
+        """Train the network as planned, or take the result from :data:`ALREADY_TRAINED`; keep it.
+
+        Raises:
+            ValueError: if the network does not fit the task.
+        """
+        x, known = plan.data[0], ALREADY_TRAINED.get()
+        trained = known(self, plan) if known is not None else None
+        if trained is None:
+            with precision(x.dtype):
+                state = self._first_state(plan)
+                trained = fit(
+                    plan.net, plan.task.loss, plan.rule.optimizer(), plan.data,
+                    epochs=plan.epochs, batch_size=plan.batch_size,
+                    state=self._resumed(state) if plan.resume else state, shuffle=plan.shuffle,
+                    validation=plan.held_out,
+                    metrics=() if plan.held_out is None else (plan.task.metric,),
+                    early_stopping=plan.ending, pad_rows=can_be_padded(plan.net),
+                    progress=bool(self.verbose),
+                )  # fmt: skip
+        self._keep(trained, plan.task, x, len(x), plan.resume)
+        if plan.stop and trained.stopped == "completed":
             warnings.warn(
                 f"{type(self).__name__}: the loss still improved after max_iter={self.max_iter} "
                 "passes through the data.",
                 ConvergenceWarning,
                 stacklevel=3,
             )
+
+    def _first_state(self, plan: Plan) -> TrainState:
+        """Return the state before the first step; check that the network fits the task."""
+        x = plan.data[0]
+        shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        state = init_state(plan.net, plan.rule.optimizer(), shape, jax.random.key(plan.seed))
+        _check_outputs(type(self).__name__, plan.net, state.params, x, plan.task.outputs)
+        return state
 
     def _parts(
         self, data: tuple[np.ndarray, ...], random: Any, stop: bool, strata: np.ndarray | None
@@ -247,21 +348,17 @@ class NetworkEstimator(BaseEstimator):
         hidden = [part for size in sizes for part in (Dense(size), *ACTIVATIONS[self.activation])]
         return chain(*hidden, Dense(task.outputs))  # with the rule of Glorot, as in scikit-learn
 
-    def _rule(self, scale: float, batch_weight: float) -> optax.GradientTransformation:
+    def _rule(self, scale: float, batch_weight: float) -> Rule:
         """Return the optimizer, behind the penalty alpha / 2 Σ w² on the sum over a batch."""
-        if isinstance(self.optimizer, optax.GradientTransformation):
-            rule = self.optimizer
-        elif self.optimizer == "sgd":
-            rule = optax.sgd(self.learning_rate_init, momentum=self.momentum, nesterov=True)
-        elif callable(make := getattr(optax, self.optimizer, None)):
-            rule = make(self.learning_rate_init)
-        else:
-            raise ValueError(
-                f"{type(self).__name__}: expected the name of an optimizer of optax, "
-                f"got {self.optimizer!r}."
-            )
-        penalty = optax.add_decayed_weights(self.alpha / batch_weight, mask=_are_matrices)
-        return optax.chain(optax.scale(scale), penalty, rule)
+        if isinstance(self.optimizer, str) and self.optimizer != "sgd":
+            if not callable(getattr(optax, self.optimizer, None)):
+                raise ValueError(
+                    f"{type(self).__name__}: expected the name of an optimizer of optax, "
+                    f"got {self.optimizer!r}."
+                )
+        return Rule(
+            self.optimizer, self.learning_rate_init, self.momentum, scale, self.alpha / batch_weight
+        )
 
     def _ending(self, task: Task, held_out: Any) -> EarlyStopping | None:
         if self.n_iter_no_change == math.inf:

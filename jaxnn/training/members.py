@@ -1,0 +1,316 @@
+"""Training of networks that differ in their rows, seeds, ends and hyperparameters, in one program.
+
+M members, N rows in all, n rows of a member, C members per call.
+
+The members are divided into blocks of C, and one compiled program trains any block. On a CPU,
+several threads run it at once, each on a block of its own. A member that has come to its end leaves
+its block when the others fit into fewer blocks, so that no work is spent on it any more.
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnn.training.batching import Batch, epoch_order, on_device, padded, rows_of, shuffle_seeds
+from jaxnn.training.compiled_loops import MEMBERS, Chunk
+from jaxnn.training.early_stopping import EarlyStopping, Patience
+from jaxnn.training.feeds import Work
+from jaxnn.training.fit import Fit
+from jaxnn.training.history import History, Record
+from jaxnn.training.hooks import Hook
+from jaxnn.training.loop import Run, train
+from jaxnn.training.train_step import TrainState, TrainStep
+from jaxnn.types import Params, split_running
+
+# Measured on digits with 32 and 100 hidden units, on two cores: the members of a group are parallel
+# within a thread, and larger groups or blocks are not faster.
+BLOCK, GROUP = 16, 4
+
+
+@dataclasses.dataclass
+class Member:
+    """A network in training, with everything that decides its result.
+
+    Attributes:
+        step: one step of training, with the optimizer's constants taken out.
+        state: the state that it has reached.
+        rows: the numbers of the rows that it is trained on, (n,).
+        weights: the weight of each of all rows, (N,).
+        epochs: the number of epochs in all.
+        rule: the rule by which to stop before that, which monitors the loss; or None.
+        losses: the mean loss of each epoch so far.
+        stopped: the reason why training ended, as in a :class:`Fit`; "" before that.
+    """
+
+    step: TrainStep
+    state: TrainState
+    rows: np.ndarray
+    weights: np.ndarray
+    epochs: int
+    rule: EarlyStopping | None = None
+    losses: list[float] = dataclasses.field(default_factory=list)
+    stopped: str = ""
+
+    def __post_init__(self) -> None:
+        self._patience = None if self.rule is None else Patience(self.rule)
+
+    def take(self, loss: float) -> None:
+        """Take the loss of the next epoch into account."""
+        self.losses.append(loss)
+        if not np.isfinite(loss):
+            self.stopped = "failed"
+        elif self._patience is not None:
+            self._patience.take(loss)
+            if self._patience.exhausted:
+                self.stopped = "early stopping"
+
+    @property
+    def active(self) -> bool:
+        """Whether it has to be trained further."""
+        return not self.stopped and len(self.losses) < self.epochs
+
+    @property
+    def failed(self) -> bool:
+        """Whether a loss or a parameter is not finite."""
+        leaves = jax.tree.leaves(split_running(self.state.params)[0])
+        return self.stopped == "failed" or not all(np.isfinite(leaf).all() for leaf in leaves)
+
+    def fit(self) -> Fit:
+        """Return the result so far."""
+        steps = int(self.state.step) // max(1, len(self.losses))
+        history = {
+            "step": steps * np.arange(1, len(self.losses) + 1),
+            "loss": np.array(self.losses),
+        }
+        params, stopped = self.state.params, self.stopped or "completed"
+        return Fit(self.step.net, self.step.loss, params, self.state, history, stopped)
+
+
+def train_members(
+    who: str,
+    members: Sequence[Member],
+    data: Batch,
+    batch_size: int,
+    *,
+    shuffle: bool,
+    pad_rows: bool,
+    progress: bool | None = None,
+) -> None:
+    """Train members until each has come to its end, and keep their states and losses in them.
+
+    Each result is that of training the member alone by :func:`jaxnn.training.fit.fit`, up to
+    rounding. A member whose loss is not finite is stopped, and does not affect the others.
+
+    Args:
+        who: the function that the user called, for errors.
+        members: the members. Their steps have the same structure, they have made as many epochs as
+            each other, and their rows fill as many batches.
+        data: the N rows, with weights that are not used.
+        batch_size: B.
+        shuffle: whether to draw a new order of the rows for each epoch.
+        pad_rows: whether the last batch of an epoch is filled up with rows of weight 0. Otherwise
+            all members have as many rows as each other.
+        progress: whether to show a progress bar; None to show it on a terminal and in a notebook.
+
+    Raises:
+        TrainingInterrupted: for an interrupt from the keyboard; the members have what they reached.
+    """
+    feed = BlocksFeed(members, data, batch_size, shuffle=shuffle, pad_rows=pad_rows)
+    run = Run(members[0].step, feed.states, History(int(members[0].state.step)))
+    train(
+        who,
+        run,
+        feed,
+        [EndMembers(feed)],
+        lambda: feed.keep(run.state, [m for m in feed.active if members[m].active]),
+        total=max(member.epochs for member in members) * feed.steps,
+        every=feed.steps,
+        require_finite=False,
+        progress=progress,
+    )
+
+
+class BlocksFeed:
+    """The feed of many members, of which each takes its own rows in its own order.
+
+    Args:
+        members: see :func:`train_members`, as the other arguments.
+        data: see there.
+        batch_size: see there.
+        shuffle: see there.
+        pad_rows: see there.
+
+    Attributes:
+        steps: the number of steps in an epoch.
+        active: the numbers of the members in the blocks.
+        states: the states of the blocks, stacked along a new first axis of C.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        data: Batch,
+        batch_size: int,
+        *,
+        shuffle: bool,
+        pad_rows: bool,
+    ) -> None:
+        self.members = members
+        self._rows, self._batch_size, self._pad = rows_of(data), batch_size, pad_rows
+        self._data = on_device(padded(data))
+        size = rows_of(self._data)
+        self._weights = np.zeros((len(members), size), members[0].weights.dtype)
+        self._weights[:, : self._rows] = [member.weights for member in members]
+        self._seeds = [shuffle_seeds(each.state.key)[0] if shuffle else None for each in members]
+        self._counts = np.array([len(member.rows) for member in members])
+        self.steps = -(-int(self._counts[0]) // batch_size)
+        on_cpu = jax.default_backend() == "cpu"
+        self._workers = len(os.sched_getaffinity(0)) if on_cpu else 1
+        self._pool = ThreadPoolExecutor(self._workers)
+        self._drawn: dict[int, np.ndarray] = {}
+        self._coming = 0
+        share = -(-len(members) // self._workers)
+        self._block = min(BLOCK, -(-share // GROUP) * GROUP) if on_cpu else len(members)
+        self._group = GROUP if on_cpu else self._block
+        self.states = self.arrange(list(range(len(members))))
+
+    def arrange(self, active: list[int]) -> tuple[TrainState, ...]:
+        """Divide some members into blocks, with the states that they have; return the states.
+
+        The last block is filled up with its last member, whose results are used once.
+        """
+        self.active, size = active, self._block
+        parts = [active[i : i + size] for i in range(0, len(active), size)]
+        self._places = [np.array(part + part[-1:] * (size - len(part))) for part in parts]
+        self._own = [
+            (
+                jnp.asarray(self._weights[place]),
+                _stacked([self.members[m].step.constants for m in place]),
+            )
+            for place in self._places
+        ]
+        return tuple(_stacked([self.members[m].state for m in place]) for place in self._places)
+
+    def fits_into_fewer(self, active: list[int]) -> bool:
+        """Return whether some members need fewer blocks than there are."""
+        return -(-len(active) // self._block) < len(self._places)
+
+    def keep(self, states: tuple[TrainState, ...], which: Sequence[int]) -> None:
+        """Keep the present states of some members in them."""
+        for place, state in zip(self._places, states, strict=True):
+            if wanted := set(which) & set(place.tolist()):
+                leaves = jax.device_get(state._replace(key=jax.random.key_data(state.key)))
+                for i, m in enumerate(place.tolist()):
+                    if m in wanted:
+                        own = jax.tree.map(lambda leaf, i=i: leaf[i].copy(), leaves)
+                        self.members[m].state = own._replace(key=self.members[m].state.key)
+
+    def work(self, position: int, most: int) -> Work:
+        """Return the work of one epoch of all blocks, or of what remains of it."""
+        epoch, first = divmod(position, self.steps)
+        end = min(position + most, (epoch + 1) * self.steps)
+        self._coming = epoch
+        rows = np.full((end - position, len(self.members)), self._batch_size)
+        if end == (epoch + 1) * self.steps:
+            rows[-1] = self._counts - (self.steps - 1) * self._batch_size
+        return Work(
+            functools.partial(self._call, self._orders(epoch)),
+            first,
+            rows,
+            ends_epoch=end % self.steps == 0,
+            batch=lambda _: self._data,
+        )
+
+    def prepare(self) -> None:
+        """Draw the orders of the next epoch; the present one may be needed again."""
+        self._drawn = {epoch: self._orders(epoch) for epoch in (self._coming, self._coming + 1)}
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _orders(self, epoch: int) -> np.ndarray:
+        """Return the order of its rows in one epoch for each active member, (M, 1, rows)."""
+        if epoch in self._drawn:
+            return self._drawn[epoch]
+        length = self.steps * self._batch_size if self._pad else int(self._counts[0])
+        orders = np.full((len(self.members), 1, length), self._rows, np.int32)  # of weight 0
+        permutations: dict[Any, np.ndarray] = {}  # members of one seed share them
+        for m in self.active:
+            rows, seed = self.members[m].rows, self._seeds[m]
+            if seed is not None:
+                known = (*seed, len(rows))
+                if known not in permutations:
+                    permutations[known] = epoch_order(seed, epoch, len(rows))
+                rows = rows[permutations[known]]
+            orders[m, 0, : len(rows)] = rows
+        return orders
+
+    def _call(
+        self, orders: np.ndarray, step: TrainStep, states: tuple[TrainState, ...], span: np.ndarray
+    ) -> Chunk:
+        """Train every block, and return their states, and the losses (M, steps) of all members."""
+        precise = jax.config.jax_enable_x64  # which each thread has for itself
+
+        def train_block(block: int) -> Chunk:
+            weights, constants = self._own[block]
+            with jax.enable_x64(precise):
+                chunk = MEMBERS(
+                    step,
+                    states[block],
+                    span,
+                    data=self._data,
+                    weights=weights,
+                    orders=orders[self._places[block]],
+                    batch_size=self._batch_size,
+                    group=self._group,
+                    constants=constants,
+                )
+                return jax.block_until_ready(chunk)
+
+        first = train_block(0)  # alone, so that only one thread compiles
+        chunks = [first, *self._pool.map(train_block, range(1, len(states)))]
+        losses = np.full((len(self.members), first.losses.shape[1]), np.nan)
+        for place, chunk in zip(self._places, chunks, strict=True):
+            losses[place] = chunk.losses
+        return Chunk(tuple(chunk.state for chunk in chunks), losses, np.array(True))  # type: ignore[arg-type]
+
+
+class EndMembers(Hook):
+    """The hook that ends each member at its own time, and the run when all have ended."""
+
+    def __init__(self, feed: BlocksFeed) -> None:
+        self._feed = feed
+
+    def after_record(self, run: Run, record: Record) -> None:
+        """Keep the members that have ended, and arrange the others anew if they need less room."""
+        feed = self._feed
+        before = [m for m in feed.active if feed.members[m].active]
+        for m in before:
+            feed.members[m].take(float(record["loss"][m]))
+        going = [m for m in before if feed.members[m].active]
+        feed.keep(run.state, sorted(set(before) - set(going)))
+        if not going:
+            run.stop("completed")
+        elif feed.fits_into_fewer(going):
+            feed.keep(run.state, going)
+            run.state = feed.arrange(going)
+
+
+def _stacked(trees: Sequence[Params]) -> Params:
+    """Stack trees of arrays and keys along a new first axis, on the device."""
+    return jax.tree.map(lambda *leaves: _stack(leaves), *trees)
+
+
+def _stack(leaves: tuple[Any, ...]) -> Any:
+    if isinstance(leaves[0], jax.Array) and jnp.issubdtype(leaves[0].dtype, jax.dtypes.prng_key):
+        words = np.stack([np.asarray(jax.random.key_data(leaf)) for leaf in leaves])
+        return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaves[0]))
+    return jnp.asarray(np.stack([np.asarray(leaf) for leaf in leaves]))
