@@ -10,7 +10,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from jaxnn.losses import MeanSquaredError, SigmoidBinaryCrossEntropy, SoftmaxCrossEntropy
-from jaxnn.sklearn.network import NetworkEstimator, Plan, Task
+from jaxnn.sklearn.network import NetworkEstimator, Task
 from jaxnn.types import Layer, Loss
 
 
@@ -92,11 +92,6 @@ class MLPClassifier(ClassifierMixin, NetworkEstimator):
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train on inputs X (n, I) and labels y (n,), or (n, K) of zeros and ones."""
-        self._train(self._plan_fit(X, y, sample_weight))
-        return self
-
-    def _plan_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Plan:
-        """Check what ``fit`` was given, and return the plan of its run."""
         resume = self.warm_start and hasattr(self, "classes_")
         x, y = self._checked(X, y, reset=not resume)
         check_classification_targets(y)
@@ -108,9 +103,8 @@ class MLPClassifier(ClassifierMixin, NetworkEstimator):
                 "warm_start can only be used where `y` has the same classes as in the previous "
                 f"call to fit. Previously got {self.classes_}, `y` has {found}"
             )
-        return self._plan_task(
-            x, y, sample_weight, epochs=self.max_iter, resume=resume, stop=True
-        )
+        self._learn(x, y, sample_weight, epochs=self.max_iter, resume=resume, stop=True)
+        return self
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
@@ -133,9 +127,7 @@ class MLPClassifier(ClassifierMixin, NetworkEstimator):
                 f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. "
                 f"'y' has {unknown}."
             )
-        self._train(
-            self._plan_task(x, y, sample_weight, epochs=1, resume=not first, stop=False)
-        )
+        self._learn(x, y, sample_weight, epochs=1, resume=not first, stop=False)
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:
@@ -164,7 +156,7 @@ class MLPClassifier(ClassifierMixin, NetworkEstimator):
     def _classes_in(self, y: np.ndarray) -> np.ndarray:
         return np.arange(y.shape[1]) if y.ndim == 2 and y.shape[1] > 1 else np.unique(y)
 
-    def _plan_task(self, x: np.ndarray, y: np.ndarray, sample_weight: Any, **how: Any) -> Plan:
+    def _learn(self, x: np.ndarray, y: np.ndarray, sample_weight: Any, **how: Any) -> None:
         weights = _check_sample_weight(sample_weight, x, ensure_non_negative=True)
         self._multilabel = type_of_target(y).startswith("multilabel")
         if self._multilabel:
@@ -181,7 +173,7 @@ class MLPClassifier(ClassifierMixin, NetworkEstimator):
         if outputs == 1 or self._multilabel:
             target = target.astype(x.dtype)
         task = Task(self._task_loss(), outputs, target, scale, "accuracy")
-        return self._plan(x, task, weights.astype(x.dtype), strata=strata, **how)
+        self._train(x, task, weights.astype(x.dtype), strata=strata, **how)
 
     def _task_loss(self) -> Any:
         if self.loss is not None:
@@ -205,21 +197,17 @@ class MLPRegressor(RegressorMixin, NetworkEstimator):
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train on inputs X (n, I) and numbers y (n,) or (n, O)."""
-        self._train(self._plan_fit(X, y, sample_weight))
-        return self
-
-    def _plan_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Plan:
-        """Check what ``fit`` was given, and return the plan of its run."""
         resume = self.warm_start and hasattr(self, "n_outputs_")
         x, y = self._checked(X, y, reset=not resume)
-        return self._plan_task(x, y, sample_weight, epochs=self.max_iter, resume=resume, stop=True)
+        self._learn(x, y, sample_weight, epochs=self.max_iter, resume=resume, stop=True)
+        return self
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Make one pass through data."""
         resume = hasattr(self, "n_outputs_")
         x, y = self._checked(X, y, reset=not resume)
-        self._train(self._plan_task(x, y, sample_weight, epochs=1, resume=resume, stop=False))
+        self._learn(x, y, sample_weight, epochs=1, resume=resume, stop=False)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -228,11 +216,11 @@ class MLPRegressor(RegressorMixin, NetworkEstimator):
         outputs = self._outputs(self._rows(X))
         return outputs[:, 0] if outputs.shape[1] == 1 else outputs
 
-    def _plan_task(self, x: np.ndarray, y: np.ndarray, sample_weight: Any, **how: Any) -> Plan:
+    def _learn(self, x: np.ndarray, y: np.ndarray, sample_weight: Any, **how: Any) -> None:
         weights = _check_sample_weight(sample_weight, x, ensure_non_negative=True)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         target = y.astype(x.dtype).reshape(len(x), -1)
         loss = MeanSquaredError() if self.loss is None else self.loss
         task = Task(loss, target.shape[1], target, target.shape[1] / 2, "r2")
-        return self._plan(x, task, weights.astype(x.dtype), **how)
+        self._train(x, task, weights.astype(x.dtype), **how)

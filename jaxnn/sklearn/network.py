@@ -1,6 +1,7 @@
 """The base of the estimators that train a network by ``fit``.   n rows, I features, O outputs."""
 
 import contextlib
+import functools
 import math
 import numbers
 import warnings
@@ -95,11 +96,10 @@ class Plan(NamedTuple):
         rule: the optimizer.
         batch_size: B.
         seed: the seed of the parameters and of the orders of the rows.
+        seeded: whether the user has fixed the seed.
         epochs: the number of passes at most.
         ending: the rule by which to stop before that, or None.
         shuffle: whether to draw a new order of the rows for each pass.
-        resume: whether to continue from the state that was reached before.
-        stop: whether this is a whole ``fit``, and not a single pass.
     """
 
     net: Layer
@@ -109,18 +109,16 @@ class Plan(NamedTuple):
     rule: Rule
     batch_size: int
     seed: int
+    seeded: bool
     epochs: int
     ending: EarlyStopping | None
     shuffle: bool
-    resume: bool
-    stop: bool
 
 
-# A search trains its candidates together, before scikit-learn calls ``fit`` of each: it then sets
-# this to a function that returns the result for an estimator and its plan, or None if it has none.
-ALREADY_TRAINED: ContextVar[Callable[[Any, Plan], Fit | None] | None] = ContextVar(
-    "already_trained", default=None
-)
+# What an estimator asks first, with its plan: a search that has trained its candidates together
+# answers with the result. None means that the estimator has to train by itself.
+Trainer = Callable[[Any, Plan], Fit | None]
+TRAINER: ContextVar[Trainer] = ContextVar("trainer", default=lambda estimator, plan: None)
 
 
 class NetworkEstimator(BaseEstimator):
@@ -199,12 +197,13 @@ class NetworkEstimator(BaseEstimator):
     @property
     def network_(self) -> Layer:
         """The network that was trained."""
-        return from_json(self._network)
+        return _network_of(self._network)
 
     @property
     def params_(self) -> Params:
         """Its parameters, as arrays of NumPy."""
-        return jax.tree.unflatten(self._structure(), self._leaves)
+        structure = _structure_of(self._network, self._row, self._dtype)
+        return jax.tree.unflatten(structure, self._leaves)
 
     @property
     def coefs_(self) -> list[np.ndarray]:
@@ -215,13 +214,6 @@ class NetworkEstimator(BaseEstimator):
     def intercepts_(self) -> list[np.ndarray]:
         """The biases of the Dense layers, in order."""
         return [leaf for leaf in self._leaves if leaf.ndim == 1]
-
-    def _structure(self) -> Any:
-        x = jax.ShapeDtypeStruct((1, *self._row), np.dtype(self._dtype))
-        with precision(x.dtype):
-            return jax.tree.structure(
-                jax.eval_shape(lambda: self.network_.init(jax.random.key(0), x))
-            )
 
     # ── Training ──────────────────────────────────────────────────────────────────────────────────
 
@@ -240,7 +232,7 @@ class NetworkEstimator(BaseEstimator):
             )
         )
 
-    def _plan(
+    def _train(
         self,
         x: np.ndarray,
         task: Task,
@@ -250,8 +242,8 @@ class NetworkEstimator(BaseEstimator):
         resume: bool,
         stop: bool,
         strata: np.ndarray | None = None,
-    ) -> Plan:
-        """Return the plan of a training run.
+    ) -> None:
+        """Train the network, and keep the result.
 
         Args:
             x: inputs, n rows.
@@ -266,51 +258,36 @@ class NetworkEstimator(BaseEstimator):
         data, held_out = self._parts((x, task.target, weights), random, stop, strata)
         with precision(x.dtype):
             net = self._network_for(task)
-        batch_size = self._batch(len(data[0]), net)
-        rows = min(batch_size, len(data[0]))
-        return Plan(
-            net=net,
-            task=task,
-            data=data,
-            held_out=held_out,
-            rule=self._rule(task.scale, float(data[2].mean()) * rows),
-            batch_size=batch_size,
-            seed=int(random.randint(2**31 - 1)),
-            epochs=epochs,
-            ending=self._ending(task, held_out) if stop else None,
-            shuffle=self.shuffle,
-            resume=resume,
-            stop=stop,
-        )
-
-    def _train(self, plan: Plan) -> None:
-        """Train the network as planned, or take the result from :data:`ALREADY_TRAINED`; keep it.
-
-        Raises:
-            ValueError: if the network does not fit the task.
-        """
-        x, known = plan.data[0], ALREADY_TRAINED.get()
-        trained = known(self, plan) if known is not None else None
-        if trained is None:
-            with precision(x.dtype):
-                state = self._first_state(plan)
-                trained = fit(
-                    plan.net, plan.task.loss, plan.rule.optimizer(), plan.data,
-                    epochs=plan.epochs, batch_size=plan.batch_size,
-                    state=self._resumed(state) if plan.resume else state, shuffle=plan.shuffle,
-                    validation=plan.held_out,
-                    metrics=() if plan.held_out is None else (plan.task.metric,),
-                    early_stopping=plan.ending, pad_rows=can_be_padded(plan.net),
-                    progress=bool(self.verbose),
-                )  # fmt: skip
-        self._keep(trained, plan.task, x, len(x), plan.resume)
-        if plan.stop and trained.stopped == "completed":
+            batch_size = self._batch(len(data[0]), net)
+            rows = min(batch_size, len(data[0]))
+            plan = Plan(
+                net, task, data, held_out, self._rule(task.scale, float(data[2].mean()) * rows),
+                batch_size, int(random.randint(2**31 - 1)), self.random_state is not None, epochs,
+                self._ending(task, held_out) if stop else None, self.shuffle,
+            )  # fmt: skip
+            trained = None if resume else TRAINER.get()(self, plan)
+            if trained is None:
+                trained = self._trained(plan, resume)
+        self._keep(trained, task, x, len(data[0]), resume)
+        if stop and trained.stopped == "completed":
             warnings.warn(
                 f"{type(self).__name__}: the loss still improved after max_iter={self.max_iter} "
                 "passes through the data.",
                 ConvergenceWarning,
                 stacklevel=3,
             )
+
+    def _trained(self, plan: Plan, resume: bool) -> Fit:
+        """Train the network as planned."""
+        state = self._first_state(plan)
+        return fit(
+            plan.net, plan.task.loss, plan.rule.optimizer(), plan.data, epochs=plan.epochs,
+            batch_size=plan.batch_size, state=self._resumed(state) if resume else state,
+            shuffle=plan.shuffle, validation=plan.held_out,
+            metrics=() if plan.held_out is None else (plan.task.metric,),
+            early_stopping=plan.ending, pad_rows=can_be_padded(plan.net),
+            progress=bool(self.verbose),
+        )  # fmt: skip
 
     def _first_state(self, plan: Plan) -> TrainState:
         """Return the state before the first step; check that the network fits the task."""
@@ -422,6 +399,20 @@ class NetworkEstimator(BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+@functools.lru_cache(maxsize=64)
+def _network_of(text: str) -> Layer:
+    """Return a network that is kept as text; it is read once for many estimators."""
+    return from_json(text)
+
+
+@functools.lru_cache(maxsize=64)
+def _structure_of(text: str, row: tuple[int, ...], dtype: str) -> Any:
+    """Return the structure of the parameters of a network that is kept as text."""
+    net, x = _network_of(text), jax.ShapeDtypeStruct((1, *row), np.dtype(dtype))
+    with precision(dtype):
+        return jax.tree.structure(jax.eval_shape(lambda: net.init(jax.random.key(0), x)))
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 import functools
 import numbers
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,8 +12,7 @@ from sklearn.model_selection._search import BaseSearchCV
 from sklearn.model_selection._search_successive_halving import BaseSuccessiveHalving
 from sklearn.utils._param_validation import Interval
 
-from jaxnn.sklearn.network import ALREADY_TRAINED
-from jaxnn.sklearn.together import Parameters, Together
+from jaxnn.sklearn.together import Together, training_by
 from jaxnn.training.loop import TrainingInterrupted
 
 
@@ -26,7 +25,7 @@ class PopulationSearch(BaseSearchCV):
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = BaseSearchCV._parameter_constraints | {
-        "parameters": [dict, list],
+        "param_grid": [dict, list],
         "n_iter": [Interval(numbers.Integral, 1, None, closed="left"), None],
         "random_state": ["random_state"],
         "progress": ["boolean", None],
@@ -44,17 +43,19 @@ class PopulationSearch(BaseSearchCV):
             TrainingInterrupted: for an interrupt from the keyboard. Its ``result`` is this search,
                 with the scores of what was trained until then.
         """
-        self._together, self._seconds = Together(), []
+        self._together = Together(type(self).__name__, self.progress)
+        self._seconds: list[float] = []
         try:
             return super().fit(X, y, **params)
         finally:
-            del self._together, self._fit_params, self._seconds
+            vars(self).pop("_fit_params", None)
+            del self._together, self._seconds
 
-    def _generate_candidate_params(self) -> list[Parameters]:
+    def _generate_candidate_params(self) -> list[Mapping[str, Any]]:
         """Return the candidates: the whole grid, or ``n_iter`` samples of it."""
         if self.n_iter is None:
-            return list(ParameterGrid(self.parameters))
-        return list(ParameterSampler(self.parameters, self.n_iter, random_state=self.random_state))
+            return list(ParameterGrid(self.param_grid))
+        return list(ParameterSampler(self.param_grid, self.n_iter, random_state=self.random_state))
 
     def _get_routed_params_for_fit(self, params: Any) -> Any:
         routed = super()._get_routed_params_for_fit(params)
@@ -64,18 +65,16 @@ class PopulationSearch(BaseSearchCV):
     def _evaluate(
         self,
         evaluate_candidates: Callable[..., Any],
-        candidates: Iterable[Parameters],
+        candidates: Iterable[Mapping[str, Any]],
         cv: Any = None,
         **how: Any,
     ) -> Any:
         """Evaluate candidates that are trained in advance."""
         candidates = list(candidates)
-        splitter = TrainingSplitter(cv or self._checked_cv_orig, functools.partial(self._train, candidates))
-        known = ALREADY_TRAINED.set(self._together.result)
-        try:
+        train = functools.partial(self._train, candidates)
+        splitter = TrainingSplitter(cv or self._checked_cv_orig, train)
+        with training_by(self._together.result):
             results = evaluate_candidates(candidates, splitter, **how)
-        finally:
-            ALREADY_TRAINED.reset(known)
         self._seconds += [self._together.seconds] * len(candidates)
         results["mean_fit_time"] += np.array(self._seconds)
         if splitter.interrupt is not None:
@@ -83,13 +82,11 @@ class PopulationSearch(BaseSearchCV):
         return results
 
     def _train(
-        self, candidates: Sequence[Parameters], X: Any, y: Any, splits: Sequence[Any]
+        self, candidates: Sequence[Mapping[str, Any]], X: Any, y: Any, splits: Sequence[Any]
     ) -> None:
         together = self._together
-        together.train(
-            self.estimator, candidates, X, y, splits, self._fit_params, self.progress
-        )
-        self.trained_alone_ = {number: reason for number, reason in together.alone.items()}
+        together.train(self.estimator, candidates, X, y, splits, self._fit_params)
+        self.trained_alone_ = together.alone
         if together.alone:
             reasons = ", ".join(sorted(set(together.alone.values())))
             warnings.warn(
@@ -146,7 +143,7 @@ class PopulationSearchCV(PopulationSearch):
 
     Args:
         estimator: an ``MLPClassifier`` or ``MLPRegressor`` of this library.
-        parameters: the lists of values for each parameter, or several such dicts; with ``n_iter``
+        param_grid: the lists of values for each parameter, or several such dicts; with ``n_iter``
             also distributions that have a method ``rvs``.
         n_iter: the number of candidates to sample; None for the whole grid.
         scoring: as in ``GridSearchCV``, and also the next four.
@@ -168,7 +165,7 @@ class PopulationSearchCV(PopulationSearch):
     def __init__(
         self,
         estimator: Any,
-        parameters: Any,
+        param_grid: Any,
         *,
         n_iter: int | None = None,
         scoring: Any = None,
@@ -184,7 +181,7 @@ class PopulationSearchCV(PopulationSearch):
             estimator, scoring=scoring, refit=refit, cv=cv, verbose=verbose,
             error_score=error_score, return_train_score=return_train_score,
         )  # fmt: skip
-        self.parameters, self.n_iter = parameters, n_iter
+        self.param_grid, self.n_iter = param_grid, n_iter
         self.random_state, self.progress = random_state, progress
 
     def _run_search(self, evaluate_candidates: Callable[..., Any]) -> None:
@@ -201,7 +198,7 @@ class PopulationHalvingSearchCV(PopulationSearch, BaseSuccessiveHalving):
 
     Args:
         estimator: an ``MLPClassifier`` or ``MLPRegressor`` of this library.
-        parameters: as in :class:`PopulationSearchCV`, without ``max_iter``.
+        param_grid: as in :class:`PopulationSearchCV`, without ``max_iter``.
         n_iter: see there.
         factor: the number of candidates of which one is kept after each iteration.
         max_resources: the number of epochs of the last iteration at most; "auto" for the
@@ -232,7 +229,7 @@ class PopulationHalvingSearchCV(PopulationSearch, BaseSuccessiveHalving):
     def __init__(
         self,
         estimator: Any,
-        parameters: Any,
+        param_grid: Any,
         *,
         n_iter: int | None = None,
         factor: float = 3,
@@ -255,7 +252,7 @@ class PopulationHalvingSearchCV(PopulationSearch, BaseSuccessiveHalving):
             min_resources=min_resources, resource="max_iter", factor=factor,
             aggressive_elimination=aggressive_elimination,
         )  # fmt: skip
-        self.parameters, self.n_iter, self.progress = parameters, n_iter, progress
+        self.param_grid, self.n_iter, self.progress = param_grid, n_iter, progress
 
     def _check_input_parameters(self, X: Any, y: Any, split_params: Any) -> None:
         given = self.max_resources

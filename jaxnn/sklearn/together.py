@@ -1,10 +1,12 @@
 """Training of many estimators together, before each of them is asked to ``fit``.   N rows in all."""
 
+import contextlib
+import functools
 import hashlib
 import time
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
@@ -12,13 +14,23 @@ from sklearn.base import clone
 from sklearn.utils.metaestimators import _safe_split
 from sklearn.utils.validation import _check_method_params, _num_samples
 
-from jaxnn.sklearn.network import NetworkEstimator, Plan, Rule, precision
+from jaxnn.sklearn.network import TRAINER, NetworkEstimator, Plan, Trainer, precision
 from jaxnn.training.batching import Batch
 from jaxnn.training.fit import Fit, can_be_padded
 from jaxnn.training.members import Member, train_members
 from jaxnn.training.train_step import TrainState, TrainStep, make_step
 
-Parameters = Mapping[str, Any]
+Split = tuple[np.ndarray, np.ndarray]
+
+
+@contextlib.contextmanager
+def training_by(trainer: Trainer) -> Iterator[None]:
+    """Let estimators ask a trainer for their results, until the block is left."""
+    before = TRAINER.set(trainer)
+    try:
+        yield
+    finally:
+        TRAINER.reset(before)
 
 
 class Planned(NamedTuple):
@@ -26,41 +38,52 @@ class Planned(NamedTuple):
 
     Attributes:
         candidate: the number of the candidate.
-        estimator: a clone that has its parameters.
-        plan: what its ``fit`` would do.
+        estimator: the estimator with a network that was asked to ``fit``.
+        plan: what it would do.
         rows: the numbers of the rows of the split, (n,).
+        digest: a digest of the data of the plan.
     """
 
     candidate: int
     estimator: NetworkEstimator
     plan: Plan
     rows: np.ndarray
+    digest: bytes
+
+    @property
+    def name(self) -> Hashable:
+        """Everything that decides the result, but for the number of epochs."""
+        return _name(self.plan, self.digest)
 
 
 class Together:
     """The training of the candidates of a search, in one program for those that can share it.
 
+    Args:
+        who: the search, for errors.
+        progress: whether to show a progress bar; None to show it on a terminal and in a notebook.
+
     Attributes:
-        alone: for each candidate that can't be trained with others, the reason.
-        seconds: the time that the last training took for each candidate and split.
+        alone: the reasons why candidates of the last call can't be trained with others, by number.
+        seconds: the time that the last call took, for each candidate and split.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, who: str, progress: bool | None) -> None:
         self.alone: dict[int, str] = {}
         self.seconds = 0.0
-        self.interrupted = False
+        self._who, self._progress = who, progress
+        self._unfinished = False
         self._members: dict[Hashable, Member] = {}
-        self._steps: dict[Hashable, tuple[TrainStep, TrainState]] = {}
+        self._begun: dict[Hashable, tuple[TrainStep, TrainState]] = {}
 
     def train(
         self,
         estimator: Any,
-        candidates: Sequence[Parameters],
+        candidates: Sequence[Mapping[str, Any]],
         X: Any,
         y: Any,
-        splits: Sequence[tuple[np.ndarray, np.ndarray]],
+        splits: Sequence[Split],
         fit_params: Mapping[str, Any],
-        progress: bool | None,
     ) -> None:
         """Train all candidates on the training rows of all splits.
 
@@ -70,140 +93,188 @@ class Together:
             TrainingInterrupted: for an interrupt from the keyboard; what was trained is kept.
         """
         began = time.perf_counter()
-        self.alone = {}
-        if not isinstance(estimator, NetworkEstimator):
-            reason = f"the estimator is a {type(estimator).__name__}"
+        self.alone, groups = {}, defaultdict(list)
+        if not _has_network(estimator):
+            reason = f"{type(estimator).__name__} has no network of this library"
             self.alone = dict.fromkeys(range(len(candidates)), reason)
             return
-        groups = defaultdict(list)
-        for planned in self._planned(estimator, candidates, X, y, splits, fit_params):
+        for planned in _plans(estimator, candidates, X, y, splits, fit_params):
             if planned.plan.held_out is not None:
                 self.alone[planned.candidate] = "early_stopping=True holds out rows"
             else:
                 groups[self._program(planned)].append(planned)
-        self.interrupted = True  # until all groups are trained
+        self._unfinished = True
         for group in groups.values():
-            self._train_group(group, _num_samples(X), progress)
-        self.interrupted = False
+            self._train_group(group, _num_samples(X))
+        self._unfinished = False
         self.seconds = (time.perf_counter() - began) / (len(candidates) * len(splits))
 
-    def result(self, estimator: NetworkEstimator, plan: Plan) -> Fit | None:
+    def result(self, _: NetworkEstimator, plan: Plan) -> Fit | None:
         """Return the result of a plan; None if it was not trained, or failed.
 
         A run that failed is then made once more, alone, so that the error is the estimator's own.
+
+        Raises:
+            RuntimeError: if the training was interrupted before the first epoch of this plan.
         """
-        member = self._members.get(_fingerprint(estimator, plan))
-        if self.interrupted and (member is None or not member.losses):
-            raise RuntimeError("the search was interrupted before this candidate was trained")
-        if member is None or member.failed:
+        member = self._members.get(_name(plan, _digest(plan)))
+        epochs = 0 if member is None else len(member.losses)
+        if self._unfinished:
+            if member is None or not epochs:
+                raise RuntimeError("The search was interrupted before this candidate was trained.")
+            return member.fit()
+        if member is None or member.failed or (epochs != plan.epochs and not member.stopped):
             return None
-        ended = member.stopped or len(member.losses) == plan.epochs or self.interrupted
-        return member.fit() if ended and len(member.losses) <= plan.epochs else None
+        return member.fit() if epochs <= plan.epochs else None
 
-    def _planned(
-        self,
-        estimator: Any,
-        candidates: Sequence[Parameters],
-        X: Any,
-        y: Any,
-        splits: Sequence[tuple[np.ndarray, np.ndarray]],
-        fit_params: Mapping[str, Any],
-    ) -> list[Planned]:
-        """Return the plans, without those that fail; ``fit`` will raise their errors again."""
-        every_row, found = np.arange(_num_samples(X)), []
-        for train, _ in splits:
-            own_x, own_y = _safe_split(estimator, X, y, train)
-            own_params = _check_method_params(X, params=fit_params, indices=train)
-            for number, parameters in enumerate(candidates):
-                own = clone(estimator).set_params(**clone(parameters, safe=False))
-                try:
-                    own._validate_params()
-                    plan = own._plan_fit(own_x, own_y, **own_params)
-                    planned = Planned(number, own, plan, every_row[train])
-                    self._step(planned)
-                except Exception:
-                    continue
-                found.append(planned)
-        return found
-
-    def _step(self, planned: Planned) -> tuple[TrainStep, TrainState]:
+    def _first(self, planned: Planned) -> tuple[TrainStep, TrainState]:
         """Return the step and the first state of a plan, which many plans have in common."""
-        plan = planned.plan
-        x = plan.data[0]
+        plan, x = planned.plan, planned.plan.data[0]
         known = plan.net, plan.task.loss, plan.task.outputs, plan.rule, plan.seed, x.shape[1:], x.dtype
-        if known not in self._steps:
+        if known not in self._begun:
             with precision(x.dtype):
                 state = planned.estimator._first_state(plan)
-                step = make_step("fit", plan.net, plan.task.loss, plan.rule.optimizer(), "hand", None)
-                key = state.key
-                state = jax.device_get(state._replace(key=None))._replace(key=key)
-                self._steps[known] = step.hoist("fit", state), state
-        return self._steps[known]
+                step = make_step(
+                    "fit", plan.net, plan.task.loss, plan.rule.optimizer(), "hand", None
+                )
+                on_host = jax.device_get(state._replace(key=None))._replace(key=state.key)
+                self._begun[known] = step.hoist("fit", state), on_host
+        return self._begun[known]
 
     def _program(self, planned: Planned) -> Hashable:
         """Return everything that members have to have in common to share a program."""
         plan = planned.plan
-        step, _ = self._step(planned)
-        n, padded = len(plan.data[0]), can_be_padded(plan.net)
-        member = self._members.get(_fingerprint(planned.estimator, plan))
+        if planned.name not in self._members:
+            step, state = self._first(planned)
+            none = np.zeros(0, int)
+            self._members[planned.name] = Member(step, state, none, none, 0, plan.ending)
+        member, n = self._members[planned.name], len(plan.data[0])
+        shapes = [(part.shape[1:], part.dtype) for part in plan.data]
         return (
-            jax.tree.structure(step), plan.data[0].dtype, plan.batch_size, plan.shuffle,
-            -(-n // plan.batch_size), None if padded else n, member and len(member.losses),
-            str(getattr(planned.estimator, "classes_", None)),
+            jax.tree.structure(member.step), str(shapes), plan.batch_size, plan.shuffle,
+            -(-n // plan.batch_size), None if can_be_padded(plan.net) else n, len(member.losses),
         )  # fmt: skip
 
-    def _train_group(self, group: Sequence[Planned], rows: int, progress: bool | None) -> None:
+    def _train_group(self, group: Sequence[Planned], count: int) -> None:
         """Train members that share a program."""
         first = group[0].plan
-        x, target, weights = (_all_rows(group, rows, field) for field in range(3))
-        members = {}
-        for planned in group:
-            plan = planned.plan
-            name = _fingerprint(planned.estimator, plan)
-            if name not in self._members:
-                weights = np.zeros(rows, plan.data[2].dtype)
-                weights[planned.rows] = plan.data[2]
-                step, state = self._step(planned)
-                self._members[name] = Member(
-                    step, state, planned.rows, weights, plan.epochs, plan.ending
-                )
-            members[name] = self._members[name]
-            members[name].epochs = plan.epochs
+        data, places = _put_together(group, count)
+        members = {planned.name: self._members[planned.name] for planned in group}
+        for planned, rows in zip(group, places, strict=True):
+            member = members[planned.name]
+            member.rows, member.epochs = rows, planned.plan.epochs
+            member.weights = np.zeros(len(data.x), planned.plan.data[2].dtype)
+            member.weights[rows] = planned.plan.data[2]
         going = [member for member in members.values() if member.active]
         if going:
-            with precision(x.dtype):
+            with precision(data.x.dtype):
                 train_members(
-                    "PopulationSearchCV",
+                    self._who,
                     going,
-                    Batch(x, target, weights),
+                    data,
                     first.batch_size,
                     shuffle=first.shuffle,
                     pad_rows=can_be_padded(first.net),
-                    progress=progress,
+                    progress=self._progress,
                 )
 
 
-def _all_rows(group: Sequence[Planned], rows: int, field: int) -> np.ndarray:
-    """Put the rows of all splits in their places; rows of no split remain 0."""
-    one = group[0].plan.data[field]
-    whole = np.zeros((rows, *one.shape[1:]), one.dtype)
-    for number in {id(each.rows): each for each in group}.values():
-        whole[number.rows] = number.plan.data[field]
-    return whole
+# ── Plans ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def _fingerprint(estimator: NetworkEstimator, plan: Plan) -> Hashable:
+class _PlanMade(BaseException):
+    """An estimator has made its plan, and need not go on."""
+
+    def __init__(self, estimator: NetworkEstimator, plan: Plan) -> None:
+        super().__init__()
+        self.estimator, self.plan = estimator, plan
+
+
+def _stop_at_the_plan(estimator: NetworkEstimator, plan: Plan) -> NoReturn:
+    raise _PlanMade(estimator, plan)
+
+
+def _plans(
+    estimator: Any,
+    candidates: Sequence[Mapping[str, Any]],
+    X: Any,
+    y: Any,
+    splits: Sequence[Split],
+    fit_params: Mapping[str, Any],
+) -> Iterator[Planned]:
+    """Ask each candidate to fit each split, and stop it as soon as it has made its plan.
+
+    Those that fail before make no plan: the search will see their errors when it asks them again.
+    """
+    every_row = np.arange(_num_samples(X))
+    for train, _ in splits:
+        own_x, own_y = _safe_split(estimator, X, y, train)
+        own_params = _check_method_params(X, params=fit_params, indices=train)
+        for number, parameters in enumerate(candidates):
+            own = clone(estimator).set_params(**clone(dict(parameters), safe=False))
+            with training_by(_stop_at_the_plan), contextlib.suppress(Exception):
+                try:
+                    own.fit(own_x, own_y, **own_params)
+                except _PlanMade as made:
+                    digest = _digest(made.plan)
+                    yield Planned(number, made.estimator, made.plan, every_row[train], digest)
+
+
+def _has_network(estimator: Any) -> bool:
+    """Return whether an estimator, or one inside of it, trains a network of this library."""
+    inner = estimator.get_params().values() if hasattr(estimator, "get_params") else ()
+    return any(isinstance(each, NetworkEstimator) for each in (estimator, *inner))
+
+
+def _digest(plan: Plan) -> bytes:
+    """Return a digest of the data of a plan."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array in (*plan.data, *(plan.held_out or ())):
+        digest.update(np.ascontiguousarray(array))
+        digest.update(str((array.shape, array.dtype)).encode())
+    return digest.digest()
+
+
+def _name(plan: Plan, digest: bytes) -> Hashable:
     """Return everything that decides the result of a plan, except for the number of epochs.
 
     Without a fixed random state, any seed will do.
     """
-    task = plan.task
-    target = task.target
-    digest = hashlib.blake2b(digest_size=16)
-    for array in (*plan.data, target):
-        digest.update(np.ascontiguousarray(array))
-        digest.update(str((array.shape, array.dtype)).encode())
-    return (
-        plan.net, task.loss, task.outputs, plan.rule, plan.batch_size, plan.ending, plan.shuffle,
-        None if estimator.random_state is None else plan.seed, digest.digest(),
-    )  # fmt: skip
+    seed = plan.seed if plan.seeded else None
+    how = plan.net, plan.task.loss, plan.task.outputs, plan.rule, plan.batch_size, plan.ending
+    return *how, plan.shuffle, seed, digest
+
+
+# ── Data ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _put_together(group: Sequence[Planned], count: int) -> tuple[Batch, list[np.ndarray]]:
+    """Return the rows of all plans as one set of data, and the places of each plan's rows in it.
+
+    The splits of a search are parts of the same N rows, which are kept once. A transformer that is
+    trained on each split may change them; the rows of each split are then kept for themselves.
+    """
+    distinct = {planned.digest: planned for planned in group}
+    x, target = (_merged(list(distinct.values()), count, field) for field in (0, 1))
+    if x is not None and target is not None:
+        return Batch(x, target), [planned.rows for planned in group]
+    ends = np.cumsum([0, *(len(planned.rows) for planned in distinct.values())])
+    starts = dict(zip(distinct, ends, strict=False))
+    x, target = (
+        np.concatenate([planned.plan.data[field] for planned in distinct.values()])
+        for field in (0, 1)
+    )
+    places = [starts[planned.digest] + np.arange(len(planned.rows)) for planned in group]
+    return Batch(x, target), places
+
+
+def _merged(distinct: Sequence[Planned], count: int, field: int) -> np.ndarray | None:
+    """Put the rows of all splits in their places among N; None if two differ about a row."""
+    one = distinct[0].plan.data[field]
+    whole, seen = np.zeros((count, *one.shape[1:]), one.dtype), np.zeros(count, bool)
+    for planned in distinct:
+        own, known = planned.plan.data[field], seen[planned.rows]
+        if not np.array_equal(own[known], whole[planned.rows[known]]):
+            return None
+        whole[planned.rows], seen[planned.rows] = own, True
+    return whole

@@ -9,6 +9,7 @@ last. The span is an array, so that one program can make any number of steps.
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -144,7 +145,7 @@ def over_members(
     orders: Array,
     batch_size: int,
     group: int,
-    constants: tuple[Array, ...] | None = None,
+    constants: tuple[Array | None, ...] = (),
 ) -> Chunk:
     """Train M networks on the same rows, group after group; the members of a group are parallel.
 
@@ -158,14 +159,18 @@ def over_members(
         batch_size: B.
         group: the number of networks to train in parallel, 1 for one after another, M for all at
             once.
-        constants: the constants of each network's optimizer, stacked along a new first axis, or
-            None for those of the step.
+        constants: for each constant of the optimizer, its values for all networks, (M,), or None if
+            all have that of the step; () if this is so for every constant.
     """
 
-    def member(one: tuple[TrainState, Array | None, Array, tuple[Array, ...] | None]) -> Chunk:
+    def member(one: tuple[TrainState, Array | None, Array, tuple[Array | None, ...]]) -> Chunk:
         state, weights, orders, constants = one
         mine = data if weights is None else data._replace(weights=weights)
-        own = step if constants is None else dataclasses.replace(step, constants=constants)
+        numbers = [
+            shared if varied is None else varied
+            for shared, varied in itertools.zip_longest(step.constants, constants)
+        ]
+        own = dataclasses.replace(step, constants=tuple(numbers))
         return over_rows(own, state, span, data=mine, orders=orders, batch_size=batch_size)
 
     each: PyTree = (state, weights, orders, constants)

@@ -1,6 +1,6 @@
 """Training of networks that differ in their rows, seeds, ends and hyperparameters, in one program.
 
-M members, N rows in all, n rows of a member, C members per call.
+M members, N rows in all, n rows of a member, C members in a block.
 
 The members are divided into blocks of C, and one compiled program trains any block. On a CPU,
 several threads run it at once, each on a block of its own. A member that has come to its end leaves
@@ -18,7 +18,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn.training.batching import Batch, epoch_order, on_device, padded, rows_of, shuffle_seeds
+from jaxnn.training.batching import (
+    Batch,
+    epoch_order,
+    on_device,
+    padded,
+    padded_size,
+    rows_of,
+    shuffle_seeds,
+)
 from jaxnn.training.compiled_loops import MEMBERS, Chunk
 from jaxnn.training.early_stopping import EarlyStopping, Patience
 from jaxnn.training.feeds import Work
@@ -29,9 +37,10 @@ from jaxnn.training.loop import Run, train
 from jaxnn.training.train_step import TrainState, TrainStep
 from jaxnn.types import Params, split_running
 
-# Measured on digits with 32 and 100 hidden units, on two cores: the members of a group are parallel
-# within a thread, and larger groups or blocks are not faster.
-BLOCK, GROUP = 16, 4
+# The members of a block are parallel within a thread. On digits with 32 and 100 hidden units, blocks
+# of 4 to 32 are equally fast. It is always the same number, so that a search that has eliminated
+# most of its candidates goes on in the program that is already compiled.
+BLOCK = 8
 
 
 @dataclasses.dataclass
@@ -169,6 +178,8 @@ class BlocksFeed:
         self._weights = np.zeros((len(members), size), members[0].weights.dtype)
         self._weights[:, : self._rows] = [member.weights for member in members]
         self._seeds = [shuffle_seeds(each.state.key)[0] if shuffle else None for each in members]
+        constants = np.array([[float(c) for c in each.step.constants] for each in members])
+        self._varied = (constants != constants[0]).any(axis=0)  # others need not be passed for each
         self._counts = np.array([len(member.rows) for member in members])
         self.steps = -(-int(self._counts[0]) // batch_size)
         on_cpu = jax.default_backend() == "cpu"
@@ -176,9 +187,7 @@ class BlocksFeed:
         self._pool = ThreadPoolExecutor(self._workers)
         self._drawn: dict[int, np.ndarray] = {}
         self._coming = 0
-        share = -(-len(members) // self._workers)
-        self._block = min(BLOCK, -(-share // GROUP) * GROUP) if on_cpu else len(members)
-        self._group = GROUP if on_cpu else self._block
+        self._block = BLOCK if on_cpu else padded_size(len(members), BLOCK)
         self.states = self.arrange(list(range(len(members))))
 
     def arrange(self, active: list[int]) -> tuple[TrainState, ...]:
@@ -190,13 +199,17 @@ class BlocksFeed:
         parts = [active[i : i + size] for i in range(0, len(active), size)]
         self._places = [np.array(part + part[-1:] * (size - len(part))) for part in parts]
         self._own = [
-            (
-                jnp.asarray(self._weights[place]),
-                _stacked([self.members[m].step.constants for m in place]),
-            )
-            for place in self._places
+            (jnp.asarray(self._weights[place]), self._constants(place)) for place in self._places
         ]
         return tuple(_stacked([self.members[m].state for m in place]) for place in self._places)
+
+    def _constants(self, place: np.ndarray) -> tuple[Any, ...]:
+        """Return the constants that are not the same for all members, and None for the others."""
+        each = zip(*(self.members[m].step.constants for m in place), strict=True)
+        return tuple(
+            _stack(values) if varied else None
+            for values, varied in zip(each, self._varied, strict=True)
+        )
 
     def fits_into_fewer(self, active: list[int]) -> bool:
         """Return whether some members need fewer blocks than there are."""
@@ -270,7 +283,7 @@ class BlocksFeed:
                     weights=weights,
                     orders=orders[self._places[block]],
                     batch_size=self._batch_size,
-                    group=self._group,
+                    group=self._block,
                     constants=constants,
                 )
                 return jax.block_until_ready(chunk)
