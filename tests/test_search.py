@@ -1,5 +1,8 @@
 """Searches: results of scikit-learn's own, halving, what can't be trained together, interrupts."""
 
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from scipy.stats import loguniform
@@ -11,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import jaxnn as nn
+from jaxnn import plots
 from jaxnn.sklearn import (
     MLPClassifier,
     MLPRegressor,
@@ -71,7 +75,7 @@ def test_the_results_are_those_of_grid_search(calls):
 def test_members_that_end_at_different_times():
     """Some stop early and some at their own max_iter; more members than a block holds."""
     model = clone(MODEL).set_params(tol=0.02, n_iter_no_change=2)
-    grid = {"max_iter": [5, 40], "learning_rate_init": np.geomspace(1e-3, 0.3, 6), "tol": [0.02, 0]}
+    grid = {"max_iter": [5, 40], "learning_rate_init": [0.001, 0.03, 0.3], "tol": [0.02, 0]}
     ours = PopulationSearchCV(model, grid, cv=3, scoring="neg_log_loss").fit(X, Y)
     theirs = GridSearchCV(model, grid, cv=3, scoring="neg_log_loss").fit(X, Y)
     same_results(ours, theirs, rtol=1e-5)
@@ -104,9 +108,7 @@ def test_a_pipeline_trains_together_too(calls):
     grid = {f"mlpclassifier__{name}": values for name, values in GRID.items()}
     ours = PopulationSearchCV(model, grid, cv=3, scoring="neg_log_loss").fit(X, Y)
     assert calls == [12]
-    same_results(
-        ours, GridSearchCV(model, grid, cv=3, scoring="neg_log_loss").fit(X, Y), rtol=1e-6
-    )
+    same_results(ours, GridSearchCV(model, grid, cv=3, scoring="neg_log_loss").fit(X, Y), rtol=1e-6)
 
 
 def test_splits_that_lack_a_class():
@@ -186,13 +188,13 @@ def test_bad_grids_have_the_errors_of_scikit_learn():
             search(MODEL, {"alpa": [1]}).fit(X, Y)
         with pytest.raises(TypeError, match="Parameter grid for parameter 'alpha' needs to be"):
             search(MODEL, {"alpha": 1}).fit(X, Y)
-        with pytest.raises(ValueError, match="'factor' parameter|'n_iter' parameter"):
+        with pytest.raises(ValueError, match="The 'n_iter' parameter"):
             search(MODEL, {"alpha": [1]}, n_iter=0).fit(X, Y)
         with pytest.raises(ValueError, match="All the 2 fits failed"):
             search(MODEL, {"hidden_layer_sizes": ["wide"]}, cv=2).fit(X, Y)
+        wrong = search(MODEL, {"network": [nn.mlp(4, 2)]}, cv=2, error_score="raise")
         with pytest.raises(ValueError, match="with 3 outputs for each of 75 rows"):
-            wrong = nn.mlp(4, 2)
-            search(MODEL, {"network": [wrong]}, cv=2, error_score="raise").fit(X, Y)
+            wrong.fit(X, Y)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -225,3 +227,41 @@ def test_a_search_is_an_estimator():
     halving = clone(PopulationHalvingSearchCV(MODEL, GRID, cv=3, max_resources=36)).fit(X, Y)
     assert halving.predict(X).shape == (150,)
     assert halving.score(X, Y) > 0.5
+
+
+def finished_search():
+    """Return a stand-in for a search, so that the picture does not depend on training."""
+    rates, alphas = np.geomspace(1e-3, 0.3, 6), (1e-5, 1e-3, 1e-1)
+    grid = [{"learning_rate_init": rate, "alpha": alpha} for rate in rates for alpha in alphas]
+    mean = np.array(
+        [0.95 - 0.1 * np.log10(g["learning_rate_init"] / 0.02) ** 2 - g["alpha"] for g in grid]
+    )
+    splits = {f"split{i}_test_score": mean + 0.02 * (i - 1) for i in range(3)}
+    columns = {f"param_{name}": np.array([g[name] for g in grid]) for name in grid[0]}
+    return SimpleNamespace(cv_results_={"mean_test_score": mean, **splits, **columns})
+
+
+@pytest.mark.mpl_image_compare(savefig_kwargs={"dpi": 90})
+def test_search_picture():
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained", width_ratios=[1, 1.2])
+    plots.search(finished_search(), "learning_rate_init", ax=axes[0])
+    plots.search(finished_search(), ax=axes[1])
+    return figure
+
+
+def test_a_picture_of_texts_failures_and_bad_input():
+    search = PopulationSearchCV(MODEL, {"alpha": [0.0]})
+    with pytest.raises(nn.InputError, match="a search that was fitted"):
+        plots.search(search)
+    finished = finished_search()
+    with pytest.raises(nn.InputError, match="expected parameters"):
+        plots.search(finished, "momentum")
+    with pytest.raises(nn.InputError, match="expected metric"):
+        plots.search(finished, metric="accuracy")
+    finished.cv_results_["mean_test_score"][3] = np.nan
+    finished.cv_results_["param_optimizer"] = np.array(["adam", "sgd"] * 9)
+    display = plots.search(finished)
+    labels = [label.get_text() for label in display.ax_.get_xticklabels()]
+    assert labels == ["learning_rate_init", "alpha", "optimizer", "score"]
+    assert len(display.ax_.get_lines()) == 17 + 1 + 4
+    assert plots.search(finished, "optimizer").ax_.get_xlabel() == "optimizer"

@@ -327,15 +327,12 @@ class NetworkEstimator(BaseEstimator):
 
     def _rule(self, scale: float, batch_weight: float) -> Rule:
         """Return the optimizer, behind the penalty alpha / 2 Σ w² on the sum over a batch."""
-        if isinstance(self.optimizer, str) and self.optimizer != "sgd":
-            if not callable(getattr(optax, self.optimizer, None)):
-                raise ValueError(
-                    f"{type(self).__name__}: expected the name of an optimizer of optax, "
-                    f"got {self.optimizer!r}."
-                )
-        return Rule(
-            self.optimizer, self.learning_rate_init, self.momentum, scale, self.alpha / batch_weight
-        )
+        name = self.optimizer
+        if isinstance(name, str) and not callable(getattr(optax, name, None)):
+            raise ValueError(
+                f"{type(self).__name__}: expected the name of an optimizer of optax, got {name!r}."
+            )
+        return Rule(name, self.learning_rate_init, self.momentum, scale, self.alpha / batch_weight)
 
     def _ending(self, task: Task, held_out: Any) -> EarlyStopping | None:
         if self.n_iter_no_change == math.inf:

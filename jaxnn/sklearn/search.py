@@ -45,11 +45,11 @@ class PopulationSearch(BaseSearchCV):
         """
         self._together = Together(type(self).__name__, self.progress)
         self._seconds: list[float] = []
+        self._fit_params: Mapping[str, Any] = {}
         try:
             return super().fit(X, y, **params)
         finally:
-            vars(self).pop("_fit_params", None)
-            del self._together, self._seconds
+            del self._together, self._seconds, self._fit_params
 
     def _generate_candidate_params(self) -> list[Mapping[str, Any]]:
         """Return the candidates: the whole grid, or ``n_iter`` samples of it."""
@@ -255,7 +255,7 @@ class PopulationHalvingSearchCV(PopulationSearch, BaseSuccessiveHalving):
         self.param_grid, self.n_iter, self.progress = param_grid, n_iter, progress
 
     def _check_input_parameters(self, X: Any, y: Any, split_params: Any) -> None:
-        given = self.max_resources
+        given: Any = self.max_resources  # type: ignore[has-type]
         if given == "auto" and "max_iter" in (known := self.estimator.get_params()):
             self.max_resources = known["max_iter"]
         try:
@@ -263,7 +263,9 @@ class PopulationHalvingSearchCV(PopulationSearch, BaseSuccessiveHalving):
         finally:
             self.max_resources = given
 
-    def _run_search(self, evaluate_candidates: Callable[..., Any], callback_ctx: Any = None) -> None:
+    def _run_search(
+        self, evaluate_candidates: Callable[..., Any], callback_ctx: Any = None
+    ) -> None:
         evaluate = functools.partial(self._evaluate, evaluate_candidates)
         # scikit-learn has callbacks from version 1.9 on
         context = {} if callback_ctx is None else {"callback_ctx": callback_ctx}

@@ -1,11 +1,10 @@
-"""Training of many estimators together, before each of them is asked to ``fit``.   N rows in all."""
+"""Training of many estimators together, before each of them is asked to ``fit``.   N rows."""
 
 import contextlib
-import functools
 import hashlib
 import time
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import jax
@@ -17,7 +16,7 @@ from sklearn.utils.validation import _check_method_params, _num_samples
 from jaxnn.sklearn.network import TRAINER, NetworkEstimator, Plan, Trainer, precision
 from jaxnn.training.batching import Batch
 from jaxnn.training.fit import Fit, can_be_padded
-from jaxnn.training.members import Member, train_members
+from jaxnn.training.members import Member, on_host, train_members
 from jaxnn.training.train_step import TrainState, TrainStep, make_step
 
 Split = tuple[np.ndarray, np.ndarray]
@@ -130,15 +129,15 @@ class Together:
     def _first(self, planned: Planned) -> tuple[TrainStep, TrainState]:
         """Return the step and the first state of a plan, which many plans have in common."""
         plan, x = planned.plan, planned.plan.data[0]
-        known = plan.net, plan.task.loss, plan.task.outputs, plan.rule, plan.seed, x.shape[1:], x.dtype
+        what = plan.net, plan.task.loss, plan.task.outputs, plan.rule, plan.seed
+        known = (*what, x.shape[1:], x.dtype)
         if known not in self._begun:
             with precision(x.dtype):
                 state = planned.estimator._first_state(plan)
                 step = make_step(
                     "fit", plan.net, plan.task.loss, plan.rule.optimizer(), "hand", None
                 )
-                on_host = jax.device_get(state._replace(key=None))._replace(key=state.key)
-                self._begun[known] = step.hoist("fit", state), on_host
+                self._begun[known] = step.hoist("fit", state), on_host(state)
         return self._begun[known]
 
     def _program(self, planned: Planned) -> Hashable:
@@ -230,7 +229,7 @@ def _digest(plan: Plan) -> bytes:
     """Return a digest of the data of a plan."""
     digest = hashlib.blake2b(digest_size=16)
     for array in (*plan.data, *(plan.held_out or ())):
-        digest.update(np.ascontiguousarray(array))
+        digest.update(array.tobytes())
         digest.update(str((array.shape, array.dtype)).encode())
     return digest.digest()
 

@@ -37,9 +37,9 @@ from jaxnn.training.loop import Run, train
 from jaxnn.training.train_step import TrainState, TrainStep
 from jaxnn.types import Params, split_running
 
-# The members of a block are parallel within a thread. On digits with 32 and 100 hidden units, blocks
-# of 4 to 32 are equally fast. It is always the same number, so that a search that has eliminated
-# most of its candidates goes on in the program that is already compiled.
+# The members of a block are parallel within a thread. On digits with 32 and 100 hidden units,
+# blocks of 4 to 32 are equally fast. It is always the same number, so that a search that has
+# eliminated most of its candidates goes on in the program that is already compiled.
 BLOCK = 8
 
 
@@ -159,7 +159,8 @@ class BlocksFeed:
     Attributes:
         steps: the number of steps in an epoch.
         active: the numbers of the members in the blocks.
-        states: the states of the blocks, stacked along a new first axis of C.
+        states: the first states of the blocks, a tuple of states that are stacked along a new
+            first axis of C. It takes the place of a single state in the run.
     """
 
     def __init__(
@@ -190,7 +191,7 @@ class BlocksFeed:
         self._block = BLOCK if on_cpu else padded_size(len(members), BLOCK)
         self.states = self.arrange(list(range(len(members))))
 
-    def arrange(self, active: list[int]) -> tuple[TrainState, ...]:
+    def arrange(self, active: list[int]) -> Any:
         """Divide some members into blocks, with the states that they have; return the states.
 
         The last block is filled up with its last member, whose results are used once.
@@ -215,14 +216,15 @@ class BlocksFeed:
         """Return whether some members need fewer blocks than there are."""
         return -(-len(active) // self._block) < len(self._places)
 
-    def keep(self, states: tuple[TrainState, ...], which: Sequence[int]) -> None:
+    def keep(self, states: Any, which: Sequence[int]) -> None:
         """Keep the present states of some members in them."""
         for place, state in zip(self._places, states, strict=True):
             if wanted := set(which) & set(place.tolist()):
-                leaves = jax.device_get(state._replace(key=jax.random.key_data(state.key)))
+                numbers = state._replace(key=jax.random.key_data(state.key))
+                numbers = jax.device_get(numbers)
                 for i, m in enumerate(place.tolist()):
                     if m in wanted:
-                        own = jax.tree.map(lambda leaf, i=i: leaf[i].copy(), leaves)
+                        own = jax.tree.map(lambda leaf, i=i: leaf[i].copy(), numbers)
                         self.members[m].state = own._replace(key=self.members[m].state.key)
 
     def work(self, position: int, most: int) -> Work:
@@ -270,7 +272,7 @@ class BlocksFeed:
         self, orders: np.ndarray, step: TrainStep, states: tuple[TrainState, ...], span: np.ndarray
     ) -> Chunk:
         """Train every block, and return their states, and the losses (M, steps) of all members."""
-        precise = jax.config.jax_enable_x64  # which each thread has for itself
+        precise = jnp.result_type(float) == jnp.float64  # which each thread has for itself
 
         def train_block(block: int) -> Chunk:
             weights, constants = self._own[block]
@@ -317,6 +319,13 @@ class EndMembers(Hook):
             run.state = feed.arrange(going)
 
 
+def on_host(state: TrainState) -> TrainState:
+    """Return a state with arrays of NumPy; its key remains where it is."""
+    return jax.device_get(state._replace(key=jax.random.key_data(state.key)))._replace(
+        key=state.key
+    )
+
+
 def _stacked(trees: Sequence[Params]) -> Params:
     """Stack trees of arrays and keys along a new first axis, on the device."""
     return jax.tree.map(lambda *leaves: _stack(leaves), *trees)
@@ -324,6 +333,8 @@ def _stacked(trees: Sequence[Params]) -> Params:
 
 def _stack(leaves: tuple[Any, ...]) -> Any:
     if isinstance(leaves[0], jax.Array) and jnp.issubdtype(leaves[0].dtype, jax.dtypes.prng_key):
-        words = np.stack([np.asarray(jax.random.key_data(leaf)) for leaf in leaves])
-        return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaves[0]))
+        words = [np.asarray(jax.random.key_data(leaf)) for leaf in leaves]
+        return jax.random.wrap_key_data(
+            jnp.asarray(np.stack(words)), impl=jax.random.key_impl(leaves[0])
+        )
     return jnp.asarray(np.stack([np.asarray(leaf) for leaf in leaves]))
