@@ -91,7 +91,7 @@ class PopulationSearch(BaseSearchCV):
             reasons = ", ".join(sorted(set(together.alone.values())))
             warnings.warn(
                 f"{type(self).__name__}: {len(together.alone)} of {len(candidates)} candidates are "
-                f"trained one after another: {reasons}.",
+                f"trained alone: {reasons}.",
                 stacklevel=2,
             )
 

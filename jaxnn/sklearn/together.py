@@ -20,6 +20,7 @@ from jaxnn.training.members import Member, on_host, train_members
 from jaxnn.training.train_step import TrainState, TrainStep, make_step
 
 Split = tuple[np.ndarray, np.ndarray]
+Places = tuple[np.ndarray, np.ndarray | None]  # of the rows to train on, and of those held out
 
 
 @contextlib.contextmanager
@@ -98,10 +99,7 @@ class Together:
             self.alone = dict.fromkeys(range(len(candidates)), reason)
             return
         for planned in _plans(estimator, candidates, X, y, splits, fit_params):
-            if planned.plan.held_out is not None:
-                self.alone[planned.candidate] = "early_stopping=True holds out rows"
-            else:
-                groups[self._program(planned)].append(planned)
+            groups[self._program(planned)].append(planned)
         self._unfinished = True
         for group in groups.values():
             self._train_group(group, _num_samples(X))
@@ -117,7 +115,7 @@ class Together:
             RuntimeError: if the training was interrupted before the first epoch of this plan.
         """
         member = self._members.get(_name(plan, _digest(plan)))
-        epochs = 0 if member is None else len(member.losses)
+        epochs = 0 if member is None else len(member.records)
         if self._unfinished:
             if member is None or not epochs:
                 raise RuntimeError("The search was interrupted before this candidate was trained.")
@@ -149,9 +147,11 @@ class Together:
             self._members[planned.name] = Member(step, state, none, none, 0, plan.ending)
         member, n = self._members[planned.name], len(plan.data[0])
         shapes = [(part.shape[1:], part.dtype) for part in plan.data]
+        held_out = plan.held_out and (len(plan.held_out[0]), plan.task.metric)
         return (
             jax.tree.structure(member.step), str(shapes), plan.batch_size, plan.shuffle,
-            -(-n // plan.batch_size), None if can_be_padded(plan.net) else n, len(member.losses),
+            -(-n // plan.batch_size), None if can_be_padded(plan.net) else n, len(member.records),
+            held_out,
         )  # fmt: skip
 
     def _train_group(self, group: Sequence[Planned], count: int) -> None:
@@ -159,11 +159,12 @@ class Together:
         first = group[0].plan
         data, places = _put_together(group, count)
         members = {planned.name: self._members[planned.name] for planned in group}
-        for planned, rows in zip(group, places, strict=True):
+        for planned in group:
             member = members[planned.name]
-            member.rows, member.epochs = rows, planned.plan.epochs
+            member.rows, member.held_out = places[planned.digest]
+            member.epochs = planned.plan.epochs
             member.weights = np.zeros(len(data.x), planned.plan.data[2].dtype)
-            member.weights[rows] = planned.plan.data[2]
+            member.weights[member.rows] = planned.plan.data[2]
         going = [member for member in members.values() if member.active]
         if going:
             with precision(data.x.dtype):
@@ -174,6 +175,7 @@ class Together:
                     first.batch_size,
                     shuffle=first.shuffle,
                     pad_rows=can_be_padded(first.net),
+                    metrics=() if first.held_out is None else (first.task.metric,),
                     progress=self._progress,
                 )
 
@@ -247,24 +249,35 @@ def _name(plan: Plan, digest: bytes) -> Hashable:
 # ── Data ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _put_together(group: Sequence[Planned], count: int) -> tuple[Batch, list[np.ndarray]]:
-    """Return the rows of all plans as one set of data, and the places of each plan's rows in it.
+def _put_together(group: Sequence[Planned], count: int) -> tuple[Batch, dict[bytes, Places]]:
+    """Return the rows of all plans as one set of data, and where those of each plan are in it.
 
     The splits of a search are parts of the same N rows, which are kept once. A transformer that is
-    trained on each split may change them; the rows of each split are then kept for themselves.
+    trained on each split may change them; the rows of each split are then kept for themselves. So
+    are those that are held out.
     """
     distinct = {planned.digest: planned for planned in group}
-    x, target = (_merged(list(distinct.values()), count, field) for field in (0, 1))
-    if x is not None and target is not None:
-        return Batch(x, target), [planned.rows for planned in group]
-    ends = np.cumsum([0, *(len(planned.rows) for planned in distinct.values())])
-    starts = dict(zip(distinct, ends, strict=False))
-    x, target = (
-        np.concatenate([planned.plan.data[field] for planned in distinct.values()])
-        for field in (0, 1)
-    )
-    places = [starts[planned.digest] + np.arange(len(planned.rows)) for planned in group]
-    return Batch(x, target), places
+    whole = [_merged(list(distinct.values()), count, field) for field in (0, 1)]
+    if any(field is None for field in whole):
+        pieces = [planned.plan.data for planned in distinct.values()]
+        rows = _consecutive(0, pieces)
+    else:
+        pieces = [(*whole, np.ones(count))]
+        rows = [planned.rows for planned in distinct.values()]
+    held_out: list[Any] = [planned.plan.held_out for planned in distinct.values()]
+    places: list[Any] = [None] * len(distinct)
+    if held_out[0] is not None:
+        places = _consecutive(sum(len(x) for x, *_ in pieces), held_out)
+        pieces += held_out
+    x, target, weights = (np.concatenate(field) for field in zip(*pieces, strict=True))
+    data = Batch(x, target, weights.astype(np.float32))
+    return data, dict(zip(distinct, zip(rows, places, strict=True), strict=True))
+
+
+def _consecutive(start: int, pieces: Sequence[tuple[np.ndarray, ...]]) -> list[np.ndarray]:
+    """Return the numbers of the rows of pieces that follow each other."""
+    ends = start + np.cumsum([len(x) for x, *_ in pieces])
+    return [np.arange(end - len(x), end) for end, (x, *_) in zip(ends, pieces, strict=True)]
 
 
 def _merged(distinct: Sequence[Planned], count: int, field: int) -> np.ndarray | None:
@@ -273,7 +286,7 @@ def _merged(distinct: Sequence[Planned], count: int, field: int) -> np.ndarray |
     whole, seen = np.zeros((count, *one.shape[1:]), one.dtype), np.zeros(count, bool)
     for planned in distinct:
         own, known = planned.plan.data[field], seen[planned.rows]
-        if not np.array_equal(own[known], whole[planned.rows[known]]):
+        if len(own) != len(known) or not np.array_equal(own[known], whole[planned.rows[known]]):
             return None
         whole[planned.rows], seen[planned.rows] = own, True
     return whole

@@ -10,7 +10,7 @@ its block when the others fit into fewer blocks, so that no work is spent on it 
 import dataclasses
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnn.programs import compiled
 from jaxnn.training.batching import (
     Batch,
     epoch_order,
@@ -29,13 +30,15 @@ from jaxnn.training.batching import (
 )
 from jaxnn.training.compiled_loops import MEMBERS, Chunk
 from jaxnn.training.early_stopping import EarlyStopping, Patience
+from jaxnn.training.evaluation import results, score
 from jaxnn.training.feeds import Work
 from jaxnn.training.fit import Fit
 from jaxnn.training.history import History, Record
 from jaxnn.training.hooks import Hook
 from jaxnn.training.loop import Run, train
+from jaxnn.training.metrics import find
 from jaxnn.training.train_step import TrainState, TrainStep
-from jaxnn.types import Params, split_running
+from jaxnn.types import Layer, Loss, Params, split_running
 
 # The members of a block are parallel within a thread. On digits with 32 and 100 hidden units,
 # blocks of 4 to 32 are equally fast. It is always the same number, so that a search that has
@@ -53,9 +56,11 @@ class Member:
         rows: the numbers of the rows that it is trained on, (n,).
         weights: the weight of each of all rows, (N,).
         epochs: the number of epochs in all.
-        rule: the rule by which to stop before that, which monitors the loss; or None.
-        losses: the mean loss of each epoch so far.
+        rule: the rule by which to stop before that, or None.
+        held_out: the numbers of the rows to score it on after each epoch, (h,), or None.
+        records: the loss of each epoch so far, and the scores.
         stopped: the reason why training ended, as in a :class:`Fit`; "" before that.
+        best: the parameters of the best epoch so far, if the rule restores them.
     """
 
     step: TrainStep
@@ -64,26 +69,30 @@ class Member:
     weights: np.ndarray
     epochs: int
     rule: EarlyStopping | None = None
-    losses: list[float] = dataclasses.field(default_factory=list)
+    held_out: np.ndarray | None = None
+    records: list[Record] = dataclasses.field(default_factory=list)
     stopped: str = ""
+    best: Params = None
 
     def __post_init__(self) -> None:
         self._patience = None if self.rule is None else Patience(self.rule)
 
-    def take(self, loss: float) -> None:
-        """Take the loss of the next epoch into account."""
-        self.losses.append(loss)
-        if not np.isfinite(loss):
+    def take(self, record: Record) -> bool:
+        """Take the record of the next epoch into account; return whether to keep its parameters."""
+        self.records.append(record)
+        if not np.isfinite(record["loss"]):
             self.stopped = "failed"
-        elif self._patience is not None:
-            self._patience.take(loss)
-            if self._patience.exhausted:
-                self.stopped = "early stopping"
+        if self.rule is None or self._patience is None or self.stopped:
+            return False
+        self._patience.take(record[self.rule.monitor])
+        if self._patience.exhausted:
+            self.stopped = "early stopping"
+        return self.rule.restore_best and self._patience.improved
 
     @property
     def active(self) -> bool:
         """Whether it has to be trained further."""
-        return not self.stopped and len(self.losses) < self.epochs
+        return not self.stopped and len(self.records) < self.epochs
 
     @property
     def failed(self) -> bool:
@@ -93,12 +102,12 @@ class Member:
 
     def fit(self) -> Fit:
         """Return the result so far."""
-        steps = int(self.state.step) // max(1, len(self.losses))
         history = {
-            "step": steps * np.arange(1, len(self.losses) + 1),
-            "loss": np.array(self.losses),
+            name: np.array([record[name] for record in self.records])
+            for name in (self.records[0] if self.records else ())
         }
-        params, stopped = self.state.params, self.stopped or "completed"
+        params = self.state.params if self.best is None else self.best
+        stopped = self.stopped or "completed"
         return Fit(self.step.net, self.step.loss, params, self.state, history, stopped)
 
 
@@ -110,6 +119,7 @@ def train_members(
     *,
     shuffle: bool,
     pad_rows: bool,
+    metrics: Sequence[str] = (),
     progress: bool | None = None,
 ) -> None:
     """Train members until each has come to its end, and keep their states and losses in them.
@@ -121,11 +131,12 @@ def train_members(
         who: the function that the user called, for errors.
         members: the members. Their steps have the same structure, they have made as many epochs as
             each other, and their rows fill as many batches.
-        data: the N rows, with weights that are not used.
+        data: the N rows, with weights that count for the rows that are held out.
         batch_size: B.
         shuffle: whether to draw a new order of the rows for each epoch.
         pad_rows: whether the last batch of an epoch is filled up with rows of weight 0. Otherwise
             all members have as many rows as each other.
+        metrics: the scores on the rows that are held out, of which all members have as many.
         progress: whether to show a progress bar; None to show it on a terminal and in a notebook.
 
     Raises:
@@ -137,7 +148,7 @@ def train_members(
         who,
         run,
         feed,
-        [EndMembers(feed)],
+        [EndMembers(feed, tuple(metrics))],
         lambda: feed.keep(run.state, [m for m in feed.active if members[m].active]),
         total=max(member.epochs for member in members) * feed.steps,
         every=feed.steps,
@@ -187,7 +198,7 @@ class BlocksFeed:
         self._workers = len(os.sched_getaffinity(0)) if on_cpu else 1
         self._pool = ThreadPoolExecutor(self._workers)
         self._drawn: dict[int, np.ndarray] = {}
-        self._coming = 0
+        self._coming, self._compiled = 0, False
         self._block = BLOCK if on_cpu else padded_size(len(members), BLOCK)
         self.states = self.arrange(list(range(len(members))))
 
@@ -218,14 +229,41 @@ class BlocksFeed:
 
     def keep(self, states: Any, which: Sequence[int]) -> None:
         """Keep the present states of some members in them."""
+        for m, state in self._each(states, which):
+            self.members[m].state = state
+
+    def keep_best(self, states: Any, which: Sequence[int]) -> None:
+        """Keep the present parameters of some members as their best."""
+        for m, state in self._each(states, which):
+            self.members[m].best = state.params
+
+    def _each(self, states: Any, which: Sequence[int]) -> Iterator[tuple[int, TrainState]]:
+        """Iterate over some members with their present states."""
         for place, state in zip(self._places, states, strict=True):
-            if wanted := set(which) & set(place.tolist()):
-                numbers = state._replace(key=jax.random.key_data(state.key))
-                numbers = jax.device_get(numbers)
+            if set(which) & set(place.tolist()):
+                host = on_host(state)
                 for i, m in enumerate(place.tolist()):
-                    if m in wanted:
-                        own = jax.tree.map(lambda leaf, i=i: leaf[i].copy(), numbers)
-                        self.members[m].state = own._replace(key=self.members[m].state.key)
+                    if m in which and m not in place[:i]:
+                        own = jax.tree.map(
+                            lambda leaf, i=i: leaf[i].copy(),
+                            (host.params, host.opt_state, host.step),
+                        )
+                        yield m, TrainState(own[0], own[1], self.members[m].state.key, own[2])
+
+    def scores(self, states: Any, metrics: tuple[str, ...]) -> dict[int, dict[str, float]]:
+        """Return the scores of the active members on their rows that are held out."""
+        step, found = self.members[0].step, {}
+        known = find("fit", metrics, step.loss)
+        kinds = tuple(known.values())
+        for place, state in zip(self._places, states, strict=True):
+            rows = np.stack([self.members[m].held_out for m in place])
+            parts = _scores_of_block(
+                step.net, step.loss, kinds, state.params, self._data, jnp.asarray(rows)
+            )
+            parts = jax.device_get(parts)
+            for i, m in enumerate(place.tolist()):
+                found[m] = results(known, [jax.tree.map(lambda leaf, i=i: leaf[i], parts)])
+        return found
 
     def work(self, position: int, most: int) -> Work:
         """Return the work of one epoch of all blocks, or of what remains of it."""
@@ -290,27 +328,43 @@ class BlocksFeed:
                 )
                 return jax.block_until_ready(chunk)
 
-        first = train_block(0)  # alone, so that only one thread compiles
-        chunks = [first, *self._pool.map(train_block, range(1, len(states)))]
-        losses = np.full((len(self.members), first.losses.shape[1]), np.nan)
+        blocks = iter(range(len(states)))
+        chunks = []
+        if not self._compiled:  # by one thread alone
+            chunks.append(train_block(next(blocks)))
+            self._compiled = True
+        chunks += self._pool.map(train_block, blocks)
+        losses = np.full((len(self.members), chunks[0].losses.shape[1]), np.nan)
         for place, chunk in zip(self._places, chunks, strict=True):
             losses[place] = chunk.losses
         return Chunk(tuple(chunk.state for chunk in chunks), losses, np.array(True))  # type: ignore[arg-type]
 
 
 class EndMembers(Hook):
-    """The hook that ends each member at its own time, and the run when all have ended."""
+    """The hook that ends each member at its own time, and the run when all have ended.
 
-    def __init__(self, feed: BlocksFeed) -> None:
-        self._feed = feed
+    Args:
+        feed: the feed of the members.
+        metrics: the scores on the rows that are held out.
+    """
+
+    def __init__(self, feed: BlocksFeed, metrics: tuple[str, ...]) -> None:
+        self._feed, self._metrics = feed, metrics
 
     def after_record(self, run: Run, record: Record) -> None:
         """Keep the members that have ended, and arrange the others anew if they need less room."""
-        feed = self._feed
-        before = [m for m in feed.active if feed.members[m].active]
+        feed, scores = self._feed, {}
+        members = feed.members
+        before = [m for m in feed.active if members[m].active]
+        if members[0].held_out is not None:
+            scores = feed.scores(run.state, self._metrics)
+        improved = []
         for m in before:
-            feed.members[m].take(float(record["loss"][m]))
-        going = [m for m in before if feed.members[m].active]
+            own = {f"validation_{name}": value for name, value in scores.get(m, {}).items()}
+            if members[m].take({"loss": float(record["loss"][m]), **own}):
+                improved.append(m)
+        feed.keep_best(run.state, improved)
+        going = [m for m in before if members[m].active]
         feed.keep(run.state, sorted(set(before) - set(going)))
         if not going:
             run.stop("completed")
@@ -319,11 +373,21 @@ class EndMembers(Hook):
             run.state = feed.arrange(going)
 
 
+@compiled(settings=3)
+def _scores_of_block(
+    net: Layer, loss: Loss, metrics: Any, params: Params, data: Batch, rows: Any
+) -> Any:
+    def member(params: Params, rows: Any) -> Any:
+        own = jax.tree.map(lambda leaf: leaf[rows], data)
+        return score(net, loss, metrics, params, own)
+
+    return jax.vmap(member)(params, rows)
+
+
 def on_host(state: TrainState) -> TrainState:
     """Return a state with arrays of NumPy; its key remains where it is."""
-    return jax.device_get(state._replace(key=jax.random.key_data(state.key)))._replace(
-        key=state.key
-    )
+    numbers = jax.device_get(state._replace(key=jax.random.key_data(state.key)))
+    return numbers._replace(key=state.key)
 
 
 def _stacked(trees: Sequence[Params]) -> Params:
