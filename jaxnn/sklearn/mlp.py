@@ -158,7 +158,7 @@ class MLPClassifier(ClassifierMixin, NetworkEstimator):
 
     def _learn(self, x: np.ndarray, y: np.ndarray, sample_weight: Any, **how: Any) -> None:
         weights = _check_sample_weight(sample_weight, x, ensure_non_negative=True)
-        self._multilabel = type_of_target(y).startswith("multilabel")
+        self._multilabel = y.ndim == 2 and type_of_target(y).startswith("multilabel")
         if self._multilabel:
             target, strata = np.asarray(y), None
         else:

@@ -1,6 +1,7 @@
 """The base of the estimators that train a network by ``fit``.   n rows, I features, O outputs."""
 
 import contextlib
+import dataclasses
 import functools
 import math
 import numbers
@@ -25,6 +26,7 @@ from jaxnn.training.batching import padded_size
 from jaxnn.training.early_stopping import EarlyStopping
 from jaxnn.training.evaluation import ROWS, predict
 from jaxnn.training.fit import Fit, can_be_padded, fit
+from jaxnn.training.optimizers import OptaxUpdate
 from jaxnn.training.train_step import TrainState, init_state
 from jaxnn.types import Layer, Loss, Params
 from jaxnn.values import from_json, to_json
@@ -83,6 +85,24 @@ class Rule(NamedTuple):
             rule = getattr(optax, self.name)(self.learning_rate)
         penalty = optax.add_decayed_weights(self.decay, mask=_are_matrices)
         return optax.chain(optax.scale(self.scale), penalty, rule)
+
+
+@dataclasses.dataclass(frozen=True)
+class RuleUpdate:
+    """The update of an optimizer of which the numbers of its :class:`Rule` are arguments.
+
+    It is an ``Update`` of :mod:`jaxnn.training.optimizers`. Many rules share one program, and
+    nothing has to be traced to take their numbers out.
+    """
+
+    name: str
+
+    def __call__(
+        self, constants: Any, gradient: Params, opt_state: Any, trained: Params, value: Any
+    ) -> tuple[Params, Any]:
+        """Return the updates of the parameters, and the optimizer's next state."""
+        update = OptaxUpdate(Rule(self.name, *constants).optimizer())
+        return update((), gradient, opt_state, trained, value)
 
 
 class Plan(NamedTuple):

@@ -1,6 +1,7 @@
 """Training of many estimators together, before each of them is asked to ``fit``.   N rows."""
 
 import contextlib
+import dataclasses
 import hashlib
 import time
 from collections import defaultdict
@@ -13,7 +14,7 @@ from sklearn.base import clone
 from sklearn.utils.metaestimators import _safe_split
 from sklearn.utils.validation import _check_method_params, _num_samples
 
-from jaxnn.sklearn.network import TRAINER, NetworkEstimator, Plan, Trainer, precision
+from jaxnn.sklearn.network import TRAINER, NetworkEstimator, Plan, RuleUpdate, Trainer, precision
 from jaxnn.training.batching import Batch
 from jaxnn.training.fit import Fit, can_be_padded
 from jaxnn.training.members import Member, on_host, train_members
@@ -125,18 +126,24 @@ class Together:
         return member.fit() if epochs <= plan.epochs else None
 
     def _first(self, planned: Planned) -> tuple[TrainStep, TrainState]:
-        """Return the step and the first state of a plan, which many plans have in common."""
+        """Return the step and the first state of a plan; many plans have the state in common."""
         plan, x = planned.plan, planned.plan.data[0]
-        what = plan.net, plan.task.loss, plan.task.outputs, plan.rule, plan.seed
-        known = (*what, x.shape[1:], x.dtype)
+        name, *numbers = plan.rule
+        what = plan.net, plan.task.loss, plan.task.outputs, plan.seed, x.shape[1:], x.dtype
+        known = (*what, name if isinstance(name, str) else plan.rule)
         if known not in self._begun:
             with precision(x.dtype):
                 state = planned.estimator._first_state(plan)
-                step = make_step(
-                    "fit", plan.net, plan.task.loss, plan.rule.optimizer(), "hand", None
-                )
+                optimizer = plan.rule.optimizer()
+                step = make_step("fit", plan.net, plan.task.loss, optimizer, "hand", None)
+                if isinstance(name, str):
+                    step = dataclasses.replace(step, update=RuleUpdate(name))
                 self._begun[known] = step.hoist("fit", state), on_host(state)
-        return self._begun[known]
+        step, state = self._begun[known]
+        if isinstance(name, str):
+            dtype = np.result_type(*jax.tree.leaves(state.params))
+            step = dataclasses.replace(step, constants=tuple(np.array(n, dtype) for n in numbers))
+        return step, state
 
     def _program(self, planned: Planned) -> Hashable:
         """Return everything that members have to have in common to share a program."""
@@ -262,7 +269,7 @@ def _put_together(group: Sequence[Planned], count: int) -> tuple[Batch, dict[byt
         pieces = [planned.plan.data for planned in distinct.values()]
         rows = _consecutive(0, pieces)
     else:
-        pieces = [(*whole, np.ones(count))]
+        pieces = [(*whole, np.ones(count))]  # type: ignore[arg-type]
         rows = [planned.rows for planned in distinct.values()]
     held_out: list[Any] = [planned.plan.held_out for planned in distinct.values()]
     places: list[Any] = [None] * len(distinct)
