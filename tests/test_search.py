@@ -224,6 +224,14 @@ def test_an_interrupted_search_hands_over_what_it_has(monkeypatch):
     assert not hasattr(found, "best_estimator_")
 
 
+def test_the_bar_shows_the_best_so_far(capsys):
+    PopulationHalvingSearchCV(MODEL, GRID, cv=3, progress=True).fit(X, Y)
+    shown = capsys.readouterr().err
+    assert "PopulationHalvingSearchCV, program 1 of 1:" in shown
+    assert "program 1 of 1, best so far 0." in shown
+    assert "lowest=" in shown
+
+
 def test_a_search_is_an_estimator():
     search = PopulationSearchCV(MODEL, GRID, cv=2, random_state=3)
     again = clone(search)

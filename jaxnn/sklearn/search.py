@@ -46,10 +46,11 @@ class PopulationSearch(BaseSearchCV):
         self._together = Together(type(self).__name__, self.progress)
         self._seconds: list[float] = []
         self._fit_params: Mapping[str, Any] = {}
+        self._best: float | None = None  # the best score of the iterations so far
         try:
             return super().fit(X, y, **params)
         finally:
-            del self._together, self._seconds, self._fit_params
+            del self._together, self._seconds, self._fit_params, self._best
 
     def _generate_candidate_params(self) -> list[Mapping[str, Any]]:
         """Return the candidates: the whole grid, or ``n_iter`` samples of it."""
@@ -77,6 +78,9 @@ class PopulationSearch(BaseSearchCV):
             results = evaluate_candidates(candidates, splitter, **how)
         self._seconds += [self._together.seconds] * len(candidates)
         results["mean_fit_time"] += np.array(self._seconds)
+        scores = results.get("mean_test_score", np.array([np.nan]))
+        if np.isfinite(scores).any():
+            self._best = float(np.nanmax(scores))
         if splitter.interrupt is not None:
             self._hand_over(results, splitter.interrupt)
         return results
@@ -85,7 +89,8 @@ class PopulationSearch(BaseSearchCV):
         self, candidates: Sequence[Mapping[str, Any]], X: Any, y: Any, splits: Sequence[Any]
     ) -> None:
         together = self._together
-        together.train(self.estimator, candidates, X, y, splits, self._fit_params)
+        best = "" if self._best is None else f", best so far {self._best:.4g}"
+        together.train(self.estimator, candidates, X, y, splits, self._fit_params, best)
         self.trained_alone_ = together.alone
         if together.alone:
             reasons = ", ".join(sorted(set(together.alone.values())))

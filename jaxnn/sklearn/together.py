@@ -85,10 +85,12 @@ class Together:
         y: Any,
         splits: Sequence[Split],
         fit_params: Mapping[str, Any],
+        best: str = "",
     ) -> None:
         """Train all candidates on the training rows of all splits.
 
-        Those that were trained before, for fewer epochs, continue from where they were.
+        Those that were trained before, for fewer epochs, continue from where they were. The
+        progress bar shows ``best``, the best result so far.
 
         Raises:
             TrainingInterrupted: for an interrupt from the keyboard; what was trained is kept.
@@ -102,8 +104,9 @@ class Together:
         for planned in _plans(estimator, candidates, X, y, splits, fit_params):
             groups[self._program(planned)].append(planned)
         self._unfinished = True
-        for group in groups.values():
-            self._train_group(group, _num_samples(X))
+        for number, group in enumerate(groups.values(), start=1):
+            title = f"{self._who}, program {number} of {len(groups)}{best}"
+            self._train_group(group, _num_samples(X), title)
         self._unfinished = False
         self.seconds = (time.perf_counter() - began) / (len(candidates) * len(splits))
 
@@ -161,7 +164,7 @@ class Together:
             held_out,
         )  # fmt: skip
 
-    def _train_group(self, group: Sequence[Planned], count: int) -> None:
+    def _train_group(self, group: Sequence[Planned], count: int, title: str) -> None:
         """Train members that share a program."""
         first = group[0].plan
         data, places = _put_together(group, count)
@@ -184,6 +187,7 @@ class Together:
                     pad_rows=can_be_padded(first.net),
                     metrics=() if first.held_out is None else (first.task.metric,),
                     progress=self._progress,
+                    title=title,
                 )
 
 
@@ -236,7 +240,7 @@ def _has_network(estimator: Any) -> bool:
 
 def _digest(plan: Plan) -> bytes:
     """Return a digest of the data of a plan."""
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.sha256()
     for array in (*plan.data, *(plan.held_out or ())):
         digest.update(array.tobytes())
         digest.update(str((array.shape, array.dtype)).encode())

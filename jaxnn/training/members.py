@@ -121,6 +121,7 @@ def train_members(
     pad_rows: bool,
     metrics: Sequence[str] = (),
     progress: bool | None = None,
+    title: str | None = None,
 ) -> None:
     """Train members until each has come to its end, and keep their states and losses in them.
 
@@ -138,6 +139,7 @@ def train_members(
             all members have as many rows as each other.
         metrics: the scores on the rows that are held out, of which all members have as many.
         progress: whether to show a progress bar; None to show it on a terminal and in a notebook.
+        title: what stands before the bar; by default ``who``.
 
     Raises:
         TrainingInterrupted: for an interrupt from the keyboard; the members have what they reached.
@@ -154,6 +156,7 @@ def train_members(
         every=feed.steps,
         require_finite=False,
         progress=progress,
+        title=title,
     )
 
 
