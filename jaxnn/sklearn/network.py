@@ -212,6 +212,11 @@ class NetworkEstimator(BaseEstimator):
         ],
     }
 
+    # the parameters that change no more of a plan than its rule, its epochs and its ending
+    NUMBERS: ClassVar[frozenset[str]] = frozenset(
+        {"alpha", "learning_rate_init", "momentum", "max_iter", "n_iter_no_change", "tol"}
+    )
+
     # ── What was trained ──────────────────────────────────────────────────────────────────────────
 
     @property
@@ -279,9 +284,8 @@ class NetworkEstimator(BaseEstimator):
         with precision(x.dtype):
             net = self._network_for(task)
             batch_size = self._batch(len(data[0]), net)
-            rows = min(batch_size, len(data[0]))
             plan = Plan(
-                net, task, data, held_out, self._rule(task.scale, float(data[2].mean()) * rows),
+                net, task, data, held_out, self._rule(task.scale, _mean_weight(data, batch_size)),
                 batch_size, int(random.randint(2**31 - 1)), self.random_state is not None, epochs,
                 self._ending(task, held_out) if stop else None, self.shuffle,
             )  # fmt: skip
@@ -308,6 +312,15 @@ class NetworkEstimator(BaseEstimator):
             early_stopping=plan.ending, pad_rows=can_be_padded(plan.net),
             progress=bool(self.verbose),
         )  # fmt: skip
+
+    def _replanned(self, plan: Plan) -> Plan:
+        """Return the plan for the same data, from that of an estimator with other ``NUMBERS``."""
+        weight = _mean_weight(plan.data, plan.batch_size)
+        return plan._replace(
+            rule=self._rule(plan.task.scale, weight),
+            epochs=self.max_iter,
+            ending=self._ending(plan.task, plan.held_out),
+        )
 
     def _first_state(self, plan: Plan) -> TrainState:
         """Return the state before the first step; check that the network fits the task."""
@@ -442,6 +455,11 @@ def precision(dtype: Any) -> Iterator[None]:
 def dense(x: Any) -> np.ndarray:
     """Return a sparse matrix as an array, and an array as it is."""
     return x.toarray() if hasattr(x, "toarray") else x
+
+
+def _mean_weight(data: tuple[np.ndarray, ...], batch_size: int) -> float:
+    """Return the mean of the sums of the weights over a batch."""
+    return float(data[2].mean()) * min(batch_size, len(data[0]))
 
 
 def _are_matrices(params: Params) -> Params:

@@ -74,8 +74,14 @@ class PopulationSearch(BaseSearchCV):
         candidates = list(candidates)
         train = functools.partial(self._train, candidates)
         splitter = TrainingSplitter(cv or self._checked_cv_orig, train)
-        with training_by(self._together.result):
-            results = evaluate_candidates(candidates, splitter, **how)
+        try:
+            with training_by(self._together.result):
+                results = evaluate_candidates(candidates, splitter, **how)
+        except Exception as error:  # as where error_score="raise", and some were not trained
+            if splitter.interrupt is None:
+                raise
+            message = f"{type(self).__name__} was interrupted before it had scores."
+            raise TrainingInterrupted(message, self) from error
         self._seconds += [self._together.seconds] * len(candidates)
         results["mean_fit_time"] += np.array(self._seconds)
         scores = results.get("mean_test_score", np.array([np.nan]))

@@ -222,14 +222,50 @@ def _plans(
     for train, _ in splits:
         own_x, own_y = _safe_split(estimator, X, y, train)
         own_params = _check_method_params(X, params=fit_params, indices=train)
+        similar: dict[str, tuple[Plan, bytes]] = {}
         for number, parameters in enumerate(candidates):
             own = clone(estimator).set_params(**clone(dict(parameters), safe=False))
-            with training_by(_stop_at_the_plan), contextlib.suppress(Exception):
-                try:
-                    own.fit(own_x, own_y, **own_params)
-                except _PlanMade as made:
-                    digest = _digest(made.plan)
-                    yield Planned(number, made.estimator, made.plan, every_row[train], digest)
+            with contextlib.suppress(Exception):
+                made = _plan_of(own, own_x, own_y, own_params, similar)
+                if made is not None:
+                    asked, plan, digest = made
+                    yield Planned(number, asked, plan, every_row[train], digest)
+
+
+def _plan_of(
+    own: Any,
+    x: Any,
+    y: Any,
+    fit_params: Mapping[str, Any],
+    similar: dict[str, tuple[Plan, bytes]],
+) -> tuple[NetworkEstimator, Plan, bytes] | None:
+    """Return the plan of an estimator, or of one inside of it, and the digest of its data.
+
+    Args:
+        own: the estimator.
+        x: inputs.
+        y: targets.
+        fit_params: what else ``fit`` is given.
+        similar: the plans of estimators that differed in other parameters than ``NUMBERS``, by
+            these. The checks of the data need not be made again for each number.
+    """
+    others = None
+    if isinstance(own, NetworkEstimator):
+        given = own.get_params().items()
+        others = repr([(name, value) for name, value in given if name not in own.NUMBERS])
+        if others in similar:
+            own._validate_params()
+            plan, digest = similar[others]
+            return own, own._replanned(plan), digest
+    try:
+        with training_by(_stop_at_the_plan):
+            own.fit(x, y, **fit_params)
+    except _PlanMade as made:
+        digest = _digest(made.plan)
+        if others is not None and made.plan.seeded:
+            similar[others] = made.plan, digest
+        return made.estimator, made.plan, digest
+    return None
 
 
 def _has_network(estimator: Any) -> bool:
