@@ -146,6 +146,14 @@ def test_a_member_that_fails_harms_no_other():
         PopulationSearchCV(MODEL, grid, cv=3, error_score="raise").fit(X, Y)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.FitFailedWarning")
+@pytest.mark.filterwarnings("ignore:One or more of the test scores")
+def test_a_network_that_does_not_fit_harms_no_other():
+    grid = [{"alpha": [1e-4]}, {"network": [nn.mlp(4, 2)]}, {"loss": [nn.MeanSquaredError()]}]
+    scores = PopulationSearchCV(MODEL, grid, cv=3).fit(X, Y).cv_results_["mean_test_score"]
+    assert np.isfinite(scores).tolist() == [True, False, False]
+
+
 def test_halving_continues_with_the_survivors(calls):
     grid = {"alpha": [1e-4, 1e-2, 1.0], "learning_rate_init": [0.003, 0.01, 0.03]}
     search = PopulationHalvingSearchCV(MODEL, grid, cv=3, max_resources=18).fit(X, Y)

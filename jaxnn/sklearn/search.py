@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.model_selection import ParameterGrid, ParameterSampler
+from sklearn.base import is_classifier
+from sklearn.model_selection import ParameterGrid, ParameterSampler, check_cv
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.model_selection._search_successive_halving import BaseSuccessiveHalving
 from sklearn.utils._param_validation import Interval
@@ -73,7 +74,9 @@ class PopulationSearch(BaseSearchCV):
         """Evaluate candidates that are trained in advance."""
         candidates = list(candidates)
         train = functools.partial(self._train, candidates)
-        splitter = TrainingSplitter(cv or self._checked_cv_orig, train)
+        # scikit-learn 1.6 does not keep the splitter that it has made of ``cv``
+        cv = cv or getattr(self, "_checked_cv_orig", self.cv)
+        splitter = TrainingSplitter(cv, is_classifier(self.estimator), train)
         try:
             with training_by(self._together.result):
                 results = evaluate_candidates(candidates, splitter, **how)
@@ -122,20 +125,24 @@ class TrainingSplitter:
     """A splitter that has the candidates trained on its splits before it returns them.
 
     Args:
-        cv: the splitter.
+        cv: the splitter, or what ``check_cv`` makes one of.
+        classifier: whether the estimator is a classifier, so that splits are stratified.
         train: a function of X, y and the splits.
 
     Attributes:
         interrupt: the interrupt that ended the training, or None.
     """
 
-    def __init__(self, cv: Any, train: Callable[[Any, Any, Sequence[Any]], None]) -> None:
-        self._cv, self._train = cv, train
+    def __init__(
+        self, cv: Any, classifier: bool, train: Callable[[Any, Any, Sequence[Any]], None]
+    ) -> None:
+        self._cv, self._classifier, self._train = cv, classifier, train
         self.interrupt: TrainingInterrupted | None = None
 
     def split(self, X: Any, y: Any = None, **params: Any) -> Sequence[Any]:
         """Return the splits of the rows, after training."""
-        splits = list(self._cv.split(X, y, **params))
+        cv = check_cv(self._cv, y, classifier=self._classifier)
+        splits = list(cv.split(X, y, **params))
         try:
             self._train(X, y, splits)
         except TrainingInterrupted as interrupt:

@@ -16,7 +16,7 @@ from sklearn.utils.validation import _check_method_params, _num_samples
 
 from jaxnn.sklearn.network import TRAINER, NetworkEstimator, Plan, RuleUpdate, Trainer, precision
 from jaxnn.training.batching import Batch
-from jaxnn.training.fit import Fit, can_be_padded
+from jaxnn.training.fit import Fit, can_be_padded, check_data
 from jaxnn.training.members import Member, on_host, train_members
 from jaxnn.training.train_step import TrainState, TrainStep, make_step
 
@@ -102,7 +102,8 @@ class Together:
             self.alone = dict.fromkeys(range(len(candidates)), reason)
             return
         for planned in _plans(estimator, candidates, X, y, splits, fit_params):
-            groups[self._program(planned)].append(planned)
+            with contextlib.suppress(Exception):  # a network that does not fit, as ``fit`` will say
+                groups[self._program(planned)].append(planned)
         self._unfinished = True
         for number, group in enumerate(groups.values(), start=1):
             title = f"{self._who}, program {number} of {len(groups)}{best}"
@@ -139,6 +140,7 @@ class Together:
                 state = planned.estimator._first_state(plan)
                 optimizer = plan.rule.optimizer()
                 step = make_step("fit", plan.net, plan.task.loss, optimizer, "hand", None)
+                check_data("fit", step, state.params, Batch(*plan.data), None, ())
                 if isinstance(name, str):
                     step = dataclasses.replace(step, update=RuleUpdate(name))
                 self._begun[known] = step.hoist("fit", state), on_host(state)
