@@ -123,7 +123,7 @@ def train_members(
     progress: bool | None = None,
     title: str | None = None,
 ) -> None:
-    """Train members until each has come to its end, and keep their states and losses in them.
+    """Train members until each has come to its end, and keep their states and records in them.
 
     Each result is that of training the member alone by :func:`jaxnn.training.fit.fit`, up to
     rounding. A member whose loss is not finite is stopped, and does not affect the others.
@@ -193,13 +193,15 @@ class BlocksFeed:
         self._weights = np.zeros((len(members), size), members[0].weights.dtype)
         self._weights[:, : self._rows] = [member.weights for member in members]
         self._seeds = [shuffle_seeds(each.state.key)[0] if shuffle else None for each in members]
-        constants = np.array([[float(c) for c in each.step.constants] for each in members])
-        self._varied = (constants != constants[0]).any(axis=0)  # others need not be passed for each
+        each_constant = zip(*(each.step.constants for each in members), strict=True)
+        self._varied = [  # the others need not be passed for each member
+            not all(np.array_equal(value, values[0]) for value in values)
+            for values in each_constant
+        ]
         self._counts = np.array([len(member.rows) for member in members])
         self.steps = -(-int(self._counts[0]) // batch_size)
         on_cpu = jax.default_backend() == "cpu"
-        self._workers = len(os.sched_getaffinity(0)) if on_cpu else 1
-        self._pool = ThreadPoolExecutor(self._workers)
+        self._pool = ThreadPoolExecutor(_cores() if on_cpu else 1)
         self._drawn: dict[int, np.ndarray] = {}
         self._coming, self._compiled = 0, False
         self._block = BLOCK if on_cpu else padded_size(len(members), BLOCK)
@@ -385,6 +387,12 @@ def _scores_of_block(
         return score(net, loss, metrics, params, own)
 
     return jax.vmap(member)(params, rows)
+
+
+def _cores() -> int:
+    """Return the number of processor cores that this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)  # of Linux alone
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def on_host(state: TrainState) -> TrainState:
