@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
+import optax
 import pytest
 from scipy.stats import loguniform
 from sklearn.base import clone
@@ -125,6 +126,16 @@ def test_networks_with_batch_statistics():
     ours = PopulationSearchCV(model, GRID, cv=3, scoring="neg_log_loss").fit(X, Y)
     theirs = GridSearchCV(model, GRID, cv=3, scoring="neg_log_loss").fit(X, Y)
     same_results(ours, theirs, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_an_optimizer_of_ones_own(calls):
+    optimizer = optax.adamw(optax.cosine_decay_schedule(0.03, 40))
+    model = clone(MODEL).set_params(optimizer=optimizer)
+    grid = {"alpha": [1e-3, 1.0], "random_state": [0, 1]}
+    ours = PopulationSearchCV(model, grid, cv=3, scoring="neg_log_loss").fit(X, Y)
+    assert calls == [12]
+    same_results(ours, GridSearchCV(model, grid, cv=3, scoring="neg_log_loss").fit(X, Y), rtol=1e-6)
 
 
 def test_without_a_seed_the_members_still_train_together(calls):
