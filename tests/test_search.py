@@ -110,6 +110,9 @@ def test_a_pipeline_trains_together_too(calls):
     ours = PopulationSearchCV(model, grid, cv=3, scoring="neg_log_loss").fit(X, Y)
     assert calls == [12]
     same_results(ours, GridSearchCV(model, grid, cv=3, scoring="neg_log_loss").fit(X, Y), rtol=1e-6)
+    halving = PopulationHalvingSearchCV(model, grid, cv=3, resource="mlpclassifier__max_iter")
+    assert halving.fit(X, Y).n_resources_ == [4, 12]
+    assert calls == [12, 12, 6]
 
 
 def test_splits_that_lack_a_class():

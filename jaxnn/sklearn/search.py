@@ -160,7 +160,7 @@ class PopulationSearchCV(PopulationSearch):
     trained in this way is trained by the estimator's own ``fit``, with a warning.
 
     Args:
-        estimator: an ``MLPClassifier`` or ``MLPRegressor`` of this library.
+        estimator: an ``MLPClassifier`` or ``MLPRegressor`` of this library, or a pipeline with one.
         param_grid: the lists of values for each parameter, or several such dicts; with ``n_iter``
             also distributions that have a method ``rvs``.
         n_iter: the number of candidates to sample; None for the whole grid.
@@ -210,14 +210,15 @@ class PopulationHalvingSearchCV(PopulationSearch, BaseSuccessiveHalving):
     """Successive halving on epochs, trained together.
 
     All candidates train for a few epochs, the best part of them continues for ``factor`` times as
-    many, and so on. Each candidate continues from the state that it has reached, in a program of
-    fewer members. Apart from that it is scikit-learn's ``HalvingGridSearchCV`` with
+    many, and so on. Each candidate continues from the state that it has reached, in fewer blocks of
+    members. Apart from that it is scikit-learn's ``HalvingGridSearchCV`` with
     ``resource="max_iter"``.
 
     Args:
-        estimator: an ``MLPClassifier`` or ``MLPRegressor`` of this library.
+        estimator: an ``MLPClassifier`` or ``MLPRegressor`` of this library, or a pipeline with one.
         param_grid: as in :class:`PopulationSearchCV`, without ``max_iter``.
         n_iter: see there.
+        resource: the name of the number of epochs, such as "mlpclassifier__max_iter" in a pipeline.
         factor: the number of candidates of which one is kept after each iteration.
         max_resources: the number of epochs of the last iteration at most; "auto" for the
             estimator's ``max_iter``.
@@ -250,6 +251,7 @@ class PopulationHalvingSearchCV(PopulationSearch, BaseSuccessiveHalving):
         param_grid: Any,
         *,
         n_iter: int | None = None,
+        resource: str = "max_iter",
         factor: float = 3,
         max_resources: int | str = "auto",
         min_resources: int | str = "exhaust",
@@ -267,15 +269,16 @@ class PopulationHalvingSearchCV(PopulationSearch, BaseSuccessiveHalving):
             self, estimator, scoring=scoring, refit=refit, cv=cv, verbose=verbose,
             random_state=random_state, error_score=error_score,
             return_train_score=return_train_score, max_resources=max_resources,
-            min_resources=min_resources, resource="max_iter", factor=factor,
+            min_resources=min_resources, resource=resource, factor=factor,
             aggressive_elimination=aggressive_elimination,
         )  # fmt: skip
         self.param_grid, self.n_iter, self.progress = param_grid, n_iter, progress
 
     def _check_input_parameters(self, X: Any, y: Any, split_params: Any) -> None:
         given: Any = self.max_resources  # type: ignore[has-type]
-        if given == "auto" and "max_iter" in (known := self.estimator.get_params()):
-            self.max_resources = known["max_iter"]
+        known = self.estimator.get_params()
+        if given == "auto" and self.resource in known:
+            self.max_resources = known[self.resource]
         try:
             super()._check_input_parameters(X, y, split_params)
         finally:
