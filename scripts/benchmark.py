@@ -28,6 +28,7 @@ SUITES = {
     "models": "a step of LeNet, ResNet, GRU, decoder, U-Net: PyTorch, equinox, nnx, JAX",
     "population": "256 networks at once: solo runs and scikit-learn",
     "estimators": "jaxnn.sklearn and scikit-learn: seconds of fit, and scores",
+    "search": "64 candidates on five splits: ours, halving, GridSearchCV, HalvingGridSearchCV",
     "startup": "import, and from the start of the process to a trained classifier",
     "tasks": "what others reach on the tasks of scripts/train.py",
     "compile": "the first step of 24 blocks and of 2",

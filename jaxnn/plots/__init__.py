@@ -8,6 +8,7 @@ from jaxnn.plots.activation import ActivationDisplay
 from jaxnn.plots.curves import CurvesDisplay
 from jaxnn.plots.data import BoundaryDisplay, ScatterDisplay
 from jaxnn.plots.diagram import NetworkDisplay
+from jaxnn.plots.search import SearchDisplay, search
 from jaxnn.plots.training import HistoryDisplay, PopulationDisplay, history, population
 from jaxnn.plots.worked import BackpropDisplay
 
@@ -20,6 +21,8 @@ __all__ = [
     "NetworkDisplay",
     "PopulationDisplay",
     "ScatterDisplay",
+    "SearchDisplay",
     "history",
     "population",
+    "search",
 ]

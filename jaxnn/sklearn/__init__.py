@@ -7,6 +7,7 @@ float32 in float32, as scikit-learn does.
 
 from jaxnn.sklearn.mlp import MLPClassifier, MLPRegressor
 from jaxnn.sklearn.neurons import LogisticNeuron, Perceptron
+from jaxnn.sklearn.search import PopulationHalvingSearchCV, PopulationSearchCV
 from jaxnn.sklearn.transformer import NetworkTransformer
 
 __all__ = [
@@ -15,4 +16,6 @@ __all__ = [
     "MLPRegressor",
     "NetworkTransformer",
     "Perceptron",
+    "PopulationHalvingSearchCV",
+    "PopulationSearchCV",
 ]

@@ -1,5 +1,6 @@
 """Multilayer perceptrons, and networks of any other kind, as classifier and regressor."""
 
+import functools
 from typing import Any, Self
 
 import numpy as np
@@ -10,6 +11,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from jaxnn.losses import MeanSquaredError, SigmoidBinaryCrossEntropy, SoftmaxCrossEntropy
+from jaxnn.programs import compiled
 from jaxnn.sklearn.network import NetworkEstimator, Task
 from jaxnn.types import Layer, Loss
 
@@ -139,7 +141,7 @@ class MLPClassifier(ClassifierMixin, NetworkEstimator):
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probabilities of the classes, (n, K)."""
         check_is_fitted(self)
-        p = self._outputs(self._rows(X), then=self._task_loss().probabilities)
+        p = self._outputs(self._rows(X), then=functools.partial(_probabilities, self._task_loss()))
         if self._multilabel or p.shape[1] > 1:
             return p
         return np.hstack([1 - p, p])[:, : len(self.classes_)] if len(self.classes_) > 1 else 1 - p
@@ -158,7 +160,7 @@ class MLPClassifier(ClassifierMixin, NetworkEstimator):
 
     def _learn(self, x: np.ndarray, y: np.ndarray, sample_weight: Any, **how: Any) -> None:
         weights = _check_sample_weight(sample_weight, x, ensure_non_negative=True)
-        self._multilabel = type_of_target(y).startswith("multilabel")
+        self._multilabel = y.ndim == 2 and type_of_target(y).startswith("multilabel")
         if self._multilabel:
             target, strata = np.asarray(y), None
         else:
@@ -185,6 +187,11 @@ class MLPClassifier(ClassifierMixin, NetworkEstimator):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
+
+
+@compiled(settings=1)
+def _probabilities(loss: Any, outputs: Any) -> Any:
+    return loss.probabilities(outputs)
 
 
 class MLPRegressor(RegressorMixin, NetworkEstimator):

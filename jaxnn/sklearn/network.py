@@ -1,10 +1,13 @@
 """The base of the estimators that train a network by ``fit``.   n rows, I features, O outputs."""
 
 import contextlib
+import dataclasses
+import functools
 import math
 import numbers
 import warnings
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -23,6 +26,7 @@ from jaxnn.training.batching import padded_size
 from jaxnn.training.early_stopping import EarlyStopping
 from jaxnn.training.evaluation import ROWS, predict
 from jaxnn.training.fit import Fit, can_be_padded, fit
+from jaxnn.training.optimizers import OptaxUpdate
 from jaxnn.training.train_step import TrainState, init_state
 from jaxnn.types import Layer, Loss, Params
 from jaxnn.values import from_json, to_json
@@ -52,6 +56,89 @@ class Task(NamedTuple):
     target: np.ndarray
     scale: float
     metric: str
+
+
+class Rule(NamedTuple):
+    """The numbers that make an optimizer.
+
+    Attributes:
+        name: its name, or an optimizer of optax itself.
+        learning_rate: the learning rate, for a name.
+        momentum: that of "sgd".
+        scale: a factor of the gradient.
+        decay: the strength of the penalty on the weights.
+    """
+
+    name: Any
+    learning_rate: float
+    momentum: float
+    scale: float
+    decay: float
+
+    def optimizer(self) -> optax.GradientTransformation:
+        """Return the optimizer of optax."""
+        if isinstance(self.name, optax.GradientTransformation):
+            rule = self.name
+        elif self.name == "sgd":
+            rule = optax.sgd(self.learning_rate, momentum=self.momentum, nesterov=True)
+        else:
+            rule = getattr(optax, self.name)(self.learning_rate)
+        penalty = optax.add_decayed_weights(self.decay, mask=_are_matrices)
+        return optax.chain(optax.scale(self.scale), penalty, rule)
+
+
+@dataclasses.dataclass(frozen=True)
+class RuleUpdate:
+    """The update of an optimizer of which the numbers of its :class:`Rule` are arguments.
+
+    It is an ``Update`` of :mod:`jaxnn.training.optimizers`. Many rules share one program, and
+    nothing has to be traced to take their numbers out.
+    """
+
+    name: str
+
+    def __call__(
+        self, constants: Any, gradient: Params, opt_state: Any, trained: Params, value: Any
+    ) -> tuple[Params, Any]:
+        """Return the updates of the parameters, and the optimizer's next state."""
+        update = OptaxUpdate(Rule(self.name, *constants).optimizer())
+        return update((), gradient, opt_state, trained, value)
+
+
+class Plan(NamedTuple):
+    """A training run before it begins: everything that decides its result.
+
+    Attributes:
+        net: the network.
+        task: what it has to learn.
+        data: inputs, targets and weights of the rows to train on.
+        held_out: those of the rows that are held out for early stopping, or None.
+        rule: the optimizer.
+        batch_size: B.
+        seed: the seed of the parameters and of the orders of the rows.
+        seeded: whether the user has fixed the seed.
+        epochs: the number of passes at most.
+        ending: the rule by which to stop before that, or None.
+        shuffle: whether to draw a new order of the rows for each pass.
+    """
+
+    net: Layer
+    task: Task
+    data: tuple[np.ndarray, ...]
+    held_out: tuple[np.ndarray, ...] | None
+    rule: Rule
+    batch_size: int
+    seed: int
+    seeded: bool
+    epochs: int
+    ending: EarlyStopping | None
+    shuffle: bool
+
+
+# What an estimator asks first, with its plan: a search that has trained its candidates together
+# answers with the result. None means that the estimator has to train by itself.
+Trainer = Callable[[Any, Plan], Fit | None]
+TRAINER: ContextVar[Trainer] = ContextVar("trainer", default=lambda estimator, plan: None)
 
 
 class NetworkEstimator(BaseEstimator):
@@ -125,17 +212,23 @@ class NetworkEstimator(BaseEstimator):
         ],
     }
 
+    # the parameters that change no more of a plan than its rule, its epochs and its ending
+    NUMBERS: ClassVar[frozenset[str]] = frozenset(
+        {"alpha", "learning_rate_init", "momentum", "max_iter", "n_iter_no_change", "tol"}
+    )
+
     # ── What was trained ──────────────────────────────────────────────────────────────────────────
 
     @property
     def network_(self) -> Layer:
         """The network that was trained."""
-        return from_json(self._network)
+        return _network_of(self._network)
 
     @property
     def params_(self) -> Params:
         """Its parameters, as arrays of NumPy."""
-        return jax.tree.unflatten(self._structure(), self._leaves)
+        structure = _structure_of(self._network, self._row, self._dtype)
+        return jax.tree.unflatten(structure, self._leaves)
 
     @property
     def coefs_(self) -> list[np.ndarray]:
@@ -146,13 +239,6 @@ class NetworkEstimator(BaseEstimator):
     def intercepts_(self) -> list[np.ndarray]:
         """The biases of the Dense layers, in order."""
         return [leaf for leaf in self._leaves if leaf.ndim == 1]
-
-    def _structure(self) -> Any:
-        x = jax.ShapeDtypeStruct((1, *self._row), np.dtype(self._dtype))
-        with precision(x.dtype):
-            return jax.tree.structure(
-                jax.eval_shape(lambda: self.network_.init(jax.random.key(0), x))
-            )
 
     # ── Training ──────────────────────────────────────────────────────────────────────────────────
 
@@ -198,18 +284,14 @@ class NetworkEstimator(BaseEstimator):
         with precision(x.dtype):
             net = self._network_for(task)
             batch_size = self._batch(len(data[0]), net)
-            rows = min(batch_size, len(data[0]))
-            optimizer = self._rule(task.scale, float(data[2].mean()) * rows)
-            key = jax.random.key(int(random.randint(2**31 - 1)))
-            state = init_state(net, optimizer, jax.ShapeDtypeStruct(x.shape, x.dtype), key)
-            _check_outputs(type(self).__name__, net, state.params, x, task.outputs)
-            trained = fit(
-                net, task.loss, optimizer, data, epochs=epochs, batch_size=batch_size,
-                state=self._resumed(state) if resume else state, shuffle=self.shuffle,
-                validation=held_out, metrics=() if held_out is None else (task.metric,),
-                early_stopping=self._ending(task, held_out) if stop else None,
-                pad_rows=can_be_padded(net), progress=bool(self.verbose),
+            plan = Plan(
+                net, task, data, held_out, self._rule(task.scale, _mean_weight(data, batch_size)),
+                batch_size, int(random.randint(2**31 - 1)), self.random_state is not None, epochs,
+                self._ending(task, held_out) if stop else None, self.shuffle,
             )  # fmt: skip
+            trained = None if resume else TRAINER.get()(self, plan)
+            if trained is None:
+                trained = self._trained(plan, resume)
         self._keep(trained, task, x, len(data[0]), resume)
         if stop and trained.stopped == "completed":
             warnings.warn(
@@ -218,6 +300,35 @@ class NetworkEstimator(BaseEstimator):
                 ConvergenceWarning,
                 stacklevel=3,
             )
+
+    def _trained(self, plan: Plan, resume: bool) -> Fit:
+        """Train the network as planned."""
+        state = self._first_state(plan)
+        return fit(
+            plan.net, plan.task.loss, plan.rule.optimizer(), plan.data, epochs=plan.epochs,
+            batch_size=plan.batch_size, state=self._resumed(state) if resume else state,
+            shuffle=plan.shuffle, validation=plan.held_out,
+            metrics=() if plan.held_out is None else (plan.task.metric,),
+            early_stopping=plan.ending, pad_rows=can_be_padded(plan.net),
+            progress=bool(self.verbose),
+        )  # fmt: skip
+
+    def _replanned(self, plan: Plan) -> Plan:
+        """Return the plan for the same data, from that of an estimator with other ``NUMBERS``."""
+        weight = _mean_weight(plan.data, plan.batch_size)
+        return plan._replace(
+            rule=self._rule(plan.task.scale, weight),
+            epochs=self.max_iter,
+            ending=self._ending(plan.task, plan.held_out),
+        )
+
+    def _first_state(self, plan: Plan) -> TrainState:
+        """Return the state before the first step; check that the network fits the task."""
+        x = plan.data[0]
+        shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        state = init_state(plan.net, plan.rule.optimizer(), shape, jax.random.key(plan.seed))
+        _check_outputs(type(self).__name__, plan.net, state.params, x, plan.task.outputs)
+        return state
 
     def _parts(
         self, data: tuple[np.ndarray, ...], random: Any, stop: bool, strata: np.ndarray | None
@@ -247,21 +358,14 @@ class NetworkEstimator(BaseEstimator):
         hidden = [part for size in sizes for part in (Dense(size), *ACTIVATIONS[self.activation])]
         return chain(*hidden, Dense(task.outputs))  # with the rule of Glorot, as in scikit-learn
 
-    def _rule(self, scale: float, batch_weight: float) -> optax.GradientTransformation:
+    def _rule(self, scale: float, batch_weight: float) -> Rule:
         """Return the optimizer, behind the penalty alpha / 2 Σ w² on the sum over a batch."""
-        if isinstance(self.optimizer, optax.GradientTransformation):
-            rule = self.optimizer
-        elif self.optimizer == "sgd":
-            rule = optax.sgd(self.learning_rate_init, momentum=self.momentum, nesterov=True)
-        elif callable(make := getattr(optax, self.optimizer, None)):
-            rule = make(self.learning_rate_init)
-        else:
+        name = self.optimizer
+        if isinstance(name, str) and not callable(getattr(optax, name, None)):
             raise ValueError(
-                f"{type(self).__name__}: expected the name of an optimizer of optax, "
-                f"got {self.optimizer!r}."
+                f"{type(self).__name__}: expected the name of an optimizer of optax, got {name!r}."
             )
-        penalty = optax.add_decayed_weights(self.alpha / batch_weight, mask=_are_matrices)
-        return optax.chain(optax.scale(scale), penalty, rule)
+        return Rule(name, self.learning_rate_init, self.momentum, scale, self.alpha / batch_weight)
 
     def _ending(self, task: Task, held_out: Any) -> EarlyStopping | None:
         if self.n_iter_no_change == math.inf:
@@ -327,6 +431,20 @@ class NetworkEstimator(BaseEstimator):
         return tags
 
 
+@functools.lru_cache(maxsize=64)
+def _network_of(text: str) -> Layer:
+    """Return a network that is kept as text; it is read once for many estimators."""
+    return from_json(text)
+
+
+@functools.lru_cache(maxsize=64)
+def _structure_of(text: str, row: tuple[int, ...], dtype: str) -> Any:
+    """Return the structure of the parameters of a network that is kept as text."""
+    net, x = _network_of(text), jax.ShapeDtypeStruct((1, *row), np.dtype(dtype))
+    with precision(dtype):
+        return jax.tree.structure(jax.eval_shape(lambda: net.init(jax.random.key(0), x)))
+
+
 @contextlib.contextmanager
 def precision(dtype: Any) -> Iterator[None]:
     """Compute in float64 for data of float64, as scikit-learn does, whatever JAX's setting."""
@@ -337,6 +455,11 @@ def precision(dtype: Any) -> Iterator[None]:
 def dense(x: Any) -> np.ndarray:
     """Return a sparse matrix as an array, and an array as it is."""
     return x.toarray() if hasattr(x, "toarray") else x
+
+
+def _mean_weight(data: tuple[np.ndarray, ...], batch_size: int) -> float:
+    """Return the mean of the sums of the weights over a batch."""
+    return float(data[2].mean()) * min(batch_size, len(data[0]))
 
 
 def _are_matrices(params: Params) -> Params:

@@ -7,7 +7,9 @@ takes the step, the state to start from, and a span: the first step to make and 
 last. The span is an array, so that one program can make any number of steps.
 """
 
+import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -143,11 +145,12 @@ def over_members(
     orders: Array,
     batch_size: int,
     group: int,
+    constants: tuple[Array | None, ...] = (),
 ) -> Chunk:
     """Train M networks on the same rows, group after group; the members of a group are parallel.
 
     Args:
-        step: one step of training, the same for all networks.
+        step: one step of training, the same for all networks but for the constants below.
         state: the states of all networks, stacked along a new first axis.
         span: the steps to make.
         data: the n rows, which all networks share.
@@ -156,14 +159,21 @@ def over_members(
         batch_size: B.
         group: the number of networks to train in parallel, 1 for one after another, M for all at
             once.
+        constants: for each constant of the optimizer, its values for all networks, (M,), or None if
+            all have that of the step; () if this is so for every constant.
     """
 
-    def member(one: tuple[TrainState, Array | None, Array]) -> Chunk:
-        state, weights, orders = one
+    def member(one: tuple[TrainState, Array | None, Array, tuple[Array | None, ...]]) -> Chunk:
+        state, weights, orders, constants = one
         mine = data if weights is None else data._replace(weights=weights)
-        return over_rows(step, state, span, data=mine, orders=orders, batch_size=batch_size)
+        numbers = [
+            shared if varied is None else varied
+            for shared, varied in itertools.zip_longest(step.constants, constants)
+        ]
+        own = dataclasses.replace(step, constants=tuple(numbers))
+        return over_rows(own, state, span, data=mine, orders=orders, batch_size=batch_size)
 
-    each: PyTree = (state, weights, orders)
+    each: PyTree = (state, weights, orders, constants)
     return lax.map(member, each) if group == 1 else lax.map(member, each, batch_size=group)
 
 

@@ -53,6 +53,35 @@ class EarlyStopping:
             )
 
 
+class Patience:
+    """The memory of one run that an :class:`EarlyStopping` needs.
+
+    Args:
+        rule: the rule.
+    """
+
+    def __init__(self, rule: EarlyStopping) -> None:
+        self._rule = rule
+        self._sign = 1 if better("EarlyStopping", rule.monitor, rule.mode) == "min" else -1
+        self._seen, self._best, self._lowest = 0, 1, math.inf  # counted from 1
+
+    def take(self, value: float) -> None:
+        """Take the next value of the entry into account."""
+        self._seen += 1
+        if self._sign * value < self._lowest - self._rule.min_delta:
+            self._best, self._lowest = self._seen, self._sign * value
+
+    @property
+    def improved(self) -> bool:
+        """Whether the last value is the best so far."""
+        return self._best == self._seen
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether it is time to stop."""
+        return self._seen - self._best >= self._rule.patience
+
+
 class StopEarly(Hook):
     """The hook that applies the rule of an :class:`EarlyStopping` to each record.
 
@@ -64,27 +93,19 @@ class StopEarly(Hook):
 
     def __init__(self, rule: EarlyStopping, run: Run, names: Sequence[str]) -> None:
         check_choice("EarlyStopping", "monitor", rule.monitor, tuple(names))
-        self._rule = rule
+        self._rule, self._patience = rule, Patience(rule)
         self.needs_state = rule.restore_best
-        self._sign = 1 if better("EarlyStopping", rule.monitor, rule.mode) == "min" else -1
-        self._seen, self._best, self._lowest = 0, 1, math.inf  # counted from 1
         for record in run.history.records:
-            self._take(record)
+            self._patience.take(record[rule.monitor])
         self._check(run)
 
     def after_record(self, run: Run, record: Record) -> None:
         """Keep the parameters of the best record so far; stop when the patience is exhausted."""
-        self._take(record)
-        if self._rule.restore_best and self._best == self._seen:
+        self._patience.take(record[self._rule.monitor])
+        if self._rule.restore_best and self._patience.improved:
             run.best = jax.tree.map(jnp.copy, run.state.params)
         self._check(run)
 
-    def _take(self, record: Record) -> None:
-        self._seen += 1
-        value = self._sign * record[self._rule.monitor]
-        if value < self._lowest - self._rule.min_delta:
-            self._best, self._lowest = self._seen, value
-
     def _check(self, run: Run) -> None:
-        if self._seen - self._best >= self._rule.patience:
+        if self._patience.exhausted:
             run.stop("early stopping")

@@ -123,6 +123,7 @@ def train(
     require_finite: bool = True,
     donate: bool = False,
     progress: bool | None = None,
+    title: str | None = None,
 ) -> Any:
     """Train until the end, or until something stops the run.
 
@@ -138,6 +139,7 @@ def train(
         donate: whether the calls reuse the memory of the state, so that an earlier state does not
             exist any more.
         progress: whether to show a progress bar; None to show it on a terminal and in a notebook.
+        title: what stands before the bar; by default ``who``.
 
     Returns:
         The result of the run.
@@ -152,7 +154,7 @@ def train(
         terminating(),
         closing(feed),
         closing_hooks(hooks, run),
-        bar(progress, total=total, initial=position, unit="step", desc=who) as shown,
+        bar(progress, total=total, initial=position, unit="step", desc=title or who) as shown,
     ):
         watched = any(hook.needs_state for hook in hooks) or (donate and bool(hooks))
         ends = Ends(total, every, watched=watched, require_finite=require_finite, donate=donate)
@@ -212,7 +214,7 @@ def records(run: Run, feed: Feed, ends: Ends, shown: Any) -> Iterator[Record]:
         before, run.state = run.state, chunk.state
         history.add(losses, work.rows)
         shown.update(len(losses))
-        shown.set_postfix(refresh=False, loss=f"{_mean_of_finite(losses[-1]):.4g}")
+        shown.set_postfix(refresh=False, **_to_show(losses[-1]))
         if ends.every:  # the hooks act during the yield, and may stop the run
             for step in history.due(ends.every):
                 yield history.record(step)
@@ -280,9 +282,12 @@ def _by_range(state: TrainState) -> str:
     return " in float16, which holds no numbers above 65504" if "float16" in dtypes else ""
 
 
-def _mean_of_finite(values: np.ndarray) -> float:
-    finite = np.ravel(values)[np.isfinite(np.ravel(values))]
-    return float(finite.mean()) if len(finite) else math.nan
+def _to_show(loss: np.ndarray) -> dict[str, str]:
+    """Return what the progress bar shows: the loss; of many networks the mean and the lowest."""
+    finite = np.ravel(loss)[np.isfinite(np.ravel(loss))]
+    mean, lowest = (finite.mean(), finite.min()) if len(finite) else (math.nan, math.nan)
+    shown = {"loss": f"{mean:.4g}"}
+    return shown | {"lowest": f"{lowest:.4g}"} if np.ndim(loss) else shown
 
 
 @contextmanager
