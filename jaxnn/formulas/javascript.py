@@ -345,8 +345,8 @@ class _Written:
                 return f"({test} ? {self.text(then)} : {self.text(otherwise)})"
             case Over(kind, letters, body):
                 counts = ", ".join(self.reading.size(self.sizes[letter]) for letter in letters)
-                inner = f"({', '.join(letters)}) => {self.text(body)}"
-                return f'write.total("{kind}", [{counts}], {inner})'
+                term = f"({', '.join(letters)}) => {self.text(body)}"
+                return f'write.total("{kind}", [{counts}], {term})'
         raise TypeError(node)
 
 

@@ -1,0 +1,102 @@
+// Writes a formula as MathML, with symbols or with numbers.
+//
+// A part of a formula is { markup, level, value, negative, bare }: how strongly it binds, the number
+// that it is, and for one that begins with a minus the markup without it.
+"use strict";
+
+const SUM = 1, PRODUCT = 2, POWER = 3, ATOM = 4;
+const SHOWN = 6; // terms of a sum
+
+function digits(x, significant = 4) {
+  if (Number.isNaN(x)) return "not a number";
+  if (!Number.isFinite(x)) return x > 0 ? "∞" : "−∞";
+  if (x === 0) return "0";
+  const size = Math.abs(x), text = size < 1e-3 || size >= 1e5 ? x.toExponential(significant - 1) : x.toPrecision(significant);
+  const [mantissa, exponent] = text.split("e");
+  const short = mantissa.includes(".") ? mantissa.replace(/\.?0+$/, "") : mantissa;
+  return (exponent ? `${short}×10${raisedNumber(Number(exponent))}` : short).replaceAll("-", "−");
+}
+
+const raisedNumber = (exponent) => Array.from(String(exponent), (c) => (c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[c])).join("");
+
+const sign = (text) => `<mo>${text}</mo>`;
+const row = (...parts) => `<mrow>${parts.join("")}</mrow>`;
+const inParentheses = (markup) => row(sign("("), markup, sign(")"));
+const math = (markup) => `<math>${markup}</math>`;
+
+function atom(markup, value) {
+  return { markup, level: ATOM, value, negative: false, bare: markup };
+}
+
+function numberPart(value, significant) {
+  const text = digits(value, significant), negative = text.startsWith("−"), bare = `<mn>${text.replace(/^−/, "")}</mn>`;
+  return { markup: negative ? row(sign("−"), bare) : bare, level: negative || text.includes("×") ? PRODUCT : ATOM, value, negative, bare };
+}
+
+const around = (part, level) => (part.level < level ? inParentheses(part.markup) : part.markup);
+
+// A number that is negative turns the sign around; a sum that begins with a minus is put into parentheses.
+function joinedBySum(left, operator, right) {
+  if (right.negative && operator === "+") return sumPart(left, "−", right.bare);
+  const loose = right.negative || right.leads || (operator === "-" && right.level < PRODUCT);
+  return sumPart(left, operator === "-" ? "−" : "+", loose ? inParentheses(right.markup) : right.markup);
+}
+
+function sumPart(left, operator, right) {
+  return { ...atom(row(left.markup, sign(operator), right)), level: SUM, leads: left.negative || left.leads };
+}
+
+function negated(part) {
+  const bare = part.negative ? inParentheses(part.markup) : around(part, PRODUCT);
+  return { markup: row(sign("−"), bare), level: PRODUCT, negative: true, bare };
+}
+
+// The first factor carries its minus; any other one is put into parentheses.
+function product(left, right, times) {
+  const second = right.negative ? inParentheses(right.markup) : around(right, PRODUCT);
+  const first = left.level < PRODUCT ? inParentheses(left.markup) : left.markup;
+  const bare = row(left.negative && left.level >= PRODUCT ? left.bare : first, sign(times), second);
+  return { markup: row(first, sign(times), second), level: PRODUCT, negative: left.negative && left.level >= PRODUCT, bare };
+}
+
+// entry(name, indices, value): how an entry of an array is written; keep: a term that is never left out.
+function makeWriter(entry, times, keep = 0) {
+  const is = (part, value) => part.level === ATOM && part.isNumber && part.value === value;
+  const number = (value) => Object.assign(numberPart(value, 6), { isNumber: true });
+
+  function op(operator, left, right) {
+    if (operator === "*" && (is(left, 0) || is(right, 0))) return number(0);
+    if ((operator === "*" && is(left, 1)) || (operator === "+" && is(left, 0))) return right;
+    if (("*/".includes(operator) && is(right, 1)) || ("+-".includes(operator) && is(right, 0))) return left;
+    if (operator === "-" && is(left, 0)) return negated(right);
+    if (operator === "+" || operator === "-") return joinedBySum(left, operator, right);
+    if (operator === "*") return product(left, right, times);
+    if (operator === "/") return { ...atom(`<mfrac>${row(left.markup)}${row(right.markup)}</mfrac>`), level: POWER };
+    if (operator === "**") return { ...atom(`<msup>${row(around(left, ATOM))}${row(right.markup)}</msup>`), level: POWER };
+    return { ...atom(row(left.markup, sign(operator), right.markup)), level: 0 };
+  }
+
+  function call(name, parts) {
+    if (name === "sqrt") return atom(`<msqrt>${parts[0].markup}</msqrt>`);
+    if (name === "abs") return atom(row(sign("|"), parts[0].markup, sign("|")));
+    if (name === "exp") return { ...atom(`<msup><mi>e</mi>${row(parts[0].markup)}</msup>`), level: POWER };
+    const list = parts.map((part) => part.markup).join(sign(","));
+    return atom(row(`<mi>${name}</mi>`, inParentheses(list)));
+  }
+
+  // All values of some letters, in order, or those that are shown, with null for a gap.
+  function shownTerms(counts) {
+    const all = counts.reduce((tuples, count) => tuples.flatMap((tuple) => Array.from({ length: count }, (_, k) => [...tuple, k])), [[]]);
+    if (all.length <= SHOWN) return all;
+    const shown = new Set([0, 1, keep, all.length - 1]);
+    return all.flatMap((tuple, k) => (shown.has(k) ? [tuple] : shown.has(k - 1) ? [null] : []));
+  }
+
+  function total(kind, counts, term) {
+    const parts = shownTerms(counts).map((tuple) => (tuple ? term(...tuple) : atom("<mo>…</mo>")));
+    if (kind !== "sum") return call(kind, parts);
+    return parts.filter((part) => !is(part, 0)).reduce((sum, part) => (sum ? joinedBySum(sum, "+", part) : part), null) ?? number(0);
+  }
+
+  return { number, entry, op, call, total };
+}
