@@ -10,6 +10,7 @@ import hashlib
 import html
 import json
 import math
+import numbers
 import re
 from collections.abc import Mapping
 from importlib import resources
@@ -135,11 +136,7 @@ def playground(
         "hidden": _checked_hidden(hidden),
         "activation": activation,
         "loss": loss,
-        "rate": learning_rate,
         "optimizer": optimizer,
-        "batch": 0 if batch_size is None else batch_size,
-        "l2": l2,
-        "seed": seed,
     }
     check_choice("playground", "activation", activation, tuple(ACTIVATIONS))
     check_choice("playground", "loss", loss, LOSSES)
@@ -147,13 +144,16 @@ def playground(
     check_choice("playground", "optimizer", optimizer, OPTIMIZERS)
     if batch_size is not None:
         check_positive_int("playground", "batch_size", batch_size)
-    if isinstance(l2, bool) or not isinstance(l2, int | float) or not 0 <= l2 < math.inf:
+    if not _is(numbers.Real, l2) or not 0 <= l2 < math.inf:
         raise InputError(f"playground: expected l2 to be a number of at least 0, got {l2!r}.")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
-        raise InputError(
-            f"playground: expected seed to be an integer of at least 0, got {seed!r}."
-        )
-    return Playground(_page(sets, setting))
+    if not _is(numbers.Integral, seed) or not 0 <= seed < 2**31:
+        raise InputError(f"playground: expected seed to be an integer of at least 0, got {seed!r}.")
+    plain = {"rate": float(learning_rate), "batch": int(batch_size or 0), "l2": float(l2)}
+    return Playground(_page(sets, setting | plain | {"seed": int(seed)}))
+
+
+def _is(kind: type, value: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _checked_hidden(hidden: Any) -> list[int]:
@@ -207,7 +207,9 @@ def _yours(data: Any) -> _Points:
     pair = data[:2] if isinstance(data, Dataset) else data
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         kinds = ", ".join(map(repr, BUILT_IN))
-        raise InputError(f"playground: expected data to be one of {kinds}, or (x, y).")
+        raise InputError(
+            f"playground: expected data to be one of {kinds}, or (x, y), got {_brief(data)}."
+        )
     x, y = (np.asarray(part) for part in pair)
     check_shape("playground", "x", x, ("n", 2))
     check_shape("playground", "y", y, ("n",))
@@ -217,10 +219,15 @@ def _yours(data: Any) -> _Points:
         raise InputError(f"playground: expected 2 to {MOST_POINTS} points, got {len(x)}.")
     if not np.isin(y, range(MOST_CLASSES)).all():
         wrong = y[~np.isin(y, range(MOST_CLASSES))][0]
-        raise InputError(
-            f"playground: expected classes from 0 to {MOST_CLASSES - 1}, got {wrong}."
-        )
+        raise InputError(f"playground: expected classes from 0 to {MOST_CLASSES - 1}, got {wrong}.")
     return _points(x.astype(float), y.astype(int), names, classes)
+
+
+def _brief(data: Any) -> str:
+    """Say what was given, however large it is."""
+    if isinstance(data, tuple | list):
+        return f"a {type(data).__name__} of length {len(data)}"
+    return f"a {type(data).__name__}"
 
 
 def _points(
@@ -248,7 +255,9 @@ def _page(sets: Mapping[str, _Points], setting: Mapping[str, Any]) -> str:
     data = {
         "sets": {
             name: {
-                "points": [[*x, label] for x, label in zip(s.x.tolist(), s.y.tolist(), strict=True)],
+                "points": [
+                    [*x, label] for x, label in zip(s.x.tolist(), s.y.tolist(), strict=True)
+                ],
                 "axes": s.axes,
                 "classes": s.classes,
             }
@@ -263,7 +272,7 @@ def _page(sets: Mapping[str, _Points], setting: Mapping[str, Any]) -> str:
         "mostClasses": MOST_CLASSES,
         "mostPoints": MOST_POINTS,
     }
-    script = "\n".join([asset(SCRIPTS[0]), _operations(), *map(asset, SCRIPTS[1:])])
+    script = "\n".join([asset(SCRIPTS[0]), operations(), *map(asset, SCRIPTS[1:])])
     parts = {
         "/*CSS*/": asset("playground.css"),
         "/*HASH*/": base64.b64encode(hashlib.sha256(f"\n{script}\n".encode()).digest()).decode(),
@@ -275,7 +284,7 @@ def _page(sets: Mapping[str, _Points], setting: Mapping[str, Any]) -> str:
     return re.sub(marks, lambda mark: parts[mark[0]], asset("playground.html"))
 
 
-def _operations() -> str:
+def operations() -> str:
     """Compile the formulas of everything that a network in the page can consist of."""
     entries = {"dense": _dense()} | {
         name: compiled(
@@ -298,7 +307,8 @@ def _operations() -> str:
         "\n".join(f"  {line}" for line in f"{json.dumps(name)}: {code},".splitlines())
         for name, code in entries.items()
     )
-    return f"// Made of the formulas that the layers and losses state.\nconst OPS = {{\n{listed}\n}};\n"
+    remark = "// Made of the formulas that the layers and losses state."
+    return f"{remark}\nconst OPS = {{\n{listed}\n}};\n"
 
 
 def _dense() -> str:

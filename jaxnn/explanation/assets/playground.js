@@ -4,7 +4,8 @@
 (() => {
   const GIVEN = JSON.parse(document.getElementById("given").textContent);
   const GRID = 48; // points along a side of the large picture; the small ones have half of them
-  const MOST_MOMENTS = 600; // of the curve
+  const MOST_MOMENTS = 200; // of the curve
+  const SHADES = 128; // of one colour
   const by = (id) => document.getElementById(id);
   const make = (tag, attributes = {}, ...children) => {
     const element = document.createElement(tag);
@@ -157,12 +158,20 @@
   function record() {
     const { network, rooms, points } = state;
     state.now = { train: evaluate(network, rooms.points, points, state.train), held: evaluate(network, rooms.points, points, state.held) };
-    if (state.steps % state.every === 0 || state.history.length < 2) state.history.push([state.steps, state.now.train.J, state.now.held.J]);
-    if (state.history.length > MOST_MOMENTS) state.history = state.history.filter((_, k) => k % 2 === 0);
+    remember();
     if (state.steps && !Number.isFinite(state.now.train.J)) {
       pause();
       by("problem").textContent = "J is no finite number any more: the learning rate is too large for this network. Reset, and take a smaller one.";
     }
+  }
+
+  // The curve has a limited number of moments; where there are too many, every other one is left out.
+  function remember() {
+    const last = state.history.at(-1);
+    if (!last || state.steps - last[0] >= state.every) state.history.push([state.steps, state.now.train.J, state.now.held.J]);
+    if (state.history.length <= MOST_MOMENTS) return;
+    state.history = state.history.filter((_, k) => k % 2 === 0);
+    state.every = (2 * state.steps) / MOST_MOMENTS;
   }
 
   function frame() {
@@ -205,16 +214,18 @@
     const rgb = (name) => style.getPropertyValue(name).trim().match(/[0-9a-f]{2}/gi).map((pair) => parseInt(pair, 16));
     palette = Object.fromEntries(["ink", "soft", "paper", "positive", "negative", "third", "fourth", "slope"].map((name) => [name, rgb(`--${name}`)]));
     palette.classes = [palette.negative, palette.positive, palette.third, palette.fourth];
+    const towards = (colour) => Array.from({ length: SHADES + 1 }, (_, k) => mixed(palette.paper, colour, (0.72 * k) / SHADES));
+    palette.shades = palette.classes.map(towards); // made once, since a picture asks for thousands of colours
   }
 
   const css = ([r, g, b]) => `rgb(${r}, ${g}, ${b})`;
   const mixed = (from, to, share) => from.map((value, k) => Math.round(value + (to[k] - value) * share));
 
+  // The colour of a class, the more of it the greater the share.
+  const shade = (label, share) => palette.shades[label][Math.round(SHADES * Math.min(1, share)) || 0];
+
   // value in [-1, 1]: orange below 0, blue above it.
-  function diverging(value) {
-    const size = Math.min(1, Math.abs(value));
-    return mixed(palette.paper, value < 0 ? palette.negative : palette.positive, 0.72 * size);
-  }
+  const diverging = (value) => (value < 0 ? shade(0, -value) : shade(1, value));
 
   // ── Responses over the plane ──
 
@@ -255,20 +266,24 @@
     const isOutput = l === state.network.layers.length - 1, count = state.network.sizes.at(-1);
     if (isOutput && count > 1) {
       if (j === null) return classMixture;
-      return (k) => mixed(palette.paper, palette.classes[j], 0.72 * shares(k)[j]);
+      return (k) => shade(j, shares(k)[j]);
     }
     const value = response(l, j ?? 0);
     return (k) => diverging(value(k));
   }
 
+  const images = new WeakMap(); // the pixels of each canvas
+
   function paint(canvas, colour, every) {
-    const side = GRID / every, context = canvas.getContext("2d"), image = context.createImageData(side, side);
-    for (let row = 0, place = 0; row < side; row++) for (let column = 0; column < side; column++) {
-      const [r, g, b] = colour(row * every * GRID + column * every);
-      image.data[place++] = r;
-      image.data[place++] = g;
-      image.data[place++] = b;
-      image.data[place++] = 255;
+    const side = GRID / every, context = canvas.getContext("2d");
+    if (!images.has(canvas)) images.set(canvas, context.createImageData(side, side));
+    const image = images.get(canvas), { data } = image;
+    for (let row = 0, place = 0; row < side; row++) for (let column = 0; column < side; column++, place += 4) {
+      const rgb = colour(row * every * GRID + column * every);
+      data[place] = rgb[0];
+      data[place + 1] = rgb[1];
+      data[place + 2] = rgb[2];
+      data[place + 3] = 255;
     }
     context.putImageData(image, 0, 0);
   }
@@ -338,21 +353,21 @@
 
   // The line on which a function over the grid is 0, cell by cell.
   function contour(context, side, value) {
-    const cell = side / GRID;
+    const cell = side / GRID, values = Float64Array.from({ length: GRID * GRID }, (_, k) => value(k));
     for (let row = 0; row + 1 < GRID; row++) for (let column = 0; column + 1 < GRID; column++) {
-      const corners = [[0, 0], [1, 0], [1, 1], [0, 1]].map(([dx, dy]) => [column + dx, row + dy, value((row + dy) * GRID + column + dx)]);
-      const crossings = [];
-      for (let k = 0; k < 4; k++) {
-        const [x0, y0, v0] = corners[k], [x1, y1, v1] = corners[(k + 1) % 4];
-        if (v0 < 0 === v1 < 0) continue;
-        const share = v0 / (v0 - v1);
-        crossings.push([(x0 + share * (x1 - x0) + 0.5) * cell, (y0 + share * (y1 - y0) + 0.5) * cell]);
-      }
-      for (let k = 0; k + 1 < crossings.length; k += 2) {
-        context.moveTo(...crossings[k]);
-        context.lineTo(...crossings[k + 1]);
-      }
+      const k = row * GRID + column, above = [k, k + 1, k + GRID + 1, k + GRID].map((corner) => values[corner] >= 0);
+      if (above[0] === above[1] && above[1] === above[2] && above[2] === above[3]) continue;
+      crossings(values, row, column).forEach(([x, y], end) => context[end % 2 ? "lineTo" : "moveTo"](x * cell, y * cell));
     }
+  }
+
+  // Where the line crosses the sides of a cell.
+  function crossings(values, row, column) {
+    const corners = [[0, 0], [1, 0], [1, 1], [0, 1]].map(([dx, dy]) => [column + dx + 0.5, row + dy + 0.5, values[(row + dy) * GRID + column + dx]]);
+    return corners.flatMap(([x0, y0, v0], k) => {
+      const [x1, y1, v1] = corners[(k + 1) % 4], share = v0 / (v0 - v1);
+      return v0 >= 0 === v1 >= 0 ? [] : [[x0 + share * (x1 - x0), y0 + share * (y1 - y0)]];
+    });
   }
 
   // The names of the axes, the cross of the keyboard, and the point whose numbers are shown.
@@ -471,6 +486,11 @@
       }
   }
 
+  // What has not changed is not drawn anew.
+  function set(element, name, value) {
+    if (element.getAttribute(name) !== value) element.setAttribute(name, value);
+  }
+
   const thickness = (w) => 0.4 + (6.5 * Math.abs(w)) / (1.5 + Math.abs(w));
   const edgeColour = (w) => (w < 0 ? "var(--negative)" : "var(--positive)");
 
@@ -481,8 +501,8 @@
     }
     for (const { l, i, j, line } of edges) {
       const w = state.network.layers[l].w[i * state.network.sizes[l + 1] + j];
-      line.setAttribute("stroke", edgeColour(w));
-      line.setAttribute("stroke-width", thickness(w).toFixed(2));
+      set(line, "stroke", edgeColour(w));
+      set(line, "stroke-width", thickness(w).toFixed(1));
       const { picked } = state;
       line.classList.toggle("lit", Boolean(state.shown) && picked?.kind === "dw" && picked.l === l && picked.at[0] === i && picked.at[1] === j);
     }
@@ -511,20 +531,27 @@
 
   function renderCurve() {
     const svg = by("curve"), width = svg.clientWidth || 480, height = 130, left = 44, bottom = height - 18;
-    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    const values = state.history.flatMap(([, train, held]) => [train, held]).filter(Number.isFinite);
+    const moments_ = [...state.history, [state.steps, state.now.train.J, state.now.held.J]];
+    const values = moments_.flatMap(([, train, held]) => [train, held]).filter(Number.isFinite);
     const highest = Math.max(1e-9, ...values), last = Math.max(1, state.steps);
     const place = (at, J) => `${(left + ((width - left - 6) * at) / last).toFixed(1)},${(bottom - ((bottom - 8) * J) / highest).toFixed(1)}`;
-    const line = (column) => state.history.filter((moment) => Number.isFinite(moment[column])).map((moment) => place(moment[0], moment[column])).join(" ");
-    svg.replaceChildren(
-      draw("path", { d: `M${left},4V${bottom}H${width - 4}` }),
-      draw("text", { x: left - 6, y: 14, "text-anchor": "end" }, digits(highest, 3)),
-      draw("text", { x: left - 6, y: bottom, "text-anchor": "end" }, "0"),
-      draw("text", { x: left, y: height - 3 }, "0"),
-      draw("text", { x: width - 4, y: height - 3, "text-anchor": "end" }, `step ${state.steps}`),
-      draw("polyline", { class: "held", points: line(2) }),
-      draw("polyline", { points: line(1) }),
-    );
+    const line = (column) => moments_.filter((moment) => Number.isFinite(moment[column])).map((moment) => place(moment[0], moment[column])).join(" ");
+    if (svg.getAttribute("viewBox") !== `0 0 ${width} ${height}`) {
+      svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+      svg.replaceChildren(
+        draw("path", { d: `M${left},4V${bottom}H${width - 4}` }),
+        draw("text", { class: "highest", x: left - 6, y: 14, "text-anchor": "end" }),
+        draw("text", { x: left - 6, y: bottom, "text-anchor": "end" }, "0"),
+        draw("text", { x: left, y: height - 3 }, "0"),
+        draw("text", { class: "last", x: width - 4, y: height - 3, "text-anchor": "end" }),
+        draw("polyline", { class: "held" }),
+        draw("polyline", { class: "train" }),
+      );
+    }
+    svg.querySelector(".highest").textContent = digits(highest, 3);
+    svg.querySelector(".last").textContent = `step ${state.steps}`;
+    svg.querySelector(".held").setAttribute("points", line(2));
+    svg.querySelector(".train").setAttribute("points", line(1));
     svg.setAttribute("aria-label", `J over the steps: ${digits(state.history[0][1])} at first, ${digits(state.now.train.J)} after ${state.steps} steps`);
   }
 
