@@ -575,7 +575,8 @@ LOOK = """<script>window.addEventListener("load", () => {
 
 @needs_browser
 def test_it_looks_as_in_the_readme(tmp_path):
+    """The tolerance allows for other fonts; without the network a page differs by 22, empty by 46."""
     picture = tmp_path / "playground.png"
     page = with_script(nn.playground(), LOOK)
-    shown_by_browser(page, tmp_path, "--window-size=1240,960", f"--screenshot={picture}")
+    shown_by_browser(page, tmp_path, "--window-size=1240,990", f"--screenshot={picture}")
     assert compare_images(str(BASELINE / "playground.png"), str(picture), tol=18) is None

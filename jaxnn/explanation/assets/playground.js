@@ -449,8 +449,8 @@
 
   function columnHead(column) {
     const { sizes } = state.network, isHidden = column > 0 && column < sizes.length - 1;
-    const head = make("div", { class: "head" }, column === 0 ? "inputs" : isHidden ? `${sizes[column]} ` : "output");
-    if (isHidden) head.append(make("span", { class: "word" }, sizes[column] > 1 ? "neurons" : "neuron"));
+    const name = column === 0 ? "inputs" : isHidden ? `layer ${column}` : "output";
+    const head = make("div", { class: "head" }, make("span", { class: isHidden ? "word" : "" }, name));
     if (!isHidden) return head;
     const change = (by_) => () => {
       state.setting.hidden = state.setting.hidden.map((width, k) => width + (k === column - 1 ? by_ : 0));
@@ -463,7 +463,7 @@
     more.disabled = sizes[column] === GIVEN.widest;
     fewer.addEventListener("click", change(-1));
     more.addEventListener("click", change(1));
-    head.append(make("br"), fewer, more);
+    head.append(fewer, make("span", { class: "width" }, String(sizes[column])), more);
     return head;
   }
 
@@ -701,7 +701,7 @@
 
   function line(kind, markup) {
     const element = make("p", { class: kind });
-    element.innerHTML = math(markup);
+    element.innerHTML = math(`<mstyle displaystyle="true">${markup}</mstyle>`);
     return element;
   }
 

@@ -59,6 +59,11 @@ function product(left, right, times) {
   return { markup: row(first, sign(times), second), level: PRODUCT, negative: left.negative && left.level >= PRODUCT, bare };
 }
 
+// A fraction in one line; one that is written with a bar would be small inside another.
+function inline(left, right) {
+  return { ...atom(row(around(left, PRODUCT), sign("/"), right.markup)), level: PRODUCT };
+}
+
 // entry(name, indices, value): how an entry of an array is written; keep: a term that is never left out.
 function makeWriter(entry, times, keep = 0) {
   const is = (part, value) => part.level === ATOM && part.isNumber && part.value === value;
@@ -71,6 +76,7 @@ function makeWriter(entry, times, keep = 0) {
     if (operator === "-" && is(left, 0)) return negated(right);
     if (operator === "+" || operator === "-") return joinedBySum(left, operator, right);
     if (operator === "*") return product(left, right, times);
+    if (operator === "/" && right.level === ATOM) return inline(left, right);
     if (operator === "/") return { ...atom(`<mfrac>${row(left.markup)}${row(right.markup)}</mfrac>`), level: POWER };
     if (operator === "**") return { ...atom(`<msup>${row(around(left, ATOM))}${row(right.markup)}</msup>`), level: POWER };
     return { ...atom(row(left.markup, sign(operator), right.markup)), level: 0 };
@@ -79,7 +85,6 @@ function makeWriter(entry, times, keep = 0) {
   function call(name, parts) {
     if (name === "sqrt") return atom(`<msqrt>${parts[0].markup}</msqrt>`);
     if (name === "abs") return atom(row(sign("|"), parts[0].markup, sign("|")));
-    if (name === "exp") return { ...atom(`<msup><mi>e</mi>${row(parts[0].markup)}</msup>`), level: POWER };
     const list = parts.map((part) => part.markup).join(sign(","));
     return atom(row(`<mi>${name}</mi>`, inParentheses(list)));
   }
