@@ -448,6 +448,8 @@ DRIVER = """<script>window.addEventListener("load", async () => {
   seen.pressed = by("run").getAttribute("aria-pressed");
   by("run").click();
   seen.ran = state.steps;
+  choose("speed", "25");
+  seen.measured = await playground.measure(0.3);
   seen.wide = document.documentElement.scrollWidth <= window.innerWidth;
   seen.framed = window.parent !== window;
   const text = JSON.stringify(seen);
@@ -556,6 +558,7 @@ def test_what_one_does_in_a_browser(seen):
     assert seen["pasted"] == [[-1, -1, 0], [-1, 1, 1], [1, -1, 1], [1, 1, 0]]
     assert seen["pressed"] == "true"
     assert seen["ran"] > 0
+    assert seen["measured"]["steps"] == pytest.approx(25 * seen["measured"]["drawings"])
     assert seen["wide"]  # nothing extends beyond the edge
 
 
@@ -575,7 +578,7 @@ LOOK = """<script>window.addEventListener("load", () => {
 
 @needs_browser
 def test_it_looks_as_in_the_readme(tmp_path):
-    """The tolerance allows for other fonts; without the network a page differs by 22, empty by 46."""
+    """The tolerance allows for other fonts; without the network it differs by 22, empty by 46."""
     picture = tmp_path / "playground.png"
     page = with_script(nn.playground(), LOOK)
     shown_by_browser(page, tmp_path, "--window-size=1240,990", f"--screenshot={picture}")

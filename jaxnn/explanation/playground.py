@@ -52,6 +52,7 @@ OPTIMIZERS = ("sgd", "momentum", "adam")
 BUILT_IN = ("moons", "circles", "spirals", "xor", "iris")
 DEEPEST, WIDEST = 6, 12  # what the page can draw so that it stays legible
 MOST_CLASSES, MOST_POINTS = 4, 2000
+SPEEDS = (1, 5, 25)  # steps between two drawings
 POINTS = 200
 SEED = 0  # of the built-in data
 SCRIPTS = ("functions.js", "writing.js", "training.js", "playground.js")
@@ -137,6 +138,7 @@ def playground(
         "activation": activation,
         "loss": loss,
         "optimizer": optimizer,
+        "speed": SPEEDS[1],
     }
     check_choice("playground", "activation", activation, tuple(ACTIVATIONS))
     check_choice("playground", "loss", loss, LOSSES)
@@ -267,6 +269,7 @@ def _page(sets: Mapping[str, _Points], setting: Mapping[str, Any]) -> str:
         "activations": list(ACTIVATIONS),
         "losses": LOSSES,
         "optimizers": OPTIMIZERS,
+        "speeds": SPEEDS,
         "deepest": DEEPEST,
         "widest": WIDEST,
         "mostClasses": MOST_CLASSES,

@@ -24,7 +24,7 @@
   const state = {
     setting: { ...GIVEN.setting }, points: [], axes: [], classes: [], train: [], held: [], radius: 1,
     network: null, training: null, rooms: {}, steps: 0, history: [], every: 1, now: null,
-    running: false, large: null, chosen: 0, picked: null, cross: null, shown: null,
+    running: false, drawings: 0, large: null, chosen: 0, picked: null, cross: null, shown: null,
   };
 
   // ── The setting, and the fragment of the address ──
@@ -44,6 +44,7 @@
     batch: { read: Number, good: isWhole(0, 2 ** 31), expected: "a whole number of points, or 0 for all" },
     l2: { read: Number, good: (value) => Number.isFinite(value) && value >= 0, expected: "a λ of at least 0" },
     seed: { read: Number, good: isWhole(0, 2 ** 31), expected: "a seed of at least 0" },
+    speed: { read: Number, good: isOneOf(GIVEN.speeds) },
   };
 
   function fragment() {
@@ -176,9 +177,20 @@
 
   function frame() {
     if (!state.running) return;
-    step(Number(by("speed").value));
+    step(state.setting.speed);
     render();
+    state.drawings++;
     requestAnimationFrame(frame);
+  }
+
+  // Runs for some seconds, and counts the steps and the drawings of a second.
+  async function measure(seconds = 3) {
+    const before = { steps: state.steps, drawings: state.drawings, time: performance.now() };
+    run();
+    await new Promise((done) => setTimeout(done, 1000 * seconds));
+    pause();
+    const passed = (performance.now() - before.time) / 1000;
+    return { steps: (state.steps - before.steps) / passed, drawings: (state.drawings - before.drawings) / passed };
   }
 
   function run() {
@@ -898,6 +910,8 @@
     options("activation", GIVEN.activations);
     options("loss-kind", GIVEN.losses);
     options("optimizer", GIVEN.optimizers);
+    by("speed").replaceChildren(...GIVEN.speeds.map((count) => make("option", { value: count }, count === 1 ? "1 step a picture" : `${count} steps a picture`)));
+    by("speed").addEventListener("change", () => { state.setting.speed = Number(by("speed").value); writeFragment(); });
     const choose = (id, name, after) => by(id).addEventListener("change", () => { state.setting[name] = by(id).value; after(); });
     choose("activation", "activation", rebuild);
     choose("loss-kind", "loss", rebuild);
@@ -932,6 +946,7 @@
     by("activation").value = setting.activation;
     by("loss-kind").value = setting.loss;
     by("optimizer").value = setting.optimizer;
+    by("speed").value = setting.speed;
     for (const name of ["rate", "batch", "l2", "seed"]) if (document.activeElement !== by(name)) by(name).value = setting[name];
     const depth = setting.hidden.length;
     by("depth").textContent = `${depth} hidden layer${depth === 1 ? "" : "s"}`;
@@ -1002,6 +1017,7 @@
     if (event.key === "Enter") { actAt(state.cross); return; }
     const within = (x) => Math.max(-state.radius, Math.min(state.radius, x));
     state.cross = [within(state.cross[0] + (right * state.radius) / 20), within(state.cross[1] + (up * state.radius) / 20)];
+    by("said").textContent = `The cross is at ${state.cross.map((x) => digits(x, 3)).join(", ")}.`;
     renderPlane();
   }
 
@@ -1010,5 +1026,5 @@
   buildLegend();
   takeSetting(readFragment(location.hash));
   listen();
-  window.playground = { state, step, render, fragment, takeSetting, readFragment }; // for whoever wants to look behind the page
+  window.playground = { state, step, render, measure, fragment, takeSetting, readFragment }; // for whoever wants to look behind the page
 })();
