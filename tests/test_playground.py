@@ -570,6 +570,47 @@ def test_it_works_in_the_frame_of_a_notebook(seen, tmp_path):
     assert inside["steps"] == seen["steps"]
 
 
+PICK_ALL = """<script>window.addEventListener("load", () => {
+  const by = (id) => document.getElementById(id), wrong = [];
+  let picked = 0;
+  window.addEventListener("error", (event) => wrong.push(event.message));
+  for (const setting of %s) {
+    playground.takeSetting({ setting: { ...playground.state.setting, ...setting }, points: [] });
+    playground.step(2);
+    playground.render();
+    by("show").click();
+    for (const button of document.querySelectorAll("#tables button")) {
+      button.click();
+      picked++;
+      const lines = [...by("formula").children].map((part) => part.textContent);
+      if (/undefined|not a number|null/.test(lines.join())) wrong.push([setting, lines]);
+    }
+    by("show").click();
+  }
+  window.postMessage(JSON.stringify({ picked, wrong }), "*");
+});</script></body>"""
+
+
+@needs_browser
+def test_every_number_of_every_kind_of_network_has_a_formula(tmp_path):
+    settings = [
+        {"activation": activation, "hidden": [2], "data": "iris", "batch": 4, "l2": 0.1}
+        for activation in ACTIVATIONS
+    ]
+    settings += [
+        {"optimizer": optimizer, "loss": loss, "data": data, "hidden": hidden, "batch": 0}
+        for optimizer, loss, data, hidden in [
+            ("sgd", "squared error", "iris", []),
+            ("momentum", "squared error", "xor", [2]),
+            ("adam", "cross-entropy", "xor", [1]),
+        ]
+    ]
+    page = with_script(with_script(nn.playground(), REPORT), PICK_ALL % json.dumps(settings))
+    seen = use(page, tmp_path)
+    assert seen["wrong"] == []
+    assert seen["picked"] > 300
+
+
 LOOK = """<script>window.addEventListener("load", () => {
   for (let k = 0; k < 60; k++) playground.step(5);
   playground.render();

@@ -55,7 +55,10 @@ MOST_CLASSES, MOST_POINTS = 4, 2000
 SPEEDS = (1, 5, 25)  # steps between two drawings
 POINTS = 200
 SEED = 0  # of the built-in data
-SCRIPTS = ("functions.js", "writing.js", "training.js", "playground.js")
+SCRIPTS = (
+    "functions.js", "writing.js", "training.js", "setting.js", "pictures.js", "numbers.js",
+    "playground.js",
+)  # fmt: skip
 
 
 class Playground(str):

@@ -27,9 +27,10 @@ Equations are read for arrays of known shapes. Here each axis gets a prime numbe
 which its name is then recognised. A second reading, for other primes in another order, must give
 the same code: otherwise the code would depend on the sizes, and is refused.
 
-The code uses the object FUNCTIONS of ``functions.js`` in :mod:`jaxnn.explanation`.
+The code uses the object FUNCTIONS of ``explanation/assets/functions.js``.
 """
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -138,7 +139,7 @@ class _Reading:
     def _shapes(self) -> Iterator[str]:
         yield "shapes: {"
         for name, shape in self.names.shapes.items():
-            yield f"  {name}: [{', '.join(repr(self.size(size)) for size in shape)}],"
+            yield f"  {name}: {json.dumps([self.size(size) for size in shape])},"
         yield "},"
 
     def _pass(self, name: str, equations: Sequence[Equation]) -> Iterator[str]:

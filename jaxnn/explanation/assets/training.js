@@ -57,20 +57,21 @@ function copyParameters(from, to) {
 function makeRoom(network, rows) {
   const array = (width) => new Float64Array(rows * width);
   const last = network.layers.length - 1, op = OPS[network.activation];
-  const room = { rows, x: array(network.sizes[0]), t: array(network.sizes[last + 1]), J: new Float64Array(1), layers: [] };
+  const x = array(network.sizes[0]), dx = array(network.sizes[0]), t = array(network.sizes[last + 1]);
+  const room = { rows, x, dx, t, J: new Float64Array(1), layers: [] };
   network.layers.forEach(({ outputs }, l) => {
     const z = array(outputs), dz = array(outputs), hasActivation = l < last && op !== undefined;
     const own = { z, dz, a: hasActivation ? array(outputs) : z, da: hasActivation ? array(outputs) : dz };
     if (hasActivation) own.activation = { ...extraArrays(op, rows, outputs), x: own.z, y: own.a, dy: own.da, dx: own.dz };
     room.layers.push(own);
   });
-  room.dx = array(network.sizes[0]);
   return room;
 }
 
 // What only the formulas of an activation mention.
 function extraArrays(op, rows, width) {
-  return Object.fromEntries(Object.keys(op.shapes).map((name) => [name, ["x", "y", "dx", "dy"].includes(name) ? null : new Float64Array(rows * width)]));
+  const extra = Object.keys(op.shapes).filter((name) => !["x", "y", "dx", "dy"].includes(name));
+  return Object.fromEntries(extra.map((name) => [name, new Float64Array(rows * width)]));
 }
 
 // The names that the formulas of a dense layer use, and the arrays for which they stand.
@@ -201,11 +202,12 @@ function takeStep(training, points, numbers) {
 }
 
 function keepBefore(training, chosen) {
-  const { network, before } = training;
-  const kept = before ?? { network: makeNetwork(network.sizes, network.activation, network.loss), moments: moments(network) };
+  const { network, before } = training, { sizes, activation, loss } = network;
+  const kept = before ?? { network: makeNetwork(sizes, activation, loss), moments: moments(network) };
   copyParameters(network, kept.network);
   training.moments.forEach((layer, l) => {
-    for (const name of ["w", "b"]) for (const moment of ["m", "v"]) kept.moments[l][name][moment].set(layer[name][moment]);
+    for (const name of ["w", "b"])
+      for (const which of ["m", "v"]) kept.moments[l][name][which].set(layer[name][which]);
   });
   training.before = Object.assign(kept, { chosen: chosen.slice(), setting: { ...training.setting } });
 }

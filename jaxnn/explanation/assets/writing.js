@@ -11,13 +11,15 @@ function digits(x, significant = 4) {
   if (Number.isNaN(x)) return "not a number";
   if (!Number.isFinite(x)) return x > 0 ? "∞" : "−∞";
   if (x === 0) return "0";
-  const size = Math.abs(x), text = size < 1e-3 || size >= 1e5 ? x.toExponential(significant - 1) : x.toPrecision(significant);
+  const size = Math.abs(x), isPlain = size >= 1e-3 && size < 1e5;
+  const text = isPlain ? x.toPrecision(significant) : x.toExponential(significant - 1);
   const [mantissa, exponent] = text.split("e");
   const short = mantissa.includes(".") ? mantissa.replace(/\.?0+$/, "") : mantissa;
   return (exponent ? `${short}×10${raisedNumber(Number(exponent))}` : short).replaceAll("-", "−");
 }
 
-const raisedNumber = (exponent) => Array.from(String(exponent), (c) => (c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[c])).join("");
+const raisedDigit = (digit) => (digit === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]);
+const raisedNumber = (exponent) => Array.from(String(exponent), raisedDigit).join("");
 
 const sign = (text) => `<mo>${text}</mo>`;
 const row = (...parts) => `<mrow>${parts.join("")}</mrow>`;
@@ -29,8 +31,10 @@ function atom(markup, value) {
 }
 
 function numberPart(value, significant) {
-  const text = digits(value, significant), negative = text.startsWith("−"), bare = `<mn>${text.replace(/^−/, "")}</mn>`;
-  return { markup: negative ? row(sign("−"), bare) : bare, level: negative || text.includes("×") ? PRODUCT : ATOM, value, negative, bare };
+  const text = digits(value, significant), negative = text.startsWith("−");
+  const bare = `<mn>${text.replace(/^−/, "")}</mn>`;
+  const level = negative || text.includes("×") ? PRODUCT : ATOM;
+  return { markup: negative ? row(sign("−"), bare) : bare, level, value, negative, bare };
 }
 
 const around = (part, level) => (part.level < level ? inParentheses(part.markup) : part.markup);
@@ -54,14 +58,18 @@ function negated(part) {
 // The first factor carries its minus; any other one is put into parentheses.
 function product(left, right, times) {
   const second = right.negative ? inParentheses(right.markup) : around(right, PRODUCT);
-  const first = left.level < PRODUCT ? inParentheses(left.markup) : left.markup;
-  const bare = row(left.negative && left.level >= PRODUCT ? left.bare : first, sign(times), second);
-  return { markup: row(first, sign(times), second), level: PRODUCT, negative: left.negative && left.level >= PRODUCT, bare };
+  const first = around(left, PRODUCT), { negative } = left;
+  const bare = row(negative ? left.bare : first, sign(times), second);
+  return { markup: row(first, sign(times), second), level: PRODUCT, negative, bare };
 }
 
 // A fraction in one line; one that is written with a bar would be small inside another.
 function inline(left, right) {
   return { ...atom(row(around(left, PRODUCT), sign("/"), right.markup)), level: PRODUCT };
+}
+
+function over(tag, first, second) {
+  return { ...atom(`<${tag}>${row(first)}${row(second)}</${tag}>`), level: POWER };
 }
 
 // entry(name, indices, value): how an entry of an array is written; keep: a term that is never left out.
@@ -77,8 +85,8 @@ function makeWriter(entry, times, keep = 0) {
     if (operator === "+" || operator === "-") return joinedBySum(left, operator, right);
     if (operator === "*") return product(left, right, times);
     if (operator === "/" && right.level === ATOM) return inline(left, right);
-    if (operator === "/") return { ...atom(`<mfrac>${row(left.markup)}${row(right.markup)}</mfrac>`), level: POWER };
-    if (operator === "**") return { ...atom(`<msup>${row(around(left, ATOM))}${row(right.markup)}</msup>`), level: POWER };
+    if (operator === "/") return over("mfrac", left.markup, right.markup);
+    if (operator === "**") return over("msup", around(left, ATOM), right.markup);
     return { ...atom(row(left.markup, sign(operator), right.markup)), level: 0 };
   }
 
@@ -91,7 +99,8 @@ function makeWriter(entry, times, keep = 0) {
 
   // All values of some letters, in order, or those that are shown, with null for a gap.
   function shownTerms(counts) {
-    const all = counts.reduce((tuples, count) => tuples.flatMap((tuple) => Array.from({ length: count }, (_, k) => [...tuple, k])), [[]]);
+    const extended = (tuple, count) => Array.from({ length: count }, (_, k) => [...tuple, k]);
+    const all = counts.reduce((tuples, count) => tuples.flatMap((tuple) => extended(tuple, count)), [[]]);
     if (all.length <= SHOWN) return all;
     const shown = new Set([0, 1, keep, all.length - 1]);
     return all.flatMap((tuple, k) => (shown.has(k) ? [tuple] : shown.has(k - 1) ? [null] : []));
@@ -100,7 +109,8 @@ function makeWriter(entry, times, keep = 0) {
   function total(kind, counts, term) {
     const parts = shownTerms(counts).map((tuple) => (tuple ? term(...tuple) : atom("<mo>…</mo>")));
     if (kind !== "sum") return call(kind, parts);
-    return parts.filter((part) => !is(part, 0)).reduce((sum, part) => (sum ? joinedBySum(sum, "+", part) : part), null) ?? number(0);
+    const [first, ...others] = parts.filter((part) => !is(part, 0));
+    return others.reduce((sum, part) => joinedBySum(sum, "+", part), first ?? number(0));
   }
 
   return { number, entry, op, call, total };
