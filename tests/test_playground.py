@@ -154,6 +154,8 @@ def test_an_entry_outside_an_array_is_0(engine):
     [
         (nn.Formulas("for t in T:\n    y[n, t] = y[n, t - 1] + x[n, t]", "dx = dy"), "recurrence"),
         (nn.Formulas("y = x\ns = F + 1", "dx = dy"), "known name"),
+        (nn.Formulas("y[n, x] = x[n, x]", "dx = dy"), "letters that name no array, got {'x'}"),
+        (nn.Formulas("y[n, i] = x[n, i] if i < 1500 else 0", "dx = dy"), "of all sizes"),
     ],
 )
 def test_formulas_that_have_no_loops_are_refused(formulas, message):

@@ -207,6 +207,9 @@ class _Loops:
         self.reading, self.equation = reading, equation
         self.levels = [_Level("", [], {}), *self._inside(equation.letters)]
         self.count = 0
+        arrays = {equation.name, *(ref.name for ref in refs(equation.body)), *reading.primes}
+        if clash := arrays & set(equation.sizes):
+            raise InputError(f"javascript: expected letters that name no array, got {clash}.")
 
     def statement(self) -> list[str]:
         """Return the loops that compute every entry which the equation defines."""
