@@ -33,6 +33,7 @@ from .compose import output_shape as output_shape
 from .descent import Descent as Descent
 from .descent import gradient_descent as gradient_descent
 from .explanation import explain as explain
+from .explanation.playground import playground as playground
 from .formulas import Formulas as Formulas
 from .gradcheck.certify import Certificate as Certificate
 from .gradcheck.certify import CertificateError as CertificateError

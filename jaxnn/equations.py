@@ -270,7 +270,7 @@ class _Chapter:
             equations.values[ids[f"d{name}"]] = slope
         absent = {*_absent(stage.params), *_absent(stage.x)}
         given = formula_values_of(stage.layer, stage.x, stage.cache)
-        names = Names(shapes, _settings(stage.layer), absent)
+        names = Names(shapes, settings_of(stage.layer), absent)
         _take(equations, names, ids, given, self.number)
         return names, ids
 
@@ -373,7 +373,7 @@ def _write_equation(
     equations.steps.append(step)
 
 
-def _settings(op: Layer | Loss) -> dict[str, Any]:
+def settings_of(op: Layer | Loss) -> dict[str, Any]:
     """Return the settings of a layer or loss: its fields, and the constants of its class."""
     names = [f.name for f in dataclasses.fields(op)] if dataclasses.is_dataclass(op) else []
     names += [name for name in dir(type(op)) if name.isupper()]
@@ -399,7 +399,7 @@ def _loss(equations: Equations, trace: Trace, y: ArrayId) -> None:
     # dJ/dy stands for the prediction, which has the same shape
     given = formula_values_of(trace.loss, trace.dprediction, trace.target)
     shapes = {name: np.shape(value) for name, value in equations.local_values(ids).items()}
-    names = Names(shapes, _settings(trace.loss))
+    names = Names(shapes, settings_of(trace.loss))
     _take(equations, names, ids, given, "loss")
     equations.names[""] = names
     for direction in ("forward", "backward"):
