@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxnn.equations import ArrayId, Equations, Step
 from jaxnn.explanation.labels import pointers
+from jaxnn.explanation.network_picture import Node, columns_of_nodes, latex_picture, svg_image
 from jaxnn.explanation.rows import WorkedLine, entry_value, place, rows_of
 from jaxnn.explanation.verify import verified_equations
 from jaxnn.formulas.expressions import Spot
@@ -22,6 +23,8 @@ MOST = 16  # entries of one array that are written out
 ACROSS = 58  # characters of a formula that fit on a line
 WIDE = 8  # columns of a matrix that fit on a page
 NEXT = " \\\\\n"  # line of an aligned formula
+ROOMY = " \\\\[3.5ex]\n"  # the same, with room for a pencil
+TOGETHER = 16  # lines that are kept on one page
 BLANK = r"\underline{\hspace{5em}}"
 
 HEAD = r"""\documentclass{article}
@@ -41,6 +44,19 @@ def _markdown_code(text: str) -> str:
     return f"{fence}{space}{' '.join(text.splitlines())}{space}{fence}"
 
 
+def _latex_display(lines: list[str], roomy: bool = False) -> str:
+    body = (ROOMY if roomy else NEXT).join(lines)
+    equations = f"\\begin{{align*}}\n{body}\n\\end{{align*}}"
+    if body.count("\n") >= TOGETHER:
+        return equations  # too long for a page of its own
+    return f"\\begin{{minipage}}{{\\textwidth}}\n{equations}\n\\end{{minipage}}"
+
+
+def _markdown_display(lines: list[str], roomy: bool = False) -> str:
+    body = (ROOMY if roomy else NEXT).join(lines)
+    return f"$$\n\\begin{{aligned}}\n{body}\n\\end{{aligned}}\n$$"
+
+
 class Layout(NamedTuple):
     """The markup of a document.
 
@@ -48,7 +64,10 @@ class Layout(NamedTuple):
         head: the beginning of the document.
         heading: a function from a level, 1 or 2, and a text to a heading.
         code: a function that sets a text in a typewriter font.
-        display: a function that displays equations, one on each line, each with its &.
+        display: a function that displays equations, one on each line, each with its &, and with
+            room for a pencil between the lines if that is asked for.
+        graph: a function that draws the network as a graph.
+        name: the line for the name of the reader and the date.
         page: the start of a new page.
         tail: the end of the document.
     """
@@ -56,7 +75,9 @@ class Layout(NamedTuple):
     head: str
     heading: Callable[[int, str], str]
     code: Callable[[str], str]
-    display: Callable[[list[str]], str]
+    display: Callable[[list[str], bool], str]
+    graph: Callable[[list[list[Node]]], str]
+    name: str
     page: str
     tail: str
 
@@ -65,7 +86,9 @@ LATEX = Layout(
     head=HEAD,
     heading=lambda level, text: rf"\{'sub' * (level - 1)}section*{{{text}}}",
     code=latex_code,
-    display=lambda lines: "\\begin{align*}\n" + " \\\\\n".join(lines) + "\n\\end{align*}",
+    display=_latex_display,
+    graph=latex_picture,
+    name=r"\noindent Name: \rule{6cm}{.4pt} \hfill Date: \rule{3cm}{.4pt}",
     page=r"\newpage",
     tail="\\end{document}\n",
 )
@@ -73,7 +96,9 @@ MARKDOWN = Layout(
     head="",
     heading=lambda level, text: f"{'#' * level} {text}",
     code=_markdown_code,
-    display=lambda lines: "$$\n\\begin{aligned}\n" + " \\\\\n".join(lines) + "\n\\end{aligned}\n$$",
+    display=_markdown_display,
+    graph=svg_image,
+    name="Name: ______________________ Date: ____________",
     page='<div style="page-break-before: always"></div>',
     tail="",
 )
@@ -86,8 +111,11 @@ def as_document(trace: Trace, layout: Layout, significant: int, blanks: bool) ->
     """
     equations = verified_equations(trace)
     notation = Notation(equations)
+    graph = columns_of_nodes(trace)
     parts = [
         layout.heading(1, "Backpropagation by hand"),
+        *([layout.name] if blanks else []),
+        *([layout.graph(graph)] if graph else []),
         *_given(equations, notation, trace, layout, significant),
     ]
     if blanks:
@@ -109,7 +137,7 @@ def _given(
     for identity, kind in equations.free.items():
         if kind != "given":
             lines += _matrices(equations, notation, identity, significant)
-    yield layout.display(lines)
+    yield layout.display(lines, False)
     yield (
         r"For layer $l$: $z^{(l)}$ before its activation, $a^{(l)}$ after it, "
         r"$\delta^{(l)} = \partial J / \partial z^{(l)}$."
@@ -160,9 +188,8 @@ def _passes(
                 yield layout.heading(2, f"{number}: {layout.code(repr(step.op))}")
             # which case of a choice applies is part of the answer
             rows, total = rows_of(equations, step, MOST, undecided=blanks)
-            yield layout.display(
-                [_line(equations, notation, row, significant, blanks) for row in rows]
-            )
+            lines = [_line(equations, notation, row, significant, blanks) for row in rows]
+            yield layout.display(lines, blanks)
             if total > len(rows):
                 yield f"The other {total - len(rows)} entries likewise."
     if equations.silent and not blanks:
