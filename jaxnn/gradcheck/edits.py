@@ -7,6 +7,7 @@ knows about layers.
 
 import functools
 import itertools
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
@@ -71,6 +72,7 @@ def edits(equation: Equation, shapes: Shapes, forward: Mapping[str, Expr]) -> It
         _of_the_whole(equation),
         _everywhere(equation.body, lambda node: _in_place(node, equation)),
         _exchanges(equation, shapes),
+        _everywhere(equation.body, lambda node: _one_exchange(node, equation, shapes)),
         _functions(equation, forward),
         _everywhere(equation.body, lambda node: _summed(node, equation)),
         _more_factors(equation, shapes),
@@ -174,6 +176,8 @@ def _in_place(node: Expr, equation: Equation) -> Iterator[Change]:
                 case Choice(Op("==", label, Index()), Num(1), Num(0)):
                     what = f"{write(label)} itself stands in the place of its one-hot vector"
                     yield Change("one-hot", what, label)
+        case Op("==" | "<" | "<=" | ">" | ">=" | "and"):
+            yield from _comparisons(node)
         case Over("sum", letters, _):
             yield from _sums(node, letters, equation)
         case Ref(name, at) if at:
@@ -219,6 +223,21 @@ def _operations(node: Op) -> Iterator[Change]:
             yield Change("power", f"{write(doubled)} stands in the place of {write(node)}", doubled)
 
 
+def _comparisons(node: Op) -> Iterator[Change]:
+    sign, left, right = node
+    words = write(node)
+    if sign == "and":
+        yield Change("condition", f"{write(right)} is not asked for", left)
+        yield Change("condition", f"{write(left)} is not asked for", right)
+    elif sign == "==":
+        for by in (1, -1):
+            moved = Op("==", left, Op("+", right, Num(by)))
+            yield Change("condition", f"{write(moved)} stands for {words}", moved)
+    elif isinstance(right, Num) and right != ZERO:
+        other = Op(sign, left, ZERO)
+        yield Change("condition", f"{write(other)} stands for {words}", other)
+
+
 def _terms(node: Op) -> Iterator[Change]:
     sign, left, right = node
     rest = right if sign == "+" else Op("-", ZERO, right)
@@ -227,6 +246,11 @@ def _terms(node: Op) -> Iterator[Change]:
     yield Change("term", f"the term {write(left)} is left out", rest)
     yield Change("sign", f"the sign of {write(right)} is wrong", other)
     yield Change("term", f"the term {write(right)} counts twice", Op(sign, node, right))
+    if isinstance(left, Op) and left.sign in ("+", "-"):
+        first = left
+        while isinstance(first, Op) and first.sign in ("+", "-") and first.left != ZERO:
+            first = first.left  # type: ignore[assignment]
+        yield Change("term", f"only the term {write(first)} is kept", first)
 
 
 def _sums(over: Over, letters: tuple[str, ...], equation: Equation) -> Iterator[Change]:
@@ -249,13 +273,16 @@ def _sums(over: Over, letters: tuple[str, ...], equation: Equation) -> Iterator[
             if equation.sizes[free] == size:
                 words = f"of the sum over {letter} only the term {letter} = {free} is kept"
                 yield Change("sum", words, rest(substitute(body, {letter: Index(free)})))
-        match body:
-            case Choice(condition, then, Num(0)):
-                words = "where several contribute, only the last one counts"
-                yield Change("repeated", words, _last_only(letter, condition, then, rest))
         if others and size > 1:
             words = f"a mean is taken over {letter} where a sum is meant"
             yield Change("mean", words, Op("/", over, Num(size)))
+    match body:
+        case Choice(condition, then, Num(0)):
+            words = "where several contribute, only the last one counts"
+            yield Change("repeated", words, _last_only(letters, condition, then, equation))
+            number = Over("sum", letters, Choice(condition, ONE, ZERO))
+            mean = Op("/", over, Call("max", (number, ONE)))
+            yield Change("mean", "where several contribute, their mean is taken", mean)
 
 
 def _summed(node: Expr, equation: Equation) -> Iterator[Change]:
@@ -279,6 +306,13 @@ def _summed(node: Expr, equation: Equation) -> Iterator[Change]:
             yield Change(
                 "sum", f"{write(node)} is taken for all {letter}", total._replace(kind="max")
             )
+    if len(free) > 1:
+        copies = {letter: Index(_copy_of(letter)) for letter in free}
+        total = Over("sum", tuple(map(_copy_of, free)), substitute(node, copies))
+        count = math.prod(equation.sizes[letter] for letter in free)
+        yield Change("sum", f"{write(node)} is summed over {', '.join(free)}", total)
+        words = f"the mean over {', '.join(free)} of {write(node)} is taken"
+        yield Change("mean", words, Op("/", total, Num(count)))
     match node:
         case Over("sum", (letter,), body):
             for other, instead in itertools.permutations(equation.letters, 2):
@@ -326,12 +360,15 @@ def _over_others(letters: tuple[str, ...], body: Expr) -> Expr:
     return Over("sum", letters, body) if letters else body
 
 
-def _last_only(letter: str, condition: Expr, then: Expr, rest: Callable[[Expr], Expr]) -> Expr:
+def _last_only(letters: tuple[str, ...], condition: Expr, then: Expr, equation: Equation) -> Expr:
     """Keep only the last term of a sum over the terms for which a condition holds."""
-    inner = _copy_of(letter)
-    places = Choice(substitute(condition, {letter: Index(inner)}), Index(inner), Num(-1))
-    last = Over("max", (inner,), places)
-    return rest(Over("sum", (letter,), Choice(Op("==", Index(letter), last), then, ZERO)))
+    copies = {letter: Index(_copy_of(letter)) for letter in letters}
+    place: Expr = ZERO
+    for letter in letters:  # row by row
+        place = Op("+", Op("*", place, Num(equation.sizes[letter])), Index(letter))
+    places = Choice(substitute(condition, copies), substitute(place, copies), Num(-1))
+    last = Over("max", tuple(copy.name for copy in copies.values()), places)
+    return Over("sum", letters, Choice(Op("==", place, last), then, ZERO))
 
 
 def _indices(ref: Ref, equation: Equation) -> Iterator[Change]:
@@ -365,15 +402,25 @@ def _moved(ref: Ref, axis: int, by: int) -> Ref:
 def flips(equation: Equation, shapes: Shapes) -> Iterator[Edit]:
     """Enumerate the kernels that are not turned round: an index that runs the other way."""
     for ref in dict.fromkeys(refs(equation.body)):
-        at = list(ref.at or ())
-        sliding = [k for k, part in enumerate(at) if len({*(linear(part) or {})} - {""}) > 1]
-        if not sliding or ref.name not in shapes:
+        indices = ref.at or ()
+        sliding = [k for k, part in enumerate(indices) if len({*(linear(part) or {})} - {""}) > 1]
+        if ref.name not in shapes:
             continue
-        for axis in sliding:
-            at[axis] = Op("-", Num(shapes[ref.name][axis] - 1), at[axis])
-        body = _put_for(ref, ref._replace(at=tuple(at)), equation.body)
-        turned = equation._replace(body=fold(body, equation.sizes))
-        yield Edit("flip", f"{ref.name} is turned round the wrong way", turned)
+        for axes in [sliding] if len(sliding) == 1 else [sliding, *([k] for k in sliding)]:
+            at = list(indices)
+            for axis in axes:
+                at[axis] = Op("-", Num(shapes[ref.name][axis] - 1), at[axis])
+            body = _put_for(ref, ref._replace(at=tuple(at)), equation.body)
+            along = f" along axis {axes[0]}" if len(axes) < len(sliding) else ""
+            turned = equation._replace(body=fold(body, equation.sizes))
+            yield Edit("flip", f"{ref.name} is turned round the wrong way{along}", turned)
+    free = [part.name for part in equation.at if isinstance(part, Index)]
+    kernel = [letter for letter in free if letter in ("k", "l")]
+    for letters in (kernel, *([letter] for letter in free)):
+        turn = {k: Op("-", Num(equation.sizes[k] - 1), Index(k)) for k in letters}
+        body = fold(substitute(equation.body, turn), equation.sizes)
+        words = f"the result is turned round along {', '.join(letters)}"
+        yield Edit("flip", words, equation._replace(body=body))
 
 
 def fitted(equation: Equation, shapes: Shapes) -> Iterator[Callable[[float], Edit]]:
@@ -440,6 +487,17 @@ def _exchanges(equation: Equation, shapes: Shapes) -> Iterator[Change]:
         if other not in (name, equation.name) and shape == shapes.get(name) and same_kind:
             words = f"{spelled(other)} stands in the place of {spelled(name)}"
             yield Change("other array", words, _renamed(equation.body, {name: other}))
+
+
+def _one_exchange(node: Expr, equation: Equation, shapes: Shapes) -> Iterator[Change]:
+    """Put one array in the place of another at one place only."""
+    match node:
+        case Ref(name, at) if at and sum(ref.name == name for ref in refs(equation.body)) > 1:
+            for other, shape in shapes.items():
+                if other != name and shape == shapes.get(name):
+                    entry = Ref(other, at)
+                    words = f"{write(entry)} stands once in the place of {write(node)}"
+                    yield Change("other array", words, entry)
 
 
 def _conditions(node: Expr, shapes: Shapes) -> Iterator[Change]:

@@ -88,6 +88,12 @@ def _without_one(op: Any, names: Names) -> Iterator[tuple[str, Names]]:
         for other in {float(default), 0.0, 1.0} - {float(value)}:
             words = f"{field.name} is taken to be {other:g}, not {value:g}"
             yield words, names.with_setting(field.name, other)
+    for name, value in names.settings.items():
+        if isinstance(value, tuple) and value and all(isinstance(n, int) for n in value):
+            for plain in {(0,) * len(value), (1,) * len(value)} - {value}:
+                changed = copy.copy(names)
+                changed.settings = names.settings | {name: plain}
+                yield f"{name} is taken to be {plain}, not {value}", changed
     for name in ("counted", "mask", "allowed", "kept"):
         if name in names.shapes:
             changed = copy.copy(names)

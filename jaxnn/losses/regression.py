@@ -71,7 +71,11 @@ class Huber(EntrywiseLoss):
             for n in B
         )
         """,
-        "dy[n] = max(-delta, min(delta, y[n] - t[n])) / B",
+        """
+        dy[n] = (
+            y[n] - t[n] if abs(y[n] - t[n]) <= delta else delta * sign(y[n] - t[n])
+        ) / B
+        """,
     )
 
     def __post_init__(self) -> None:
