@@ -209,7 +209,7 @@ def test_a_forgotten_slope_of_a_neuron_is_a_missing_factor():
 
 
 def test_a_gradient_that_need_not_depend_on_the_input_is_not_called_stale():
-    found, _ = findings(DENSE, dense(lambda dw, db, dx, *_: (dw, db, dx[:, ::-1])))
+    found, _ = findings(DENSE, dense(lambda dw, db, dx, *_: (dw, db, jnp.roll(dx, 1, axis=1))))
     assert found["x"].verdict == "wrong"
 
 
