@@ -148,14 +148,20 @@ def _searched(
         return {}
     of_loss = not isinstance(case.claim.op, Layer)  # its formulas state the derivative for dJ = 1
     scale, scale_again = (float(np.asarray(c.dy)) if of_loss else 1.0 for c in (case, other))
-    identities = {i: stated.identity(case.truth[i] / scale) for i in open_}
-    wanted = {i: identity for i, identity in identities.items() if identity is not None}
+    identities = [stated.identity(leaf / scale) for leaf in case.truth]
+    wanted = {i: one for i in open_ if (one := identities[i]) is not None}
+    right = {
+        identity
+        for identity, finding in zip(identities, findings, strict=True)
+        if identity is not None and finding.verdict == "right"
+    } - {*wanted.values()}
     found = search(
         stated,
         again,
         [leaf / scale for leaf in claimed],
         [leaf / scale_again for leaf in claimed_again],
         wanted,
+        right,
         _close,
     )
     return {

@@ -8,7 +8,7 @@ import copy
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -240,6 +240,7 @@ def search(
     claimed: Sequence[np.ndarray],
     claimed_again: Sequence[np.ndarray],
     wanted: dict[int, ArrayId],
+    right: Set[ArrayId],
     close: Close,
 ) -> dict[int, Explanation]:
     """Find the edit that gives the numbers of each wrong gradient.
@@ -250,21 +251,27 @@ def search(
         claimed: the student's gradients.
         claimed_again: the student's gradients with the other dy.
         wanted: which of them are wrong, with their identities.
+        right: the identities of the others.
         close: whether two arrays are equal up to rounding.
     """
     end = time.monotonic() + SECONDS
-    lines = [k for k in range(len(stated.lines)) if stated.reached(k) & set(wanted.values())]
-    # a mistake is sought first in the line that defines the gradient itself
-    lines.sort(key=lambda k: stated.lines[k].of.defines not in wanted.values())
-    found, tried = _single_edits(stated, lines, claimed, wanted, close, end)
-    for changed in [] if all(found.values()) else stated.other_settings():
+    wrong = set(wanted.values())
+    reached = {k: stated.reached(k) for k in range(len(stated.lines))}
+    # a line from which a right gradient is computed has no mistake in it
+    lines = [k for k, after in reached.items() if after & wrong and not after & right]
+    # one mistake that explains all is likelier than several, each with its own
+    whole = [k for k in lines if wrong <= reached[k]]
+    others = [k for k in lines if k not in whole]
+    found, tried = _single_edits(stated, [whole, others], claimed, wanted, close, end)
+    unsettled = not all(found.values()) and time.monotonic() < end
+    for changed in stated.other_settings() if unsettled else ():
         results = _results(stated, changed)
         for i, identity in wanted.items():
             if identity in results and _scale(claimed[i], results[identity], close) == 1:
                 found[i].append(Explanation(tuple(changed), 1.0))
     for i, identity in wanted.items():
         if not found[i]:
-            found[i] = _fitted(stated, lines, claimed[i], identity, close)
+            found[i] = _fitted(stated, lines, claimed[i], identity, close, end)
         if not found[i]:
             found[i] = _pairs(stated, tried, claimed[i], identity, close, end)
     best = {}
@@ -283,27 +290,41 @@ def _distance(stated: StatedBackward, explanation: Explanation, identity: ArrayI
 
 def _single_edits(
     stated: StatedBackward,
-    lines: Sequence[int],
+    groups: Sequence[Sequence[int]],
     claimed: Sequence[np.ndarray],
     wanted: dict[int, ArrayId],
     close: Close,
     end: float,
 ) -> tuple[dict[int, list[Explanation]], list[tuple[int, Edit]]]:
-    """Try each edit of each line; return those that fit each gradient, and all that were tried."""
+    """Try each edit of the lines of each group, until every gradient has its explanation.
+
+    Returns:
+        The explanations that fit each gradient, and all edits that were tried.
+    """
     found: dict[int, list[Explanation]] = {i: [] for i in wanted}
     tried: list[tuple[int, Edit]] = []
-    for number in lines:
-        if all(found.values()):
+    for number, edit in itertools.chain(*(_in_turn(stated, lines) for lines in groups)):
+        if time.monotonic() > end or all(_enough(found[i], number) for i in wanted):
             break
-        for edit in itertools.takewhile(lambda _: time.monotonic() < end, stated.edits_of(number)):
-            tried.append((number, edit))
-            results = _results(stated, [(number, edit)])
-            for i, identity in wanted.items():
-                if len(found[i]) < KEPT and identity in results:
-                    scale = _scale(claimed[i], results[identity], close)
-                    if scale is not None:
-                        found[i].append(Explanation(((number, edit),), scale))
+        tried.append((number, edit))
+        results = _results(stated, [(number, edit)])
+        for i, identity in wanted.items():
+            if len(found[i]) < KEPT and identity in results:
+                scale = _scale(claimed[i], results[identity], close)
+                if scale is not None:
+                    found[i].append(Explanation(((number, edit),), scale))
     return found, tried
+
+
+def _enough(fitting: Sequence[Explanation], number: int) -> bool:
+    """Return whether a gradient is explained, by lines whose other edits have been tried, too."""
+    return bool(fitting) and (len(fitting) >= KEPT or fitting[0].edits[0][0] != number)
+
+
+def _in_turn(stated: StatedBackward, lines: Sequence[int]) -> Iterator[tuple[int, Edit]]:
+    """Yield the likeliest edit of each line, then the next of each."""
+    for edits_ in itertools.zip_longest(*map(stated.edits_of, lines)):
+        yield from ((k, e) for k, e in zip(lines, edits_, strict=True) if e is not None)
 
 
 def _results(stated: StatedBackward, changed: Any) -> dict[ArrayId, np.ndarray]:
@@ -337,12 +358,15 @@ def _fitted(
     claimed: np.ndarray,
     identity: ArrayId,
     close: Close,
+    end: float,
 ) -> list[Explanation]:
     """Try the mistakes that have a number in them, which is fitted, such as a regulariser's."""
     true = np.asarray(stated.values[identity], float)
     for number in lines:
         line = stated.lines[number]
         for with_number in fitted(line.equation, stated.shapes(line)):
+            if time.monotonic() > end:
+                return []
             results = _results(stated, [(number, with_number(1.0))])
             direction = results.get(identity, true) - true
             if not (np.isfinite(direction).all() and direction.any()) or direction.size < 2:
