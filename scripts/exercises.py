@@ -1,11 +1,17 @@
 """Exercises: write a backward pass, run the script, and see which gradients are wrong, and why.
 
     python scripts/exercises.py [--only NAME] [--answers FILE.py] [--solutions]
+    python scripts/exercises.py ninja [--answers FILE.py] [--solutions]
+    python scripts/exercises.py [ninja] --hint NAME [NUMBER]
+    python scripts/exercises.py [ninja] --solution NAME
 
 Each function below receives arrays of the forward pass and dy, the derivative of the loss with
 respect to its output. It has to return the derivatives that its docstring names. Write the answers
 here, or write functions of the same names into a file of your own and name that file with
 --answers. With --solutions the library's own backward passes are graded.
+
+The last exercise, ninja, has a file of its own, scripts/ninja.py: the whole backward pass of a
+network in 24 small steps. The exercises of the lessons have hints and solutions too: --hint 4.1.
 
 B batch, T time, I input features, O output features, H hidden features, C channels,
 D features of a head.
@@ -18,7 +24,9 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import ninja
 import numpy as np
+from lessons import practice
 
 import jaxnn as nn
 from jaxnn.layers import attention
@@ -106,7 +114,9 @@ def as_batch_norm(answer):
     def backward(params, cache, dy):
         x, mean, variance, _ = cache
         dx, dscale, dbias = answer(x, mean, variance, params.scale, nn.BatchNorm().epsilon, dy)
-        return params._replace(scale=dscale, bias=dbias), dx
+        # the running statistics are not trained: their derivative is 0
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return zeros._replace(scale=dscale, bias=dbias), dx
 
     return backward
 
@@ -133,7 +143,7 @@ EXERCISES = {  # name: (operation, inputs, the adapter from an answer to a backw
     "softmax_cross_entropy": (
         nn.SoftmaxCrossEntropy(),
         {"x": normal(5, 3), "target": np.arange(5) % 3},
-        lambda answer: lambda cache: answer(cache[0], cache[2]),
+        lambda answer: lambda cache: answer(cache.prediction, cache.target),
     ),
     "batch_norm": (nn.BatchNorm(), {"x": normal(6, 3), "key": jax.random.key(0)}, as_batch_norm),
     "rnn_step": (
@@ -163,35 +173,60 @@ def load(path):
     return vars(module)
 
 
-def main():
-    """Grade the answers, and exit with 0 if all of them are right."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=EXERCISES, help="grade only this exercise")
-    parser.add_argument(
-        "--answers",
-        type=Path,
-        default=Path(__file__),
-        help="a file with functions of the same names",
-    )
-    parser.add_argument(
-        "--solutions", action="store_true", help="grade the library's own backward passes"
-    )
-    arguments = parser.parse_args()
-    if not arguments.answers.is_file():
-        parser.error(f"expected --answers to be a file, got {arguments.answers}")
-
-    answers = globals() if arguments.answers == Path(__file__) else load(arguments.answers)
+def grade_all(names, answers):
+    """Grade the answers, or the library's own if they are None; return how many are right."""
     right = 0
-    names = [arguments.only] if arguments.only else list(EXERCISES)
     for name in names:
-        if not arguments.solutions and name not in answers:
+        if answers is not None and name not in answers:
             print(f"{name}: no answer\n")
             continue
-        diagnosis = grade(name, None if arguments.solutions else answers[name])
+        diagnosis = grade(name, None if answers is None else answers[name])
         right += diagnosis.right
         print(f"{name}: {diagnosis}\n")
     print(f"{right} of {len(names)} right.")
-    sys.exit(0 if right == len(names) else 1)
+    return right
+
+
+def main():
+    """Grade the answers, and exit with 0 if all of them are right; or show a hint or a solution."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("exercise", nargs="?", choices=["ninja"], help="the exercise in ninja.py")
+    parser.add_argument("--only", choices=EXERCISES, help="grade only this exercise")
+    parser.add_argument("--answers", type=Path, help="a file with functions of the same names")
+    parser.add_argument("--solutions", action="store_true", help="grade the right answers")
+    parser.add_argument(
+        "--hint", nargs="+", metavar=("NAME", "NUMBER"), help="show a hint for an exercise"
+    )
+    parser.add_argument("--solution", metavar="NAME", help="show the solution of an exercise")
+    arguments = parser.parse_args()
+    if arguments.answers and not arguments.answers.is_file():
+        parser.error(f"expected --answers to be a file, got {arguments.answers}")
+
+    is_ninja = arguments.exercise == "ninja"
+    if arguments.hint or arguments.solution:
+        try:
+            show(is_ninja, arguments.hint, arguments.solution)
+        except ValueError as error:
+            parser.error(str(error))
+    elif is_ninja:
+        answer = load(arguments.answers)["ninja"] if arguments.answers else ninja.ninja
+        right = ninja.grade(ninja.solution if arguments.solutions else answer)
+        sys.exit(0 if right == len(ninja.LINKS) else 1)
+    else:
+        names = [arguments.only] if arguments.only else list(EXERCISES)
+        answers = load(arguments.answers) if arguments.answers else globals()
+        right = grade_all(names, None if arguments.solutions else answers)
+        sys.exit(0 if right == len(names) else 1)
+
+
+def show(is_ninja, hint, solution):
+    """Print a hint, which may have a number behind its name, or a solution."""
+    if is_ninja:
+        ninja.hint(hint[0]) if hint else ninja.show_solution(solution)
+    elif hint:
+        practice.hint(hint[0], *map(int, hint[1:2]))
+    else:
+        practice.solution(solution)
 
 
 if __name__ == "__main__":

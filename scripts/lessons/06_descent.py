@@ -59,8 +59,8 @@ value_and_grad = nn.value_and_grad(net, loss)
 start = nn.DenseParams(jnp.array([[-1.0]]), jnp.array([1.5]))
 
 
-def walk(optimizer, unit=1.0, steps=60):
-    """Take 60 steps down the loss, measured in some unit, and return w, b and J at each."""
+def walk(optimizer, unit, steps=60):
+    """Walk down the loss, measured in some unit, and return w, b and J at each step."""
 
     def step(carry, _):
         params, state = carry
@@ -77,12 +77,13 @@ methods = {
     "momentum 0.9": optax.sgd(0.03, momentum=0.9),
     "Adam": optax.adam(0.15),
 }
-walks = {name: walk(optimizer) for name, optimizer in methods.items()}
+units = jnp.array([1.0, 0.01])
+walks = {name: jax.vmap(lambda u, o=o: walk(o, u))(units) for name, o in methods.items()}
 best = float(np.linalg.lstsq(np.hstack([x, np.ones_like(x)]), target)[1][0]) / len(x)
 print(f"the best line has J = {best:.4f}; after 60 steps,")
-for name, optimizer in methods.items():
-    small = walk(optimizer, unit=0.01)[2][-1]
-    print(f"{name:<17} J = {walks[name][2][-1]:.4f}, and {small:.4f} if J is 100 times smaller")
+for name, (_, _, values) in walks.items():
+    usual, small = values[:, -1]
+    print(f"{name:<17} J = {usual:.4f}, and {small:.4f} if its unit is 100 times larger")
 
 # %%
 w, b = np.meshgrid(np.linspace(-1.5, 3, 60), np.linspace(-2.5, 2.8, 60))
@@ -97,8 +98,8 @@ figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
 axes[0].contour(w, b, np.log(J), levels=18, cmap="Greys", linewidths=0.8)
 colors = ("#2f6fb7", "#e07b39", "#3d9a6d")
 for (name, (ws, bs, values)), color in zip(walks.items(), colors, strict=True):
-    axes[0].plot(ws, bs, ".-", color=color, ms=4, lw=1, label=name)
-    axes[1].plot(values, color=color, label=name)
+    axes[0].plot(ws[0], bs[0], ".-", color=color, ms=4, lw=1, label=name)
+    axes[1].plot(values[0], color=color, label=name)
 axes[0].set(xlabel="w", ylabel="b", title="three ways down the same valley")
 axes[1].axhline(best, color="0.5", lw=0.8, ls=":", label="the best line")
 axes[1].set(xlabel="step", ylabel="J", yscale="log", title="the loss on the way")
@@ -114,9 +115,10 @@ figure.savefig("lesson-06.png", dpi=80)
 # * Adam looks worst here, although it is the default of the field. In a valley with only two
 #   weights there is nothing to gain: its first steps are as long for the gentle slopes as for the
 #   steep ones, so that it overshoots, and its steps never grow. Its strength is in the last column
-#   of the table. If the same loss is measured in a unit that makes it a hundred times smaller, the
-#   two other methods hardly move until α is tuned again, and Adam takes exactly the same path. In a
-#   large network, whose layers have slopes of very different size, one α then serves all of them.
+#   of the table. In a unit that is a hundred times larger, all losses and slopes are a hundred
+#   times smaller. The two other methods then hardly move, until α is tuned again; Adam takes
+#   exactly the same path. In a large network, whose layers have slopes of very different size, one
+#   α serves all.
 #
 # ## Exercises
 #

@@ -50,25 +50,26 @@ for size in (0.03, 0.125, 0.5):
 
 
 # %%
-def deep(activation, w_init, layers=20, width=64):
+def deep(activation, w_init="glorot_uniform", layers=20, width=64):
     return nn.chain(
         nn.Repeat(nn.chain(nn.Dense(width, w_init=w_init), activation), layers), nn.Dense(1)
     )
 
 
 starts = {
-    "sigmoid, Glorot": deep(nn.Sigmoid(), "glorot_uniform"),
-    "tanh, normal(0.03)": deep(nn.Tanh(), ("normal", 0.03)),
-    "tanh, Glorot": deep(nn.Tanh(), "glorot_uniform"),
-    "tanh, normal(0.5)": deep(nn.Tanh(), ("normal", 0.5)),
-    "ReLU, He": deep(nn.ReLU(), "he_normal"),
+    "sigmoid, Glorot": (nn.Sigmoid(), "glorot_uniform"),
+    "tanh, normal(0.03)": (nn.Tanh(), ("normal", 0.03)),
+    "tanh, Glorot": (nn.Tanh(), "glorot_uniform"),
+    "tanh, normal(0.5)": (nn.Tanh(), ("normal", 0.5)),
+    "ReLU, He": (nn.ReLU(), "he_normal"),
 }
 x = np.random.default_rng(0).standard_normal((16, 64))
 target = np.ones((16, 1))
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), sharex=True, layout="constrained")
-for name, net in starts.items():
-    trace = nn.trace(net, nn.MeanSquaredError(), net.init(jax.random.key(1), x), x, target)
+for name, (activation, w_init) in starts.items():
+    params = deep(activation, w_init).init(jax.random.key(1), x)
+    trace = nn.trace(deep(activation), nn.MeanSquaredError(), params, x, target)
     blocks = trace.stages[0].inner  # the twenty layers of the Repeat
     axes[0].semilogy(range(1, 21), [np.std(stage.y) for stage in blocks], label=name)
     slopes = [np.linalg.norm(stage.dy) for stage in blocks]

@@ -72,9 +72,7 @@ for layer in (nn.RNN(**last), nn.LSTM(**last, forget_bias=0.0), nn.LSTM(**last, 
     reach = np.linalg.norm(trace.stages[0].dx, axis=(0, 2))
     label = repr(layer).replace("features=32, output='last'", "32")
     ax.semilogy(range(1, 41), reach / reach[-1], label=label)
-    print(
-        f"{label}: the gradient at the first input is {reach[0] / reach[-1]:.1e} of that at the last"
-    )
+    print(f"{label}: gradient at the first input / at the last = {reach[0] / reach[-1]:.1e}")
 ax.set(xlabel="time t", title="size of ∂J/∂(input at time t), relative to the last input")
 ax.legend(frameon=False, fontsize=8)
 figure.savefig("lesson-09.png", dpi=80)
