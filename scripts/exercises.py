@@ -24,7 +24,6 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import ninja
 import numpy as np
 from lessons import practice
 
@@ -202,31 +201,38 @@ def main():
     if arguments.answers and not arguments.answers.is_file():
         parser.error(f"expected --answers to be a file, got {arguments.answers}")
 
-    is_ninja = arguments.exercise == "ninja"
-    if arguments.hint or arguments.solution:
-        try:
-            show(is_ninja, arguments.hint, arguments.solution)
-        except ValueError as error:
-            parser.error(str(error))
-    elif is_ninja:
-        answer = load(arguments.answers)["ninja"] if arguments.answers else ninja.ninja
-        right = ninja.grade(ninja.solution if arguments.solutions else answer)
-        sys.exit(0 if right == len(ninja.LINKS) else 1)
-    else:
-        names = [arguments.only] if arguments.only else list(EXERCISES)
-        answers = load(arguments.answers) if arguments.answers else globals()
-        right = grade_all(names, None if arguments.solutions else answers)
-        sys.exit(0 if right == len(names) else 1)
+    try:
+        right = run_ninja(arguments) if arguments.exercise == "ninja" else run(arguments)
+    except ValueError as error:  # there is no such hint or solution
+        parser.error(str(error))
+    sys.exit(0 if right else 1)
 
 
-def show(is_ninja, hint, solution):
-    """Print a hint, which may have a number behind its name, or a solution."""
-    if is_ninja:
-        ninja.hint(hint[0]) if hint else ninja.show_solution(solution)
-    elif hint:
-        practice.hint(hint[0], *map(int, hint[1:2]))
-    else:
-        practice.solution(solution)
+def run(arguments):
+    """Show what is asked for, or grade the answers; return whether all of them are right."""
+    if arguments.hint:
+        practice.hint(arguments.hint[0], *map(int, arguments.hint[1:2]))
+        return True
+    if arguments.solution:
+        practice.solution(arguments.solution)
+        return True
+    names = [arguments.only] if arguments.only else list(EXERCISES)
+    answers = load(arguments.answers) if arguments.answers else globals()
+    return grade_all(names, None if arguments.solutions else answers) == len(names)
+
+
+def run_ninja(arguments):
+    """Do the same for the exercise in ninja.py."""
+    import ninja
+
+    if arguments.hint:
+        ninja.hint(arguments.hint[0])
+        return True
+    if arguments.solution:
+        ninja.show_solution(arguments.solution)
+        return True
+    answer = load(arguments.answers)["ninja"] if arguments.answers else ninja.ninja
+    return ninja.grade(ninja.solution if arguments.solutions else answer) == len(ninja.LINKS)
 
 
 if __name__ == "__main__":

@@ -55,8 +55,9 @@ net = nn.chain(nn.Dense(4), nn.Tanh(), nn.Dense(1))
 print(nn.summary(net, x))
 
 # %% [markdown]
-# The network learns the exclusive or from its four examples. Its answer z is called a **logit**:
-# $\sigma(z)$ is the probability of class 1, and the border lies at z = 0.
+# The network learns the exclusive or from its four examples, by a method that lesson 6 explains.
+# Its answer z is called a **logit**: $\sigma(z)$ is the probability of class 1, and the border lies
+# at z = 0.
 
 # %%
 fit = nn.fit(

@@ -30,8 +30,10 @@ jax.config.update("jax_enable_x64", True)
 # %% [markdown]
 # **In numbers.** One sample x = (5, 3) has the label t = 1. The network is $z^{(1)} = x W^{(1)}$,
 # $a^{(1)} = \sigma(z^{(1)})$, $z^{(2)} = a^{(1)} W^{(2)}$, $a^{(2)} = \sigma(z^{(2)})$, without
-# biases, and the loss is $J = -\log a^{(2)}$, the cross-entropy for the label 1. In the picture the
-# hidden activations $a^{(1)}$ are called h, the output is y, and the matrices are W and V.
+# biases. The output $a^{(2)}$ is the probability of class 1. The loss is $J = -\log a^{(2)}$, the
+# **cross-entropy** for the label 1: it is 0 if the network is sure and right, and grows without
+# bound as the probability of the right class goes to 0. In the picture the hidden activations
+# $a^{(1)}$ are called h, the output is y, and the matrices are W and V.
 
 # %%
 net = nn.chain(nn.Dense(3, bias=False), nn.Sigmoid(), nn.Dense(1, bias=False), nn.Sigmoid())

@@ -58,21 +58,25 @@ for line in nn.explain(trace, digits=4).splitlines():
 # gradient is multiplied by $f_t$ alone: no weight matrix, and no slope of tanh. While the forget
 # gate stays open, the gradient survives.
 #
-# **In code.** There are forty time steps, and the loss depends only on the last output. How large
-# is the gradient at each input? `forget_bias` is added to the z of the forget gate at the start.
+# **In code.** There are forty time steps, and the loss depends only on the last output. How large is
+# the gradient at each input? `forget_bias` is where the bias of the forget gate starts.
 
 # %%
 long = np.random.default_rng(0).standard_normal((32, 40, 4))
 figure, ax = plt.subplots(figsize=(6.5, 3.4), layout="constrained")
-last = {"features": 32, "output": "last"}
-for layer in (nn.RNN(**last), nn.LSTM(**last, forget_bias=0.0), nn.LSTM(**last, forget_bias=3.0)):
+rnn, lstm = nn.RNN(32, output="last"), nn.LSTM(32, output="last")
+starts = {
+    "RNN": (rnn, rnn),
+    "LSTM, forget_bias=0": (lstm, nn.LSTM(32, output="last", forget_bias=0.0)),
+    "LSTM, forget_bias=3": (lstm, nn.LSTM(32, output="last", forget_bias=3.0)),
+}
+for label, (layer, start) in starts.items():
+    params = nn.chain(start, nn.Dense(1)).init(jax.random.key(1), long)
     net = nn.chain(layer, nn.Dense(1))
-    params = net.init(jax.random.key(1), long)
     trace = nn.trace(net, nn.MeanSquaredError(), params, long, np.ones((32, 1)))
     reach = np.linalg.norm(trace.stages[0].dx, axis=(0, 2))
-    label = repr(layer).replace("features=32, output='last'", "32")
     ax.semilogy(range(1, 41), reach / reach[-1], label=label)
-    print(f"{label}: gradient at the first input / at the last = {reach[0] / reach[-1]:.1e}")
+    print(f"{label:<19}: gradient at the first input / at the last = {reach[0] / reach[-1]:.1e}")
 ax.set(xlabel="time t", title="size of ∂J/∂(input at time t), relative to the last input")
 ax.legend(frameon=False, fontsize=8)
 figure.savefig("lesson-09.png", dpi=80)
