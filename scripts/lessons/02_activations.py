@@ -22,6 +22,8 @@ activations = [nn.Heaviside(), nn.Sigmoid(), nn.Tanh(), nn.ReLU(), nn.GELU()]
 figure, axes = plt.subplots(1, 5, figsize=(15, 2.9), layout="constrained")
 for activation, ax in zip(activations, axes, strict=True):
     plots.ActivationDisplay.from_layer(activation, ax=ax)
+for ax in axes[1:]:
+    ax.get_legend().remove()  # one legend is enough
 figure.savefig("lesson-02.png", dpi=80)
 
 # %% [markdown]

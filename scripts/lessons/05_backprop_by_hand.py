@@ -57,11 +57,12 @@ print(nn.explain(trace))
 print(nn.explain(trace, of="[0].w[0, 1]"))
 
 # %% [markdown]
-# Two things stand out. The derivatives by the weights of the first and third hidden neuron are a
-# hundred thousand times smaller than those of the second. Their z is 11 and 12, so that they are
-# saturated (lesson 2), and they hardly learn from this sample. And the two factors $\partial J /
-# \partial a^{(2)} = -1 / a$ and $a (1 - a)$ multiply to $a - 1$, which is exercise 5.2: the loss
-# removes the saturation of the last sigmoid. This is why sigmoid and cross-entropy belong together.
+# Two things stand out. The derivatives by the weights that lead into the first and third hidden
+# neuron are about a hundred thousand times smaller than those of the second. Their z is 11 and 12,
+# so that they are saturated (lesson 2), and they hardly learn from this sample. And the two factors
+# $\partial J / \partial a^{(2)} = -1 / a$ and $a (1 - a)$ multiply to $a - 1$, which is exercise
+# 5.2: the loss removes the saturation of the last sigmoid. This is why sigmoid and cross-entropy
+# belong together.
 #
 # Are the derivatives right? A certificate compares them with those that JAX computes by itself, and
 # with finite differences, as in lesson 4.

@@ -58,8 +58,8 @@ for line in nn.explain(trace, digits=4).splitlines():
 # gradient is multiplied by $f_t$ alone: no weight matrix, and no slope of tanh. While the forget
 # gate stays open, the gradient survives.
 #
-# **In code.** There are forty time steps, and the loss depends only on the last output. How large is
-# the gradient at each input? `forget_bias` is where the bias of the forget gate starts.
+# **In code.** There are forty time steps, and the loss depends only on the last output. How large
+# is the gradient at each input? `forget_bias` is where the bias of the forget gate starts.
 
 # %%
 long = np.random.default_rng(0).standard_normal((32, 40, 4))
