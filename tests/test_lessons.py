@@ -70,7 +70,7 @@ def test_an_answer_is_checked(capsys, answer, expected, said):
 
 def test_a_formula_is_checked_more_strictly_than_a_number(capsys):
     practice.check("9.9", lambda x: 1.0004 * x, lambda x: x, 2.0)
-    assert "✗ It is 1 times" in capsys.readouterr().out
+    assert "✗ It is 1.0004 times" in capsys.readouterr().out
 
 
 def test_hints_come_one_at_a_time(capsys):

@@ -7,10 +7,13 @@
 # output changes when an input does.
 #
 # ```text
-#   x ──► u = g(x) ──► y = f(u)          forward: values
-#      du/dx        dy/du                local derivatives, one for each function
-#   dy/dx ◄─────────┴── dy/du            backward: dy/dx = dy/du · du/dx
+#   forward:    x ────── g ──────► u ────── f ──────► y
+#   local:             du/dx             dy/du
+#   backward: dy/dx ◄─ · du/dx ─ dy/du ◄─ · dy/du ─── 1
 # ```
+#
+# As a formula: if $y = f(u)$ and $u = g(x)$, then $\frac{dy}{dx} = \frac{dy}{du} \cdot
+# \frac{du}{dx}$.
 #
 # **Question.** If the input of a long chain of functions changes, how fast does its output change?
 
@@ -28,7 +31,8 @@ jax.config.update("jax_enable_x64", True)
 # %% [markdown]
 # **In numbers.** The network below has one neuron in each of its three layers, so that it applies
 # six functions of one number in a row: $z^{(1)} = x W^{(1)} + b^{(1)}$, $a^{(1)} = \tanh(z^{(1)})$,
-# and so on. J is the squared error $(a^{(3)} - t)^2$, where t = 1 is the wanted answer. A **trace**
+# and so on. The last activation is the softplus $\log(1 + e^z)$, a smooth ReLU, whose slope is
+# σ(z). J is the squared error $(a^{(3)} - t)^2$, where t = 1 is the wanted answer. A **trace**
 # keeps every number, and `nn.explain` writes down how each was computed. Read the table from its
 # first line, at the loss, to the last one: each line adds one local derivative.
 

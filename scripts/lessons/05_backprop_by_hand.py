@@ -9,10 +9,9 @@
 # weights.
 #
 # ```text
-#   x₁ ─╮    ╭─ z₁⁽¹⁾ ─ a₁⁽¹⁾ ─╮
-#       ├─W⁽¹⁾─ z₂⁽¹⁾ ─ a₂⁽¹⁾ ─W⁽²⁾─ z⁽²⁾ ─ a⁽²⁾ ─ J      forward  ►
-#   x₂ ─╯    ╰─ z₃⁽¹⁾ ─ a₃⁽¹⁾ ─╯
-#               δ⁽¹⁾  ◄──W⁽²⁾──── δ⁽²⁾ ◄──── ∂J/∂a⁽²⁾      ◄ backward
+#   forward:   x ──W⁽¹⁾──► z⁽¹⁾ ──σ──► a⁽¹⁾ ──W⁽²⁾──► z⁽²⁾ ──σ──► a⁽²⁾ ──► J
+#   backward:  ∂J/∂W⁽¹⁾ ◄─ δ⁽¹⁾ ◄── ∂J/∂a⁽¹⁾ ◄─W⁽²⁾── δ⁽²⁾ ◄── ∂J/∂a⁽²⁾ ◄── 1
+#                                   ∂J/∂W⁽²⁾ ◄───────╯
 # ```
 #
 # **Question.** Can you follow every number of backpropagation through a network of two layers?

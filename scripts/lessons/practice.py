@@ -46,7 +46,7 @@ def _judged(answer, expected, digits):
     if np.allclose(answer, -expected, rtol=digits, atol=1e-15):
         return "✗ Its size is right, and its sign is wrong."
     if np.allclose(factors := answer / np.where(expected == 0, 1, expected), factors.flat[0]):
-        return f"✗ It is {factors.flat[0]:.4g} times the right answer."
+        return f"✗ It is {factors.flat[0]:.6g} times the right answer."
     return f"✗ It is {np.array2string(answer, precision=6)}, which is not right."
 
 
