@@ -1,11 +1,11 @@
 # %% [markdown]
 # # 7. Initialisation, and vanishing gradients
 #
-# **The idea.** Think of a rumour that is passed on by twenty people. If each tells only half of
-# what he heard, nothing is left at the end; if each doubles it, the end is wild. A deep network
-# does this twice: numbers go forward through twenty layers, and gradients come back through twenty
-# layers. Both survive only if each layer neither shrinks nor enlarges them, and that depends on how
-# large the weights are at the start.
+# **The idea.** Think of a rumour that is passed on by twenty people. If each of them tells only
+# half of it, nothing is left at the end; if each of them doubles it, it ends in wild exaggeration.
+# A deep network does this twice: numbers go forward through twenty layers, and gradients come back
+# through twenty layers. Both survive only if each layer neither shrinks nor enlarges them, and that
+# depends on how large the weights are at the start.
 #
 # ```text
 #   each layer × 0.5:   1 → 0.5 → 0.25 → … → 0.000001     vanishes
@@ -69,6 +69,7 @@ target = np.ones((16, 1))
 figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), sharex=True, layout="constrained")
 for name, (activation, w_init) in starts.items():
     params = deep(activation, w_init).init(jax.random.key(1), x)
+    # once the weights are drawn, the networks differ in their activations only
     trace = nn.trace(deep(activation), nn.MeanSquaredError(), params, x, target)
     blocks = trace.stages[0].inner  # the twenty layers of the Repeat
     axes[0].semilogy(range(1, 21), [np.std(stage.y) for stage in blocks], label=name)

@@ -70,7 +70,7 @@ starts = {
     "LSTM, forget_bias=0": (lstm, nn.LSTM(32, output="last", forget_bias=0.0)),
     "LSTM, forget_bias=3": (lstm, nn.LSTM(32, output="last", forget_bias=3.0)),
 }
-for label, (layer, start) in starts.items():
+for label, (layer, start) in starts.items():  # once the weights are drawn, both LSTMs are alike
     params = nn.chain(start, nn.Dense(1)).init(jax.random.key(1), long)
     net = nn.chain(layer, nn.Dense(1))
     trace = nn.trace(net, nn.MeanSquaredError(), params, long, np.ones((32, 1)))
@@ -87,7 +87,8 @@ figure.savefig("lesson-09.png", dpi=80)
 # of the cell at each step, and after forty steps $2^{-40} \approx 10^{-12}$ would be left on this
 # path. (More is left, since there are other paths, through h.) With a forget bias of 3 the gate
 # starts at σ(3) = 0.95, and $0.95^{40} = 0.14$. The gradient even grows towards the past, as the
-# paths through h add to it. The lesson: a gate is a promise that depends on its bias.
+# paths through h add to it. So an LSTM has a long memory only if its forget gate starts open. This
+# is why the library lets the bias start at 1, unless it is told otherwise.
 #
 # ## Exercises
 #

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 11. A thousand networks at once
 #
-# **The idea.** If someone throws a six, you do not conclude that the die is loaded. You let him
-# throw a thousand times. A network starts with random weights, and its result is such a throw. To
+# **The idea.** If someone throws a six, you do not conclude that the die is loaded. You ask for
+# a thousand throws. A network starts with random weights, and its result is such a throw. To
 # judge a recipe, one needs many networks, which differ in nothing but their seed.
 #
 # ```text

@@ -41,8 +41,8 @@ print("of all rows:", (x.T @ delta).ravel(), " of the quarters:", sum(quarters).
 
 # %% [markdown]
 # **In code.** A **mesh** arranges the devices along a named axis. The rows of each batch are
-# divided along the axis "data", and the parameters are copied to every device. This computer has no
-# four devices, so that its processor plays their parts.
+# divided along the axis "data", and the parameters are copied to every device. If this
+# computer has fewer than four devices, its processor plays their parts.
 
 # %%
 mesh = jax.make_mesh((4,), ("data",))
