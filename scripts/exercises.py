@@ -231,7 +231,9 @@ def run_ninja(arguments):
     if arguments.solution:
         ninja.show_solution(arguments.solution)
         return True
-    answer = load(arguments.answers)["ninja"] if arguments.answers else ninja.ninja
+    answer = load(arguments.answers).get("ninja") if arguments.answers else ninja.ninja
+    if answer is None:
+        raise ValueError(f"expected a function ninja(f, d) in {arguments.answers}")
     return ninja.grade(ninja.solution if arguments.solutions else answer) == len(ninja.LINKS)
 
 

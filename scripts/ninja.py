@@ -381,11 +381,17 @@ ARRAYS, RIGHT = example()
 
 def judged(answer, name, given):
     """Say whether a gradient is right, and if not, why."""
-    got, true = np.asarray(given, float), RIGHT[name]
+    try:
+        got, true = np.asarray(given, float), RIGHT[name]
+    except (TypeError, ValueError) as error:
+        return False, f"✗ It is not an array: {error}."
     if got.shape == true.shape and np.array_equal(got, true):
         return True, "✓ It is exactly equal."
     if got.shape == true.shape and np.allclose(got, true, rtol=1e-9, atol=1e-12):
-        return True, f"✓ It is equal up to rounding, {np.abs(got - true).max():.0e}."
+        return (
+            True,
+            f"✓ It is equal up to rounding; the largest difference is {abs(got - true).max():.0e}.",
+        )
     op = OneLink(name)
     found = nn.diagnose(op, backward=op.graded(answer), x=ARRAYS[name]).findings[0]
     about = found.message.removeprefix("The gradient of x ").replace("x[", f"{name}[")

@@ -185,3 +185,7 @@ def test_ninja_takes_an_answer_from_a_file(run_exercises, tmp_path):
     status, out = run_exercises("ninja", "--answers", answers)
     assert status == 1
     assert "d.logp: ✗ It is 0 everywhere" in out
+    answers.write_text("def ninja(f, d):\n    d.logp = 'dp'\n")
+    assert "d.logp: ✗ It is not an array" in run_exercises("ninja", "--answers", answers)[1]
+    answers.write_text("")
+    assert "expected a function ninja(f, d) in" in run_exercises("ninja", "--answers", answers)[1]
