@@ -35,7 +35,7 @@ x, target = train.x[:60], train.y[:60, None]
 net, loss = nn.chain(nn.Dense(6), nn.Tanh(), nn.Dense(1)), nn.SigmoidBinaryCrossEntropy()
 for seed in (0, 1):
     z = nn.apply(net, net.init(jax.random.key(seed), x), x[:3])
-    print(f"seed {seed}: the first three logits are", np.round(z[:, 0], 2))
+    print(f"seed {seed}: the first three logits are", *(f"{one:.2f}" for one in z[:, 0]))
 
 # %% [markdown]
 # **In code.** The parameters are arrays, and `trained` is a function of nothing but the random key.
