@@ -383,8 +383,11 @@ def settings_of(op: Layer | Loss) -> dict[str, Any]:
 
 
 def _loss(equations: Equations, trace: Trace, y: ArrayId) -> None:
-    equations.values |= {TARGET: np.asarray(trace.target), VALUE: np.asarray(trace.value)}
-    equations.free[TARGET] = "target"
+    equations.values[VALUE] = np.asarray(trace.value)
+    for name, array in named("t", trace.target).items():  # a tuple, if the output is one
+        identity = TARGET if name == "t" else TARGET._replace(name=f"t.{name}")
+        equations.values[identity] = np.asarray(array)
+        equations.free[identity] = "target"
     for name, array in named("dy", trace.dprediction).items():
         equations.values.setdefault(_field(y.gradient, name), np.asarray(array))
     stated = formulas_of(trace.loss)

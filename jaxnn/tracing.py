@@ -275,7 +275,7 @@ def trace(
     loss: Loss,
     params: Params,
     x: PyTree,
-    target: AnyArray,
+    target: PyTree,
     key: PRNGKeyArray | None = None,
 ) -> Trace:
     """Run ``net`` forward and backward on one batch, and keep every number.
@@ -318,7 +318,7 @@ def _trace(
     loss: Loss,
     params: Params,
     x: PyTree,
-    target: AnyArray,
+    target: PyTree,
     key: PRNGKeyArray | None,
 ) -> Trace:
     check_input(net, x)
@@ -349,7 +349,7 @@ def _both_passes(
     loss: Loss,
     params: Params,
     x: PyTree,
-    target: AnyArray,
+    target: PyTree,
     key: PRNGKeyArray | None,
 ) -> tuple[dict[str, Arrays], Array, PyTree]:
     layers = tuple(watch(child, f"[{i}]", unrolled=True) for i, child in enumerate(net.layers))

@@ -1,11 +1,17 @@
 """Exercises: write a backward pass, run the script, and see which gradients are wrong, and why.
 
     python scripts/exercises.py [--only NAME] [--answers FILE.py] [--solutions]
+    python scripts/exercises.py ninja [--answers FILE.py] [--solutions]
+    python scripts/exercises.py [ninja] --hint NAME [NUMBER]
+    python scripts/exercises.py [ninja] --solution NAME
 
 Each function below receives arrays of the forward pass and dy, the derivative of the loss with
 respect to its output. It has to return the derivatives that its docstring names. Write the answers
 here, or write functions of the same names into a file of your own and name that file with
 --answers. With --solutions the library's own backward passes are graded.
+
+The last exercise, ninja, has a file of its own, scripts/ninja.py: the whole backward pass of a
+network in 24 small steps. The exercises of the lessons have hints and solutions too: --hint 4.1.
 
 B batch, T time, I input features, O output features, H hidden features, C channels,
 D features of a head.
@@ -19,6 +25,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from lessons import practice
 
 import jaxnn as nn
 from jaxnn.layers import attention
@@ -106,7 +113,9 @@ def as_batch_norm(answer):
     def backward(params, cache, dy):
         x, mean, variance, _ = cache
         dx, dscale, dbias = answer(x, mean, variance, params.scale, nn.BatchNorm().epsilon, dy)
-        return params._replace(scale=dscale, bias=dbias), dx
+        # the running statistics are not trained: their derivative is 0
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return zeros._replace(scale=dscale, bias=dbias), dx
 
     return backward
 
@@ -133,7 +142,7 @@ EXERCISES = {  # name: (operation, inputs, the adapter from an answer to a backw
     "softmax_cross_entropy": (
         nn.SoftmaxCrossEntropy(),
         {"x": normal(5, 3), "target": np.arange(5) % 3},
-        lambda answer: lambda cache: answer(cache[0], cache[2]),
+        lambda answer: lambda cache: answer(cache.prediction, cache.target),
     ),
     "batch_norm": (nn.BatchNorm(), {"x": normal(6, 3), "key": jax.random.key(0)}, as_batch_norm),
     "rnn_step": (
@@ -163,35 +172,69 @@ def load(path):
     return vars(module)
 
 
-def main():
-    """Grade the answers, and exit with 0 if all of them are right."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=EXERCISES, help="grade only this exercise")
-    parser.add_argument(
-        "--answers",
-        type=Path,
-        default=Path(__file__),
-        help="a file with functions of the same names",
-    )
-    parser.add_argument(
-        "--solutions", action="store_true", help="grade the library's own backward passes"
-    )
-    arguments = parser.parse_args()
-    if not arguments.answers.is_file():
-        parser.error(f"expected --answers to be a file, got {arguments.answers}")
-
-    answers = globals() if arguments.answers == Path(__file__) else load(arguments.answers)
+def grade_all(names, answers):
+    """Grade the answers, or the library's own if they are None; return how many are right."""
     right = 0
-    names = [arguments.only] if arguments.only else list(EXERCISES)
     for name in names:
-        if not arguments.solutions and name not in answers:
+        if answers is not None and name not in answers:
             print(f"{name}: no answer\n")
             continue
-        diagnosis = grade(name, None if arguments.solutions else answers[name])
+        diagnosis = grade(name, None if answers is None else answers[name])
         right += diagnosis.right
         print(f"{name}: {diagnosis}\n")
     print(f"{right} of {len(names)} right.")
-    sys.exit(0 if right == len(names) else 1)
+    return right
+
+
+def main():
+    """Grade the answers, and exit with 0 if all of them are right; or show a hint or a solution."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("exercise", nargs="?", choices=["ninja"], help="the exercise in ninja.py")
+    parser.add_argument("--only", choices=EXERCISES, help="grade only this exercise")
+    parser.add_argument("--answers", type=Path, help="a file with functions of the same names")
+    parser.add_argument("--solutions", action="store_true", help="grade the right answers")
+    parser.add_argument(
+        "--hint", nargs="+", metavar=("NAME", "NUMBER"), help="show a hint for an exercise"
+    )
+    parser.add_argument("--solution", metavar="NAME", help="show the solution of an exercise")
+    arguments = parser.parse_args()
+    if arguments.answers and not arguments.answers.is_file():
+        parser.error(f"expected --answers to be a file, got {arguments.answers}")
+
+    try:
+        right = run_ninja(arguments) if arguments.exercise == "ninja" else run(arguments)
+    except ValueError as error:  # there is no such hint or solution
+        parser.error(str(error))
+    sys.exit(0 if right else 1)
+
+
+def run(arguments):
+    """Show what is asked for, or grade the answers; return whether all of them are right."""
+    if arguments.hint:
+        practice.hint(arguments.hint[0], *map(int, arguments.hint[1:2]))
+        return True
+    if arguments.solution:
+        practice.solution(arguments.solution)
+        return True
+    names = [arguments.only] if arguments.only else list(EXERCISES)
+    answers = load(arguments.answers) if arguments.answers else globals()
+    return grade_all(names, None if arguments.solutions else answers) == len(names)
+
+
+def run_ninja(arguments):
+    """Do the same for the exercise in ninja.py."""
+    import ninja
+
+    if arguments.hint:
+        ninja.hint(arguments.hint[0])
+        return True
+    if arguments.solution:
+        ninja.show_solution(arguments.solution)
+        return True
+    answer = load(arguments.answers).get("ninja") if arguments.answers else ninja.ninja
+    if answer is None:
+        raise ValueError(f"expected a function ninja(f, d) in {arguments.answers}")
+    return ninja.grade(ninja.solution if arguments.solutions else answer) == len(ninja.LINKS)
 
 
 if __name__ == "__main__":

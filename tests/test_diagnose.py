@@ -1,9 +1,6 @@
 """The grader: each of its verdicts is tested by planting the mistake that it names."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +9,6 @@ import pytest
 
 import jaxnn as nn
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "exercises.py"
 X = np.random.default_rng(0).standard_normal((5, 4))
 DENSE = nn.Dense(4)
 
@@ -255,35 +251,6 @@ def test_any_wrong_value_of_one_number_is_some_factor():
     found, _ = findings(Slope(), lambda p, x, dy: ((abs(x) * dy).sum(), p * dy / 2))
     assert found["params"].verdict == "wrong"
     assert "is 0.5 times the expected: a constant factor of 2 is missing" in found["x"].message
-
-
-def run_exercises(*arguments):
-    return subprocess.run(
-        [sys.executable, SCRIPT, *arguments], capture_output=True, text=True, check=False
-    )
-
-
-@pytest.mark.slow
-def test_the_exercises_are_solved_by_the_library():
-    run = run_exercises("--solutions")
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert "6 of 6 right." in run.stdout
-
-
-def test_an_answer_is_graded(tmp_path):
-    answers = tmp_path / "answers.py"
-    answers.write_text(
-        "def sigmoid(y, dy):\n    return y * (1 - y) * dy\n\n"
-        "def dense(x, w, b, dy):\n    return dy @ w.T, dy.T @ x, dy.sum(axis=0)\n"
-    )
-    run = run_exercises("--answers", answers)
-    assert run.returncode == 1
-    assert "✓ The gradient of x is right" in run.stdout
-    assert "✗ The gradient of params.w is the transpose" in run.stdout
-    assert "attend: no answer" in run.stdout
-    assert "1 of 6 right." in run.stdout
-    empty = run_exercises("--only", "sigmoid")
-    assert "is not written yet" in empty.stdout
 
 
 # ── The search: a mistake is an edit of the stated formulas ──

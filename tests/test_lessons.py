@@ -1,6 +1,8 @@
 """Run the lessons as notebooks with solved exercises, and one unsolved; compare the figures."""
 
+import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,82 +13,103 @@ import pytest
 from matplotlib.testing.compare import compare_images
 from nbclient import NotebookClient
 
-LESSONS = sorted((Path(__file__).parent.parent / "scripts" / "lessons").glob("*.py"))
+FOLDER = Path(__file__).parent.parent / "scripts" / "lessons"
+LESSONS = sorted(FOLDER.glob("[0-9]*.py"))
 BASELINE = Path(__file__).parent / "baseline"
 TOLERANCE = 12  # root mean square of the pixels: rounding depends on versions
 LESSON = {lesson.stem: lesson for lesson in LESSONS}
-YOUR_TURN = "    raise NotImplementedError  # your turn\n"
+YOUR_TURN = re.compile(r"^( *).*# your turn: (\S+)\n", re.MULTILINE)
+DEVICES = "12_many_devices"  # needs a process of its own
+GROUPS = ([name for name in LESSON if name != DEVICES], [DEVICES])
 
-ANSWERS = {
-    "01_neuron": """
-        dz = y * (1 - y) * dy
-        return nn.NeuronParams(x.T @ dz), jnp.outer(dz, params.theta)
-    """,
-    "02_activations": "return (), (1 - y**2) * dy",
-    "03_layers": "return nn.DenseParams(x.T @ dy, dy.sum(axis=0)), dy @ w.T",
-    "04_chain_rule": "return ((), ()), 2 * (1 - y**2) * dy",
-    "05_backprop_by_hand": """
-        dz = y * (1 - y) * dy
-        du = h * (1 - h) * (dz @ v.T)
-        return (nn.DenseParams(x.T @ du, None), (), nn.DenseParams(h.T @ dz, None), ()), du @ w.T
-    """,
-    "06_descent": "return share * jnp.clip(prediction - target, -1, 1)",
-    "07_initialisation": "return (), dy * np.where(x > 0, 1, 0.1)",
-    "08_convolution": """
-        before, after = x[:, :-1], x[:, 1:]
-        dw = jnp.stack([(before * dy).sum(), (after * dy).sum()]).reshape(2, 1, 1)
-        dx = jnp.zeros_like(x).at[:, :-1].add(dy * w[0]).at[:, 1:].add(dy * w[1])
-        return nn.ConvParams(dw, None), dx
-    """,
-    "09_recurrence": """
-        dh = 0
-        for t in reversed(range(dy.shape[1])):
-            dx[t] = dh = dy[:, t] + a * dh
-        return (), jax.numpy.stack(dx, axis=1)
-    """,
-    "10_attention": "return (), y * (dy - (y * dy).sum(axis=-1, keepdims=True))",
-    "11_thousand_networks": "return share * (jax.nn.sigmoid(z) - t)",
-    "12_many_devices": "return share * 2 * (prediction - target)",
-    "13_your_own_layer": """
-        da = (jnp.minimum(x, 0) * dy).sum()
-        return SlopeParams(da), dy * jnp.where(x > 0, 1, a)
-    """,
-}
+spec = importlib.util.spec_from_file_location("practice", FOLDER / "practice.py")
+practice = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(practice)
 
 
-GROUPS = ([name for name in ANSWERS if name != "12_many_devices"], ["12_many_devices"])
-
-
-def test_every_lesson_has_an_exercise_and_an_answer():
-    assert [lesson.stem for lesson in LESSONS] == list(ANSWERS)
-    assert all(lesson.read_text().count(YOUR_TURN) == 1 for lesson in LESSONS)
+def exercises(lesson):
+    return [name for _, name in YOUR_TURN.findall(lesson.read_text())]
 
 
 def solved(lesson):
-    lines = [
-        line.removeprefix("        ") for line in ANSWERS[lesson.stem].strip("\n").splitlines()
-    ]
-    return lesson.read_text().replace(
-        YOUR_TURN, "".join(f"    {line.rstrip()}\n" for line in lines)
+    """Put the code of the worked solutions in place of the lines that wait for the reader."""
+    return YOUR_TURN.sub(
+        lambda gap: "".join(f"{gap[1]}{line}\n" for line in practice.code(gap[2])),
+        lesson.read_text(),
     )
+
+
+def test_every_lesson_has_exercises_in_steps_with_hints_and_solutions():
+    in_lessons = [name for lesson in LESSONS for name in exercises(lesson)]
+    assert in_lessons == [name for name in practice.names() if name[0].isdigit()]
+    for number, lesson in enumerate(LESSONS, start=1):
+        text = lesson.read_text()
+        steps = [re.search(rf"{name}, (\w+ ?\w*)\.\*\*", text)[1] for name in exercises(lesson)]
+        assert steps == ["a number", "a formula", *["code"] * (len(steps) - 2)], lesson.stem
+        assert all(name.startswith(f"{number}.") for name in exercises(lesson))
+        assert "**The idea.**" in text
+        assert "**In numbers" in text
+        assert "**In code.**" in text
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "said"),
+    [
+        (None, 1.0, "… 9.9 waits for your answer"),
+        (1.0004, 1.0, "9.9: ✓ It is right."),
+        (-1.0, 1.0, "sign is wrong"),
+        (2.0, 1.0, "2 times the right answer"),
+        ([1.0, 2.0], 1.0, "has shape (2,); expected ()"),
+        ([1.0, 2.0], [1.0, 3.0], "is [1. 2.], which is not right"),
+    ],
+)
+def test_an_answer_is_checked(capsys, answer, expected, said):
+    practice.check("9.9", answer, expected)
+    assert said in capsys.readouterr().out
+
+
+def test_a_formula_is_checked_more_strictly_than_a_number(capsys):
+    practice.check("9.9", lambda x: 1.0004 * x, lambda x: x, 2.0)
+    assert "✗ It is 1.0004 times" in capsys.readouterr().out
+
+
+def test_hints_come_one_at_a_time(capsys):
+    practice.hint("5.4")
+    practice.hint("5.4", 3)
+    practice.solution("4.1")
+    out = capsys.readouterr().out
+    assert out.startswith("Hint 1 of 3 for 5.4: Begin at the end")
+    assert "Hint 3 of 3" in out
+    assert "Solution of 4.1: 2 · (1 - 0.5800) = 0.8399." in out
+    with pytest.raises(ValueError, match="has 3 hints"):
+        practice.hint("5.4", 4)
+    with pytest.raises(ValueError, match=r"There is no exercise 4\.9"):
+        practice.solution("4.9")
 
 
 @pytest.mark.slow
 def test_every_lesson_runs_solved_as_a_notebook(tmp_path):
     """One kernel runs the cells of all lessons in turn, except the twelfth, which has its own."""
     for group in GROUPS:
-        strict = nbformat.v4.new_code_cell("import warnings; warnings.simplefilter('error')")
+        first = nbformat.v4.new_code_cell(
+            f"import sys, warnings; sys.path.insert(0, {str(FOLDER)!r})\n"
+            "warnings.simplefilter('error')"
+        )
         books = [jupytext.reads(solved(LESSON[name]), fmt="py:percent") for name in group]
         cells = [cell for book in books for cell in book.cells]
         assert sum(cell.cell_type == "markdown" for cell in cells) >= 3 * len(group)
-        book = nbformat.v4.new_notebook(cells=[strict, *cells])
+        book = nbformat.v4.new_notebook(cells=[first, *cells])
         where = {"metadata": {"path": tmp_path}}
         NotebookClient(book, timeout=300, kernel_name="python3", resources=where).execute()
         shown = [out for cell in book.cells for out in cell.get("outputs", [])]
         assert sum("image/png" in out.get("data", {}) for out in shown) >= len(group)
         text = "".join(out.get("text", "") for out in shown)
-        assert text.count("✓ The gradient of") >= len(group)  # every answer is graded as right
+        checked = [name for lesson in group for name in exercises(LESSON[lesson])]
+        graded = sum("nn.diagnose(" in cell.source for cell in cells)
+        assert text.count("✓ It is right.") == len(checked) - graded
+        assert text.count("✓ The gradient of") >= graded
         assert "✗" not in text
+        assert "… " not in text
         trains = any("nn.fit(" in cell.source for cell in cells)
         assert "step/s" in text or not trains  # a notebook shows the progress bar
     pictures = [f"lesson-{lesson.stem[:2]}.png" for lesson in LESSONS]
@@ -103,4 +126,5 @@ def test_a_lesson_as_it_is_runs_as_a_script_and_waits_for_its_reader(tmp_path):
     run = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, env=environment, check=True
     )
+    assert run.stdout.count("waits for your answer") == 2
     assert run.stdout.count("✗ The backward is not written yet") == 1
