@@ -199,9 +199,9 @@ def test_a_forgotten_slope_of_a_neuron_is_a_missing_factor():
     found, _ = findings(
         neuron, lambda p, c, dy: (nn.NeuronParams(X.T @ dy), jnp.outer(dy, p.theta))
     )
-    assert found["x"].verdict == found["params.theta"].verdict == "other array"
-    assert "dy stands in the place of df[0]" in found["x"].message
-    assert "the formula is dx[n, i] = df[0][n]·theta[i]" in found["x"].message
+    assert found["x"].verdict == found["params.theta"].verdict == "factor"  # one mistake for both
+    assert "the factor y[n]·(1 - y[n]) is left out" in found["x"].message
+    assert "the formula of .activation is dx[n] = y[n]·(1 - y[n])·dy[n]" in found["x"].message
 
 
 def test_a_gradient_that_need_not_depend_on_the_input_is_not_called_stale():

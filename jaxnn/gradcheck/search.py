@@ -163,6 +163,13 @@ class StatedBackward:
             if id_ in self.values
         }
 
+    def usable(self, number: int) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the arrays that a line could use: no gradient of a later line."""
+        line, rest = self.lines[number], self.lines[number:]
+        later = {other.of.defines for other in rest if other.of.equation.step is None}
+        shapes = self.shapes(line)
+        return {name: shape for name, shape in shapes.items() if line.of.ids[name] not in later}
+
     def functions(self, line: Line) -> dict[str, Expr]:
         """Return the arrays of a layer that are a function of another, entry by entry."""
         found = {}
@@ -176,7 +183,7 @@ class StatedBackward:
 
     def edits_of(self, number: int) -> Iterator[Edit]:
         """Enumerate the mistakes that can be made in one line."""
-        line, shapes = self.lines[number], self.shapes(self.lines[number])
+        line, shapes = self.lines[number], self.usable(number)
         yield from edits(line.equation, shapes, self.functions(line))
         yield from other_slopes(line.of.op, line.equation)
         yield from flips(line.equation, shapes)
@@ -277,9 +284,11 @@ def search(
     best = {}
     for i, fitting in found.items():
         holds = [e for e in fitting if _holds(again, e, claimed_again[i], wanted[i], close)]
-        if fitting:
+        # two mistakes at once may fit by chance
+        good = holds or [e for e in fitting if len(e.edits) == 1]
+        if good:
             simplest = lambda e, i=i: (e.scale != 1, _distance(stated, e, wanted[i]))  # noqa: E731
-            best[i] = min(holds or fitting, key=simplest)
+            best[i] = min(good, key=simplest)
     return best
 
 
@@ -364,7 +373,7 @@ def _fitted(
     true = np.asarray(stated.values[identity], float)
     for number in lines:
         line = stated.lines[number]
-        for with_number in fitted(line.equation, stated.shapes(line)):
+        for with_number in fitted(line.equation, stated.usable(number)):
             if time.monotonic() > end:
                 return []
             results = _results(stated, [(number, with_number(1.0))])
@@ -408,7 +417,7 @@ def _twice_in_one_line(
     for number, first in tried:
         line = stated.lines[number]
         if line.of.defines == identity:
-            shapes, functions = stated.shapes(line), stated.functions(line)
+            shapes, functions = stated.usable(number), stated.functions(line)
             for second in edits(first.equation, shapes, functions):
                 yield (number, first), (number, second)
 
