@@ -37,16 +37,9 @@ def data_of(page):
 def engine():
     """Start V8 with the part of the page that computes."""
     racer = MiniRacer()
-    racer.eval(
-        resources.files("jaxnn.explanation")
-        .joinpath("assets", "engine.js")
-        .read_text(encoding="utf-8")
-    )
-    racer.eval(
-        resources.files("jaxnn.explanation")
-        .joinpath("assets", "asking.js")
-        .read_text(encoding="utf-8")
-    )
+    assets = resources.files("jaxnn.explanation").joinpath("assets")
+    for name in ("functions.js", "engine.js", "asking.js"):
+        racer.eval(assets.joinpath(name).read_text(encoding="utf-8"))
     return racer
 
 

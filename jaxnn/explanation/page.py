@@ -40,7 +40,7 @@ from jaxnn.tracing import Trace
 
 MOST = 400  # entries up to which each one is a step; with more, each equation is a step
 CELLS = 64  # entries of one array that are shown
-SCRIPTS = ("engine.js", "writing.js", "asking.js", "graph.js", "page.js")
+SCRIPTS = ("functions.js", "engine.js", "writing.js", "asking.js", "graph.js", "page.js")
 LARGEST = 200_000  # numbers in a page
 
 

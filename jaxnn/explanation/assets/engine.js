@@ -4,30 +4,6 @@
 // ["c", function, [arguments]], ["?", condition, then, otherwise], ["s", kind, [letters], body].
 "use strict";
 
-const TINY = 2.2250738585072014e-308; // the smallest normal number
-
-function erfc(x) {
-  if (x < 0) return 2 - erfc(-x);
-  if (x < 3) {
-    // erf(x) = 2/√π exp(-x²) Σ 2ⁿ x²ⁿ⁺¹ / (2n+1)!!, whose terms are all positive
-    let term = x, sum = x;
-    for (let n = 1; n < 200 && term > sum * 1e-17; n++) sum += term *= (2 * x * x) / (2 * n + 1);
-    return 1 - (2 / Math.sqrt(Math.PI)) * Math.exp(-x * x) * sum;
-  }
-  let tail = 0; // the continued fraction of the tail, from its far end
-  for (let n = 80; n > 0; n--) tail = n / 2 / (x + tail);
-  return Math.exp(-x * x) / Math.sqrt(Math.PI) / (x + tail);
-}
-
-const FUNCTIONS = {
-  exp: Math.exp, log: Math.log, sqrt: Math.sqrt, tanh: Math.tanh, log1p: Math.log1p, expm1: Math.expm1,
-  abs: Math.abs, sign: Math.sign, max: Math.max, min: Math.min, cos: Math.cos, sin: Math.sin,
-  "σ": (x) => 1 / (1 + Math.exp(-x)),
-  "Φ": (x) => erfc(-x / Math.SQRT2) / 2,
-  "φ": (x) => Math.exp((-x * x) / 2) / Math.sqrt(2 * Math.PI),
-  guard: (x) => Math.max(x, TINY),
-};
-
 const OPERATIONS = {
   "+": (a, b) => a + b, "-": (a, b) => a - b, "*": (a, b) => a * b, "/": (a, b) => a / b,
   "**": (a, b) => Math.pow(a, b), "//": (a, b) => Math.floor(a / b), "%": (a, b) => a - b * Math.floor(a / b),

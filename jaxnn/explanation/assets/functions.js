@@ -1,4 +1,4 @@
-// The functions that compiled formulas use.
+// The functions of formulas, those of compiled ones and those of trees.
 "use strict";
 
 const FUNCTIONS = {
