@@ -54,8 +54,8 @@ def layer(cls: type[T]) -> type[T]:
     _require_methods("layer", cls, ("init", "forward", "backward"))
     cls = _value(cls)
     cls.init = _compiled(cls.init)  # type: ignore[attr-defined]
-    cls.forward = _checked_forward(cls.forward)  # type: ignore[attr-defined]
-    cls.backward = _checked_backward(cls.backward)  # type: ignore[attr-defined]
+    cls.forward = _checked_forward(_method(cls, "forward"))  # type: ignore[attr-defined]
+    cls.backward = _checked_backward(_method(cls, "backward"))  # type: ignore[attr-defined]
     return cls
 
 
@@ -71,7 +71,7 @@ def loss(cls: type[T]) -> type[T]:
     """
     _require_methods("loss", cls, ("check", "forward", "backward"))
     cls = _value(cls)
-    cls.forward = _checked_value(cls.forward)  # type: ignore[attr-defined]
+    cls.forward = _checked_value(_method(cls, "forward"))  # type: ignore[attr-defined]
     return cls
 
 
@@ -324,6 +324,21 @@ def _drawn(init: Callable[[Any, Any, Any], Params], self: Any, key: Any, x: PyTr
         if not is_array(leaf):
             raise InputError(f"{self!r}: expected init to return arrays, got {kind_of(leaf)}.")
     return params
+
+
+def _method(cls: type, name: str) -> Callable[..., Any]:
+    """Return a method of a class; one that is inherited is looked up at each call.
+
+    A method that is replaced in the base class later, as mutations do, so takes effect.
+    """
+    if name in cls.__dict__:
+        return cls.__dict__[name]
+
+    @functools.wraps(getattr(cls, name))
+    def inherited(self: Any, *arguments: Any, **named: Any) -> Any:
+        return getattr(super(cls, self), name)(*arguments, **named)
+
+    return inherited
 
 
 def _checked_forward(forward: Callable[..., Any]) -> Callable[..., Any]:

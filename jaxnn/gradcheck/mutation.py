@@ -185,7 +185,7 @@ def _reached(op: Layer | Loss, start: str) -> list[Found]:
     waiting = [(start, sys.modules[type(op).__module__])]
     while waiting:
         name, module = waiting.pop()
-        owners = [cls for cls in type(op).__mro__ if name in vars(cls)] + (
+        owners = [cls for cls in type(op).__mro__ if _defines(cls, name)] + (
             [module] if hasattr(module, name) else []
         )
         function = (
@@ -207,6 +207,14 @@ def _reached(op: Layer | Loss, start: str) -> list[Found]:
             waiting += [(node.attr, home) for node in nodes if isinstance(node, ast.Attribute)]
             waiting += [(node.id, home) for node in nodes if isinstance(node, ast.Name)]
     return list(found.values())
+
+
+def _defines(cls: type, name: str) -> bool:
+    """Return whether a class defines a name itself, and does not only check an inherited method."""
+    found = vars(cls).get(name)
+    if not callable(found):
+        return name in vars(cls)
+    return getattr(inspect.unwrap(found), "__qualname__", "") == f"{cls.__qualname__}.{name}"
 
 
 def _parsed(function: Callable[..., Any]) -> ast.Module:
