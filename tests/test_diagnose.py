@@ -394,3 +394,14 @@ def test_what_is_none_of_these_is_located():
     found, _ = findings(DENSE, dense(wobble))
     assert found["params.w"].message.endswith("It is right except at 2 along axis 0.")
     assert found["x"].message.endswith("It is right except at 1, 2 along axis 0.")
+
+
+def test_a_gradient_that_is_0_but_for_rounding_is_right():
+    """The bias of the keys moves all scores of a query alike, which the softmax does not see."""
+    layer, x = nn.MultiHeadAttention(2), np.random.default_rng(3).standard_normal((3, 4, 4))
+
+    def backward(params, cache, dy):
+        d, dx = layer.backward(params, cache, dy)
+        return d._replace(bk=d.bk + 1e-16), dx
+
+    assert findings(layer, backward, x=x)[1].right

@@ -19,7 +19,7 @@ from jaxnn import notebook
 from jaxnn.checks import InputError
 from jaxnn.gradcheck.activation_mistakes import wrong_derivatives
 from jaxnn.gradcheck.search import StatedBackward, in_words, search
-from jaxnn.gradcheck.vjp_claim import Claim, Floats, check_batch, is_float, state_claim
+from jaxnn.gradcheck.vjp_claim import FLOOR, Claim, Floats, check_batch, is_float, state_claim
 from jaxnn.types import AnyArray, Layer, Loss
 
 RIGHT = 1e-5  # relative error up to which a gradient is right; it may have been computed in float32
@@ -302,8 +302,11 @@ def _shape(got: np.ndarray, true: np.ndarray, batch: int) -> Explanations:
 
 
 def _right(case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
+    whole = float(np.sqrt(sum((leaf**2).sum() for leaf in case.truth)))
     if _close(got, true):
         yield "right", f"is right (relative error {_error(got, true):.1e})."
+    elif np.linalg.norm(got - true) <= RIGHT * FLOOR * whole:
+        yield "right", "is right: it is 0 but for rounding."
 
 
 def _wrong_form_of_right(
