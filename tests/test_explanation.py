@@ -20,6 +20,8 @@ from scipy.special import expit, ndtr
 import jaxnn as nn
 from jaxnn import plots
 from jaxnn.explanation.worksheet import redraw
+from jaxnn.formulas.expressions import Num, Op, Spot
+from jaxnn.formulas.printing import LatexWriter, Writer
 
 # what the lecture publishes, to its digits
 LECTURE = {
@@ -181,6 +183,13 @@ def test_inside_a_residual_each_number_has_its_own_name():
     chain = nn.explain(residual(), of="[0].w[0, 0]")
     assert "= 1 - a⁽²·¹⁾[1]²" in chain
     assert "∂x⁽²·¹⁾[1]/∂z⁽¹⁾[1]" in chain
+
+
+def test_the_negation_of_a_negative_number_has_parentheses():
+    node = Op("-", Num(0), Spot("m1", (0,)))
+    assert Writer(lambda spot: "-1.5")(node) == "-(-1.5)"
+    assert LatexWriter(lambda spot: "-1.5")(node) == r"-\left(-1.5\right)"
+    assert Writer(lambda spot: "1.5")(node) == "-1.5"
 
 
 def test_a_divisor_keeps_its_parentheses():

@@ -68,7 +68,9 @@ class Writer:
 
     def _operation(self, sign: str, left: Expr, right: Expr) -> tuple[str, int]:
         if sign == "-" and left == Num(0):
-            return f"-{self(right, PRODUCT)}", PRODUCT
+            operand = self(right, PRODUCT)
+            operand = self.parentheses(operand) if operand.startswith("-") else operand
+            return f"-{operand}", PRODUCT
         if sign == "/":
             return self.fraction(left, right)
         if sign == "**":
