@@ -184,6 +184,7 @@ def check_floating(who: object, name: str, x: PyTree, like: Any = None) -> None:
 def check_like(who: object, name: str, x: PyTree, like: Any, like_name: str) -> None:
     """Check that two arrays have the same shape, because a gradient must never be broadcast."""
     check_array(who, name, x)
+    check_array(who, like_name, like)
     if jnp.shape(x) != jnp.shape(like):
         raise InputError(
             f"{who!s}: expected {name} of shape {jnp.shape(like)}, like {like_name}, "
@@ -193,7 +194,7 @@ def check_like(who: object, name: str, x: PyTree, like: Any, like_name: str) -> 
 
 def check_finite(who: object, name: str, tree: PyTree) -> None:
     """Check that every number is finite, where values are concrete."""
-    if all(map(_is_surely_finite, [tree] if is_array(tree) else jax.tree.leaves(tree))):
+    if all(map(is_surely_finite, [tree] if is_array(tree) else jax.tree.leaves(tree))):
         return
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if not is_kind(leaf, jnp.floating) or not is_concrete(leaf):
@@ -210,8 +211,11 @@ def check_finite(who: object, name: str, tree: PyTree) -> None:
             )
 
 
-def _is_surely_finite(x: Any) -> bool:
-    """Return True for integers and unknown values, too, and for those in other processes."""
+def is_surely_finite(x: Any) -> bool:
+    """Return whether an array has a finite sum, and so only finite numbers.
+
+    The answer is True for integers, for unknown values and for those in other processes, too.
+    """
     if not is_concrete(x) or not is_kind(x, jnp.floating):
         return True
     if isinstance(x, jax.Array) and not x.is_fully_addressable:

@@ -342,26 +342,64 @@ def _method(cls: type, name: str) -> Callable[..., Any]:
 
 
 def _checked_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a layer's ``forward`` to refuse a key that is none, and a result that is no pair."""
+    """Wrap a layer's ``forward`` to refuse a key that is none, and a result of another form."""
 
     @functools.wraps(forward)
     def run(self: Any, params: Params, x: PyTree, key: PRNGKeyArray | None = None) -> Any:
         if key is not None:
             check_key(self, key)
-        return _pair(self, "forward to return (y, cache)", forward(self, params, x, key))
+        y, cache = _pair(self, "forward to return (y, cache)", forward(self, params, x, key))
+        if not _is_ours(type(self)):
+            _check_cache(self, cache)
+        return y, cache
 
     return run
+
+
+def _check_cache(layer: Any, cache: Any) -> None:
+    """Check that a cache holds arrays and numbers, which alone can leave a compiled program."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(cache):
+        if not is_array(leaf) and not isinstance(leaf, numbers.Number):
+            place = f"cache{jax.tree_util.keystr(path)}"
+            raise InputError(
+                f"{layer!r}: expected a cache of arrays, got {kind_of(leaf)} at {place}; write "
+                "jaxnn.types.Static(value) for what is a setting of the program."
+            )
 
 
 def _checked_backward(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a layer's ``backward`` to refuse a result that is no pair."""
+    """Wrap a layer's ``backward`` to refuse a foreign cache, and a result of another form.
+
+    The layers of this library are certified: where one of them fails in another way than by an
+    error of its own checks, it was not given what its ``forward`` returned. A layer of a user's may
+    have a mistake in it, whose error is left as it is.
+    """
 
     @functools.wraps(backward)
     def run(self: Any, params: Params, cache: Any, dy: PyTree) -> Any:
-        made = backward(self, params, cache, dy)
-        return _pair(self, "backward to return (dparams, dx)", made)
+        try:
+            made = backward(self, params, cache, dy)
+        except (TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
+            if isinstance(error, InputError) or not _all_ours(self):
+                raise
+            raise _foreign_cache(self, kind_of(cache)) from error
+        dparams, dx = _pair(self, "backward to return (dparams, dx)", made)
+        if _is_ours(type(self)) and _shapes(dparams) != _shapes(params) and _all_ours(self):
+            raise _foreign_cache(self, "one of other shapes")
+        return dparams, dx
 
     return run
+
+
+def _foreign_cache(layer: Any, got: str) -> InputError:
+    return InputError(
+        f"{layer!r}: expected params, the cache that forward returned for them, and dy like its "
+        f"output, got {got} as the cache."
+    )
+
+
+def _shapes(tree: PyTree) -> list[tuple[int, ...]]:
+    return [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
 
 
 def _checked_value(forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -465,8 +503,17 @@ def _type_name(cls: type) -> str:
     Types of this library have their bare names; other types have their module's name before it, so
     that no two collide.
     """
-    ours = cls.__module__.partition(".")[0] == __name__.partition(".")[0]
-    return cls.__name__ if ours else f"{cls.__module__}.{cls.__qualname__}"
+    return cls.__name__ if _is_ours(cls) else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _is_ours(cls: type) -> bool:
+    return cls.__module__.partition(".")[0] == __name__.partition(".")[0]
+
+
+def _all_ours(value: Any) -> bool:
+    """Return whether a layer and all layers inside it are those of this library."""
+    inner = (child.layer for child in children(value))
+    return _is_ours(type(value)) and all(map(_all_ours, inner))
 
 
 def _encode(value: Any) -> Any:

@@ -3,6 +3,7 @@
 Each is refused with an error of this library that names what was expected and what came.
 """
 
+import cases
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -326,6 +327,10 @@ MISTAKES = {
     "a loss without a cache": lambda: own_loss(lambda p, t: 3.0).forward(X, X),
     "a loss of None": lambda: own_loss(lambda p, t: (None, ())).forward(X, X),
     "an integer loss": lambda: own_loss(lambda p, t: (jnp.array(1), ())).forward(X, X),
+    "text in a cache": lambda: nn.summary(own(forward=lambda x: (x, (x, "text"))), X),
+    "predict: params of NaN": lambda: nn.predict(
+        NET, jax.tree.map(lambda p: p * np.nan, PARAMS), X
+    ),
     # nothing useful could be computed
     "BatchNorm of one row": lambda: nn.BatchNorm().forward(
         nn.BatchNorm().init(KEY, X), jnp.asarray(X[:1]), KEY
@@ -427,6 +432,30 @@ def test_a_mistake_is_refused_in_our_own_words(name):
 def test_a_message_names_the_mistake(call, message):
     with pytest.raises(nn.InputError, match=message):
         call()
+
+
+ONE_OF_EACH = {type(case.layer): case for case in reversed(cases.LAYERS)}.values()
+
+
+@pytest.mark.parametrize("case", ONE_OF_EACH, ids=lambda case: case.id)
+def test_a_cache_that_forward_did_not_return_is_refused(case):
+    params = case.params()
+    y, cache = jax.jit(case.layer.forward)(params, case.x, case.key)
+    for invented in (None, (), "a", jnp.ones(1)) if jax.tree.leaves(cache) else ():
+        with pytest.raises(nn.InputError, match=r"expected .* got "):
+            case.layer.backward(params, invented, y)
+
+
+def test_an_error_in_a_layer_of_ones_own_is_left_as_it_is():
+    broken = own(backward=lambda dy: dy.no_such_attribute)
+    with pytest.raises(AttributeError, match="no_such_attribute"):
+        learn(broken)
+
+
+@pytest.mark.parametrize("optimizer", [optax.clip(1.0), optax.scale_by_adam(), optax.identity()])
+def test_an_optimizer_that_climbs_is_told(optimizer):
+    with pytest.warns(UserWarning, match="fit: the updates of this optimizer have the sign of the"):
+        nn.fit(NET, LOSS, optimizer, (X, Y), epochs=1, batch_size=4, key=KEY)
 
 
 def test_a_list_of_traced_rows_is_an_array():

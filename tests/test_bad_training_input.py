@@ -457,6 +457,10 @@ def test_a_checkpoint_of_something_else(tmp_path):
     refuses(r"expected order.drop_last to be True, got False", drop_last=True)
     refuses(r"expected checksum of the start to be \d+, got None", params=NET.init(KEY, X))
     refuses(r"expected records\[1\] to be 'validation_loss', got None", validation=(X, Y))
+    scored = tmp_path / "scored"
+    fit(checkpoint=scored, validation=(X, Y))
+    with pytest.raises(nn.InputError, match=r"expected checksum of the validation data to be \d+"):
+        fit(checkpoint=scored, validation=(2 * X, Y))
     assert len(fit(checkpoint=where, epochs=3).history["loss"]) == 3  # and nothing was lost
     assert Checkpoints(where).steps() == (3, 6, 9)
 

@@ -396,6 +396,16 @@ def test_what_is_none_of_these_is_located():
     assert found["x"].message.endswith("It is right except at 1, 2 along axis 0.")
 
 
+def test_a_gradient_that_no_backward_could_get_wrong_here_is_not_shown():
+    dead = -np.abs(np.random.default_rng(0).normal(size=(4, 3)))
+    found = nn.diagnose(nn.ReLU(), backward=lambda params, cache, dy: ((), 0 * dy), x=dead)
+    assert [finding.verdict for finding in found.findings] == ["not shown"]
+    assert not found.right
+    assert "? The gradient of x is 0 at this input" in str(found)
+    step = nn.Heaviside()  # its derivative is 0 everywhere
+    assert nn.diagnose(step, backward=step.backward, x=dead).right
+
+
 def test_a_gradient_that_is_0_but_for_rounding_is_right():
     """The bias of the keys moves all scores of a query alike, which the softmax does not see."""
     layer, x = nn.MultiHeadAttention(2), np.random.default_rng(3).standard_normal((3, 4, 4))

@@ -33,7 +33,8 @@ class Finding(NamedTuple):
 
     Attributes:
         leaf: the name of the leaf with respect to which the gradient is taken.
-        verdict: "right", or a word for the mistake: "sign", "transposed", "factor", …
+        verdict: "right", or a word for the mistake: "sign", "transposed", "factor", …; "not shown"
+            where the gradient is 0 because of this input, so that a wrong one would be 0, too.
         message: a sentence that explains the verdict, with the numbers.
     """
 
@@ -55,10 +56,8 @@ class Diagnosis:
         return all(finding.verdict == "right" for finding in self.findings)
 
     def __str__(self) -> str:
-        lines = [
-            f"{'✓' if finding.verdict == 'right' else '✗'} {finding.message}"
-            for finding in self.findings
-        ]
+        marks = {"right": "✓", "not shown": "?"}
+        lines = [f"{marks.get(verdict, '✗')} {message}" for _, verdict, message in self.findings]
         return "\n".join([self.name, *lines])
 
     def _repr_html_(self) -> str:
@@ -124,8 +123,42 @@ def diagnose(
             return Diagnosis(repr(op), (Finding("", "form", str(finding)),))
         moved = state(_moved(x, np.random.default_rng(seed + 2)))
         findings = [_find(case, moved, claimed, i) for i in range(len(claimed))]
+        if shown := _zeros_of_this_input(case, findings):
+            elsewhere = _at_another_input(state, x, np.random.default_rng(seed + 3))
+            for i in shown & elsewhere:
+                findings[i] = _not_shown(case.names[i])
         searched = _searched(case, claimed, findings, key, weights, target)
     return Diagnosis(repr(op), tuple(searched.get(i, f) for i, f in enumerate(findings)))
+
+
+def _zeros_of_this_input(case: "_Case", findings: list[Finding]) -> set[int]:
+    """Return the gradients that are rightly 0, at this input at least."""
+    return {
+        i
+        for i, finding in enumerate(findings)
+        if finding.verdict == "right" and not case.truth[i].any()
+    }
+
+
+def _at_another_input(
+    state: Callable[[PyTree], Claim], x: PyTree, random: np.random.Generator
+) -> set[int]:
+    """Return the gradients that are not 0 at an input of standard normal numbers."""
+    drawn = lambda leaf: random.normal(size=np.shape(leaf)) if is_float(leaf) else leaf  # noqa: E731
+    try:
+        case = _Case(state(jax.tree.map(drawn, x)), random)
+    except InputError:  # it is no input of this layer or loss
+        return set()
+    return {i for i, leaf in enumerate(case.truth) if leaf.any()}
+
+
+def _not_shown(leaf: str) -> Finding:
+    return Finding(
+        leaf,
+        "not shown",
+        f"The gradient of {leaf} is 0 at this input, as it should be, but so is that of many a "
+        "wrong backward. Try an input for which it is not 0; for ReLU, one with entries above 0.",
+    )
 
 
 def _searched(

@@ -48,7 +48,7 @@ class Dropout:
         check_fraction("Dropout", "rate", self.rate)
 
     def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> tuple[()]:
-        """Give no parameters: ``()``."""
+        """Return no parameters: ``()``."""
         return ()
 
     def forward(

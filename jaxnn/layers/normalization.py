@@ -59,7 +59,7 @@ class NormCache(NamedTuple):
 
 
 def statistics(x: Array, axes: Any, epsilon: float) -> tuple[Array, Array, Array]:
-    """Give μ, σ² and 1/√(σ² + ε) over some axes, which are kept with size 1."""
+    """Return μ, σ² and 1/√(σ² + ε) over some axes, which are kept with size 1."""
     mean = x.mean(axis=axes, keepdims=True)
     variance = ((x - mean) ** 2).mean(axis=axes, keepdims=True)
     return mean, variance, lax.rsqrt(variance + epsilon)
@@ -304,7 +304,7 @@ class GroupNorm:
         return {"W": x.shape[-1] // self.groups}
 
     def _grouped(self, x: PyTree) -> tuple[int, int, int, int]:
-        """Give the shape (B, space, groups, channels of a group)."""
+        """Return the shape (B, space, groups, channels of a group)."""
         if x.shape[-1] % self.groups:
             raise InputError(
                 f"{self}: expected channels divisible by groups {self.groups}, got {x.shape[-1]}."

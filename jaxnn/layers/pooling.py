@@ -54,12 +54,12 @@ class _Windowed:
             )
 
     def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> tuple[()]:
-        """Give no parameters: ``()``."""
+        """Return no parameters: ``()``."""
         self._window(x)
         return ()
 
     def _window(self, x: PyTree) -> tuple[tuple[int, ...], tuple[int, ...], list[tuple[int, int]]]:
-        """Give window, stride and padding along each axis of space."""
+        """Return window, stride and padding along each axis of space."""
         check_floating(self, "x", x)
         if x.ndim not in (3, 4):
             raise InputError(
@@ -98,7 +98,7 @@ class _Windowed:
 
 
 def places(window: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    """Give each place in a window, in row-major order."""
+    """Return each place in a window, in row-major order."""
     return itertools.product(*map(range, window))
 
 

@@ -51,7 +51,7 @@ class SinusoidalPositions:
         check_positive("SinusoidalPositions", "period", self.period)
 
     def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> tuple[()]:
-        """Give no parameters: ``()``."""
+        """Return no parameters: ``()``."""
         return ()
 
     def forward(
@@ -77,7 +77,7 @@ class SinusoidalPositions:
         return {"waves": self._waves(x)}
 
     def _waves(self, x: PyTree) -> np.ndarray:
-        """Give what is added, (T, C)."""
+        """Return what is added, (T, C)."""
         theta = angles(x.shape[1], x.shape[2] + x.shape[2] % 2, self.period)
         return np.stack([np.sin(theta), np.cos(theta)], axis=-1).reshape(x.shape[1], -1)[
             :, : x.shape[2]

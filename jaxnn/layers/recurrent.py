@@ -205,7 +205,7 @@ class Recurrent:
         return dparams, Sequences(dx, None, dstart if form.value.state else None)
 
     def _shifted(self, start: Array, states: Array) -> Array:
-        """Give the state before each step: that after the step before, in the layer's direction."""
+        """Return the state before each step, in the order of time of the layer's direction."""
         start = jnp.expand_dims(start, 0)
         return jnp.concatenate([states[1:], start] if self.reverse else [start, states[:-1]])
 
@@ -251,7 +251,7 @@ class Recurrent:
     def _weights_backward(
         self, x: Array, h_before: Array, gates: Any, dzx: Array, dz: Array
     ) -> Any:
-        """Give dwx = xᵀ dz, dwh = h_previousᵀ dz and db = Σ dz, over batch and time."""
+        """Return dwx = xᵀ dz, dwh = h_previousᵀ dz and db = Σ dz, over batch and time."""
         return RecurrentParams(
             flatten_batch(x).T @ flatten_batch(dzx),
             flatten_batch(h_before).T @ flatten_batch(dz),

@@ -18,7 +18,7 @@ class Flatten:
     formulas = Formulas("y.flat[m] = x.flat[m]", "dx.flat[m] = dy.flat[m]")
 
     def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> tuple[()]:
-        """Give no parameters: ``()``."""
+        """Return no parameters: ``()``."""
         return ()
 
     def forward(
@@ -60,7 +60,7 @@ class Reshape:
             )
 
     def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> tuple[()]:
-        """Give no parameters: ``()``."""
+        """Return no parameters: ``()``."""
         return ()
 
     def forward(

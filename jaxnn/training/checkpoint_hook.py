@@ -42,6 +42,7 @@ def describe_run(
     batch_size: int | None,
     *,
     data: PyTree,
+    validation: PyTree,
     given: PyTree,
     records: Sequence[str],
     **order: bool,
@@ -55,6 +56,7 @@ def describe_run(
         rows: the number of rows in its data, or None for a stream.
         batch_size: the number of rows per batch, or None for a stream.
         data: its data; of a stream, which is read only as the run goes on, None.
+        validation: the data on which it is scored, or None as above.
         given: what the user let it start from, such as a state, or None.
         records: the names of the entries in its records.
         **order: what decides the order of the rows.
@@ -68,6 +70,7 @@ def describe_run(
         "checksum of the start": _checksum(given),
         "order": order,
         "records": list(records),
+        "checksum of the validation data": _checksum(validation),
         "method": step.method,
         "precision": step.precision,
         "hyperparameters in the optimizer's state": {

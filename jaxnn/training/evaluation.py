@@ -20,6 +20,7 @@ from jaxnn.checks import (
     check_positive_int,
     check_some_weight,
     check_weights,
+    is_surely_finite,
 )
 from jaxnn.conversion import as_arrays
 from jaxnn.parameters import check_no_result, fitting
@@ -47,10 +48,14 @@ def predict(net: Layer, params: Params, x: PyTree, *, batch_size: int = ROWS) ->
         The outputs, n rows, on the device.
 
     Raises:
-        InputError: for inputs that do not fit the network or are not finite.
+        InputError: for inputs that do not fit the network or are not finite, and for parameters
+            that are not finite.
     """
     x = check_rows("predict", net, x, batch_size)
-    return in_batches(functools.partial(_outputs, net, params), x, batch_size, axis=0)
+    outputs = in_batches(functools.partial(_outputs, net, params), x, batch_size, axis=0)
+    if not all(map(is_surely_finite, jax.tree.leaves(outputs))):
+        check_finite("predict", "params", params)  # outputs such as log 0 may be meant
+    return outputs
 
 
 def check_rows(who: str, net: Layer, x: PyTree, batch_size: int) -> PyTree:
@@ -113,6 +118,9 @@ class Scorer:
     The arguments are those of :func:`evaluate`, and ``put``, which puts a batch on the device or
     devices. Arrays are checked once and kept there; an iterable is iterated over, and its batches
     are checked, each time.
+
+    Attributes:
+        batch: the data, if they are arrays; None for an iterable.
     """
 
     def __init__(
@@ -132,13 +140,14 @@ class Scorer:
         check_concrete(who, params=params)
         self.net, self.loss, self.metrics = net, loss, find(who, metrics, loss)
         self._who, self._data, self._batch_size = who, data, batch_size
+        self.batch: Batch | None = None
         if is_stream(data):
             check_stream(who, data)
             if isinstance(data, list) and data:  # the others may be costly to read, or not twice
                 check_targets(who, net, loss, params, as_batch(who, data[0]))
         else:
             check_concrete(who, data=data)
-            batch = as_batch(who, data)
+            self.batch = batch = as_batch(who, data)
             check_targets(who, net, loss, params, batch)
             check_some_count(who, loss, batch)
             self._kept = [put(piece) for piece in weighted(batch, batch_size)]

@@ -266,6 +266,7 @@ def fit(
             source.rows,
             batch_size,
             data=source.first if source.rows else None,
+            validation=scorer and scorer.batch,
             given=given,
             records=record_names(scorer),
             shuffle=shuffle and source.rows is not None,

@@ -2,11 +2,13 @@
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import PyTree
 
@@ -95,6 +97,38 @@ def first_state(who: str, optimizer: optax.GradientTransformation, trained: Para
 def state_shapes(optimizer: optax.GradientTransformation, trained: Params) -> PyTree:
     """Return the shapes and dtypes of the optimizer's state for the trained parameters."""
     return _state_shapes(optimizer, *_specs(trained))
+
+
+def warn_of_ascent(who: str, optimizer: optax.GradientTransformation) -> None:
+    """Warn of an optimizer whose first update has the sign of the gradient.
+
+    Such are ``optax.clip(1.0)`` or ``optax.scale_by_adam()`` alone: their updates are added to the
+    parameters, so that the loss rises. The update is tried on two numbers.
+
+    Warns:
+        UserWarning: for such an optimizer.
+    """
+    zeros, ones = np.zeros(2, np.float32), np.ones(2, np.float32)
+    try:
+        init, constants = hoisted_init(optimizer, zeros)
+        state = _run(init, constants, zeros)
+        update, constants = _hoist_update(OptaxUpdate(optimizer), *_specs((zeros, state)))
+        climbs = float(_first_update(update, constants, ones, state, zeros).sum()) > 0
+    except Exception:  # it takes only parameters of a certain form, which these are not
+        return
+    if climbs:
+        warnings.warn(
+            f"{who}: the updates of this optimizer have the sign of the gradient, so that the loss "
+            "rises; an optax.scale(-learning_rate) seems to be missing.",
+            stacklevel=4,
+        )
+
+
+@compiled(settings=1, runs_once=True)
+def _first_update(
+    program: Program, constants: Constants, gradient: Any, state: PyTree, trained: Any
+) -> Any:
+    return program(constants, gradient, state, trained, jnp.ones((), gradient.dtype))[0]
 
 
 @compiled(settings=1)

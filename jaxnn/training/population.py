@@ -269,6 +269,7 @@ def fit_population(
         rows_of(data),
         batch_size,
         data=(data, weights),
+        validation=scorer and scorer.batch,
         given=initial_scale,
         records=record_names(scorer),
         shuffle=shuffle,

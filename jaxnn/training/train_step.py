@@ -23,6 +23,7 @@ from jaxnn.training.optimizers import (
     first_state,
     hoisted,
     state_shapes,
+    warn_of_ascent,
 )
 from jaxnn.training.placement import placed_like, with_automatic_axes
 from jaxnn.types import Layer, Loss, Params, join_running, split_running
@@ -244,7 +245,9 @@ def make_step(
     check_choice(who, "method", method, ("hand", "auto"))
     if precision is not None:
         check_choice(who, "precision", precision, PRECISIONS)
-    return TrainStep(net, loss, OptaxUpdate(as_transformation(who, optimizer)), method, precision)
+    transformation = as_transformation(who, optimizer)
+    warn_of_ascent(who, transformation)
+    return TrainStep(net, loss, OptaxUpdate(transformation), method, precision)
 
 
 def init_state(

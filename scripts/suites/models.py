@@ -3,8 +3,10 @@
 import functools
 import importlib
 import importlib.util
+import math
 import multiprocessing
-import resource
+import pathlib
+import re
 import time
 
 from suites.measure import against, in_turn, medians, table
@@ -33,7 +35,7 @@ def prepare(name, contestant):
 
 
 def prepare_all(name):
-    """Prepare all that are installed and compile; give them, and the seconds of the first steps."""
+    """Prepare all that are installed; return them, and the seconds of the first steps."""
     prepared, first = {}, {}
     for contestant, (_, _, library) in CONTESTANTS.items():
         if not importlib.util.find_spec(library):
@@ -50,18 +52,22 @@ def prepare_all(name):
 
 
 def peak_memory(name, contestant):
-    """Give the largest memory of a process that does nothing else, in MiB."""
+    """Return the largest memory of a process that does nothing else, in MiB."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_train_alone, (name, contestant))
 
 
 def _train_alone(name, contestant):
+    """Return the kernel's own peak; ``getrusage`` would count that of the process that forked."""
     prepare(name, contestant)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = pathlib.Path("/proc/self/status")
+    if not status.exists():  # not Linux
+        return math.nan
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) / 1024
 
 
 def steps_for(train):
-    """Give how many steps fill a run."""
+    """Return how many steps fill a run."""
     began = time.perf_counter()
     train(8)
     return max(8, int(8 * SECONDS / (time.perf_counter() - began)))

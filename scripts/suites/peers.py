@@ -239,7 +239,7 @@ def torch_compile(sizes, x, y, batch_size):
 
 
 def orders(epochs, n, batch_size):
-    """Give the rows of each batch of some epochs, shuffled."""
+    """Return the rows of each batch of some epochs, shuffled."""
     rng = np.random.default_rng(0)
     for _ in range(epochs):
         order = rng.permutation(n)
@@ -259,6 +259,6 @@ MODULES = {
 
 
 def present():
-    """Give the contestants whose libraries are installed, by name."""
+    """Return the contestants whose libraries are installed, by name."""
     here = [peer for peer, module in MODULES.items() if importlib.util.find_spec(module)]
     return {contestant.__name__: contestant for contestant in (ours, raw_jax, *here)}

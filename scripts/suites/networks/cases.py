@@ -29,7 +29,7 @@ def data(name):
 
 
 def batches(name, steps, *arrays):
-    """Give so many batches, shuffled anew whenever the rows are through."""
+    """Yield so many batches, shuffled anew whenever the rows are through."""
     rng, size = np.random.default_rng(0), BATCH_SIZE[name]
     for step in range(steps):
         at = step % (len(arrays[0]) // size)

@@ -23,7 +23,7 @@ from suites.networks.raw_jax import loss_of, rotate
 
 
 def keys():
-    """Give keys without end."""
+    """Yield keys without end."""
     key = jax.random.key(0)
     while True:
         key, one = jax.random.split(key)
@@ -63,7 +63,7 @@ class ConvNorm(eqx.Module):
         self.norm = eqx.nn.BatchNorm(o, "batch", mode="batch")
 
     def __call__(self, x, state):
-        """Give the output and the moments moved on."""
+        """Return the output and the moments moved on."""
         return self.norm(self.conv(x), state)
 
 
@@ -162,7 +162,7 @@ class Decoder(eqx.Module):
         self.norm = eqx.nn.LayerNorm(FEATURES)
 
     def __call__(self, tokens, state):
-        """Give scores at each time."""
+        """Return scores at each time."""
         x = jax.vmap(self.table)(tokens)
         for block in self.blocks:
             x = block(x)

@@ -98,7 +98,7 @@ class GRU(nnx.Module):
         self.last = nnx.Linear(HIDDEN, VOCABULARY, rngs=rngs)
 
     def __call__(self, tokens):
-        """Give scores at each time."""
+        """Return scores at each time."""
         return self.last(self.rnn(self.table(tokens)))
 
 
@@ -136,7 +136,7 @@ class Decoder(nnx.Module):
         self.blocks = nnx.List([DecoderBlock(rngs) for _ in range(DEPTH)])
 
     def __call__(self, tokens):
-        """Give scores at each time."""
+        """Return scores at each time."""
         x, mask = self.table(tokens), nnx.make_causal_mask(tokens)
         for block in self.blocks:
             x = block(x, mask)

@@ -76,7 +76,7 @@ class GRU(nn.Module):
         self.last = nn.Linear(HIDDEN, VOCABULARY)
 
     def forward(self, tokens):
-        """Give scores at each time."""
+        """Return scores at each time."""
         return self.last(self.gru(self.table(tokens))[0])
 
 
@@ -133,7 +133,7 @@ class Decoder(nn.Module):
         self.body = nn.Sequential(*(DecoderBlock() for _ in range(DEPTH)), nn.LayerNorm(FEATURES))
 
     def forward(self, tokens):
-        """Give scores at each time."""
+        """Return scores at each time."""
         return self.body(self.table(tokens)) @ self.table.weight.T
 
 
