@@ -109,8 +109,9 @@ def conv_kernel(
 # ``jit`` does not compile its branches anew each time.
 
 FEW = (
-    64  # multiplications for one output, up to which products of whole images are faster than Eigen
+    64  # multiplications for an output, up to which products of whole images are faster than Eigen
 )
+MANY = 8  # channels, from which on a derivative for the kernel is faster as a few matrix products
 
 
 def _in_groups(function: Any, a: Array, b: Array, groups: int) -> Array:
@@ -192,6 +193,30 @@ def _slide_over(x: Array, dy: Array, at: Geometry, kernel: tuple[int, ...]) -> A
         )  # (C, *S, B) and (*R, B, O) give (C, *k, O)
         return jnp.moveaxis(dw, 0, -2)
 
+    def by_rows(x: Array, dy: Array) -> Array:
+        """Multiply x by copies of dy, one for each column of the kernel; a product for each row.
+
+        The copy for column k is dy moved by k to the right, so that it stands where it meets x.
+        """
+        *rows, columns = kernel
+        (*_, (low, _)), (*_, step) = at.padding, at.stride
+        width, reach = x.shape[-2], step * (columns - 1)
+        edges = (max(0, reach - low), max(0, low + width - dy.shape[-2]), 0)
+        zero = np.zeros((), dy.dtype)
+        wide = lax.pad(dy, zero, [(0, 0, 0)] * len(kernel) + [edges, (0, 0, 0)])
+        first = edges[0] + low
+        starts = [first - k * step for k in range(columns)]
+        copies = jnp.concatenate([wide[..., s : s + width, :] for s in starts], -1)
+        tall = [(low, high, 0) for low, high in at.padding[:-1]]
+        x = lax.pad(x, zero, [(0, 0, 0), *tall, (0, 0, 0), (0, 0, 0)])
+        products = []
+        for place in itertools.product(*map(range, rows)):
+            ends = zip(place, at.stride, at.dilation, dy.shape[1:-2], strict=False)
+            met = x[:, *(slice(p * s, p * s + d * (r - 1) + 1, d) for p, s, d, r in ends)]
+            products.append(flatten_batch(met).T @ flatten_batch(copies))
+        dw = jnp.stack(products).reshape(*rows, x.shape[-1], columns, dy.shape[-1])
+        return jnp.swapaxes(dw, -3, -2)
+
     def pointwise(x: Array, dy: Array) -> Array:
         met = x[:, *(slice(None, None, s) for s in at.dilation)]
         return (flatten_batch(met).T @ flatten_batch(dy)).reshape(
@@ -199,10 +224,12 @@ def _slide_over(x: Array, dy: Array, at: Geometry, kernel: tuple[int, ...]) -> A
         )
 
     def on_cpu(x: Array, dy: Array) -> Array:
+        many = min(x.shape[-1], dy.shape[-1]) >= MANY * at.groups
+        fastest = by_rows if many and at.dilation[-1] == 1 else turned
         if at.groups > 1:
-            return _in_groups(turned, x, dy, at.groups)
+            return _in_groups(fastest, x, dy, at.groups)
         unpadded = all(low == 0 >= high for low, high in at.padding)
-        return pointwise(x, dy) if math.prod(kernel) == 1 and unpadded else turned(x, dy)
+        return pointwise(x, dy) if math.prod(kernel) == 1 and unpadded else fastest(x, dy)
 
     return lax.platform_dependent(x, dy, cpu=on_cpu, default=convolve)
 
