@@ -198,7 +198,9 @@ def fit(
         rules: how parameters are divided among the devices, such as
             :data:`jaxnn.FULLY_SHARDED`; see :mod:`jaxnn.training.layout`. By default they are
             repeated on each.
-        method: "hand" for the derived backward passes, "auto" for ``jax.grad``.
+        method: "hand" for the derived backward passes, "auto" for ``jax.grad``. With "auto" on a
+            CPU, a network with convolutions makes one step a call, as XLA runs the derivatives
+            that JAX makes of them slowly within a loop.
         precision: "bfloat16" to compute the forward and backward passes in it, while parameters and
             optimizer keep their own precision.
         shuffle: whether to draw a new order of the rows for each epoch.
