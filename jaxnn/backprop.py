@@ -21,7 +21,6 @@ from jaxnn.checks import (
     check_not_empty,
     check_same_length,
     check_weights,
-    is_concrete,
 )
 from jaxnn.conversion import as_arrays
 from jaxnn.parameters import check_gradient, fitting
@@ -68,20 +67,20 @@ class ValueAndGrad:
         )
         if key is not None:
             check_key("value_and_grad", key)
-        checked = self.check and is_concrete(params, x, target, weights)
-        if checked:
-            check_lengths_alike(x, target)
         value, dparams, prediction = _value_and_grad(
             self.net, self.loss, self.method, params, x, target, weights, key
         )
-        if checked:  # now, while the program runs
+        if self.check:  # now, while the program runs
             self._check_values(prediction.value.tree, x, target, weights)
         return value, dparams
 
     def _check_values(
         self, prediction: PyTree, x: PyTree, target: AnyArray, weights: AnyArray | None
     ) -> None:
-        """Check what is unknown inside of a compiled program: values of labels, tokens, lengths."""
+        """Check what is unknown inside of a compiled program: values of labels, tokens, lengths.
+
+        Where an outer program is compiled, what is traced in it is not checked.
+        """
         check_finite("value_and_grad", "x", x)
         check_finite("value_and_grad", "target", target)
         check_input(self.net, x)
@@ -268,6 +267,7 @@ def _value_and_grad(
     weights: AnyArray | None,
     key: PRNGKeyArray | None,
 ) -> tuple[Array, Params, Static[_Output]]:
+    check_lengths_alike(x, target)
     with fitting("value_and_grad", net, params, x):
         done = backpropagation(method)(net, loss, params, x, target, weights, key)
     leaves, structure = jax.tree.flatten(done.prediction)
