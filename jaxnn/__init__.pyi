@@ -138,6 +138,7 @@ from .training.plan import Plan as Plan
 from .training.plan import sharding_plan as sharding_plan
 from .training.population import Population as Population
 from .training.population import fit_population as fit_population
+from .training.processes import own_rows as own_rows
 from .training.train_step import TrainState as TrainState
 from .training.train_step import init_state as init_state
 from .training.train_step import train_step as train_step

@@ -22,10 +22,18 @@ x = np.random.default_rng(0).normal(size=(64, 16))
 y = np.arange(64) % 4
 if mode == "other data" and number == 1:
     x[3, 2] += 1
+rows = x, y
+mesh = jax.make_mesh((count,), ("data",))
+if mode in ("own rows", "other lengths", "fail with own rows"):
+    own = len(x) // jax.process_count()
+    own = slice(number * own, (number + 1) * own - (mode == "other lengths" and number == 1))
+    rows = nn.own_rows((x[own], y[own]), mesh)
+    assert len(rows[0].addressable_shards) == jax.local_device_count()
+    assert len(rows[0].addressable_shards[0].data) == len(x) // count
 
 
 def fail(event):
-    if mode == "fail" and number == 1 and event.step >= 8:
+    if mode.startswith("fail") and number == 1 and event.step >= 8:
         os._exit(9)
 
 
@@ -33,15 +41,15 @@ fit = nn.fit(
     nn.mlp(32, 4),
     nn.SoftmaxCrossEntropy(),
     optax.adam(1e-2),
-    (x, y),
+    rows,
     epochs=5 if mode == "other schedule" and number == 1 else 4,
     batch_size=16,
     key=jax.random.key(0),
-    mesh=jax.make_mesh((count,), ("data",)),
+    mesh=mesh,
     rules=nn.FULLY_SHARDED if mode != "repeated" else (),
     validation=(x, y),
     callbacks=[fail],
-    checkpoint=folder / "checkpoints" if mode in ("fail", "resume") else None,
+    checkpoint=folder / "checkpoints" if mode.startswith(("fail", "resume")) else None,
 )
 params = whole(fit.params)
 if number == 0:

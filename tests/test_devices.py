@@ -59,8 +59,11 @@ def check_close(result, alone):
         np.testing.assert_allclose(result[name], alone[name], rtol=1e-10, atol=1e-13)
 
 
+PROCESSES = [(2, "repeated"), (2, "sharded"), (4, "sharded"), (2, "own rows"), (4, "own rows")]
+
+
 @pytest.mark.slow  # each is a job of its own
-@pytest.mark.parametrize(("processes", "mode"), [(2, "repeated"), (2, "sharded"), (4, "sharded")])
+@pytest.mark.parametrize(("processes", "mode"), PROCESSES)
 def test_the_same_numbers_in_several_processes(processes, mode, alone, tmp_path):
     result, status, errors = run_job(processes, mode, tmp_path)
     assert status == 0, errors
@@ -68,8 +71,9 @@ def test_the_same_numbers_in_several_processes(processes, mode, alone, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_process_that_fails_ends_the_job_which_resumes_in_fewer_processes(alone, tmp_path):
-    result, status, errors = run_job(2, "fail", tmp_path)
+@pytest.mark.parametrize("mode", ["fail", "fail with own rows"])
+def test_a_process_that_fails_ends_the_job_which_resumes_in_fewer_processes(mode, alone, tmp_path):
+    result, status, errors = run_job(2, mode, tmp_path)
     assert (result, status) == (None, 9)
     assert "launch.py: process 1 ended with status 9" in errors
     result, status, errors = run_job(1, "resume", tmp_path)
@@ -83,3 +87,10 @@ def test_processes_that_differ_are_told_before_they_wait_for_one_another(thing, 
     result, status, errors = run_job(2, f"other {thing}", tmp_path)
     assert (result, status) == (None, 1)
     assert f"expected the same {thing} in each of the 2 processes, got another" in errors
+
+
+@pytest.mark.slow
+def test_processes_with_different_numbers_of_rows_are_told(tmp_path):
+    result, status, errors = run_job(2, "other lengths", tmp_path)
+    assert (result, status) == (None, 1)
+    assert "own_rows: expected the same rows (numbers, types) in each of the 2 processes" in errors

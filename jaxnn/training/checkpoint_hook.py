@@ -16,7 +16,7 @@ from jaxnn.training.checkpoint import Checkpoint, Checkpoints
 from jaxnn.training.history import History, Record
 from jaxnn.training.hooks import Hook
 from jaxnn.training.loop import Run
-from jaxnn.training.placement import placed_like
+from jaxnn.training.placement import is_elsewhere, placed_like, with_automatic_axes
 from jaxnn.training.processes import digest
 from jaxnn.values import to_json
 
@@ -102,7 +102,10 @@ def _compared(leaf: Any) -> Any:
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return leaf
     step = 1 + leaf.nbytes // CHECKED_BYTES
-    part = np.asarray(leaf[::step] if step > 1 else leaf)
+    part = with_automatic_axes(leaf)[::step] if step > 1 else leaf
+    if is_elsewhere(part):
+        return part
+    part = np.asarray(part)
     return part.astype(jax.dtypes.canonicalize_dtype(part.dtype), copy=False)
 
 

@@ -27,7 +27,7 @@ from jaxnn.parameters import check_no_result, fitting
 from jaxnn.programs import Programs, compiled
 from jaxnn.training.batching import Batch, as_batch, check_stream, is_stream, on_device, rows_of
 from jaxnn.training.metrics import Metric, counted_by, find, over_positions
-from jaxnn.training.placement import with_automatic_axes
+from jaxnn.training.placement import is_elsewhere, rows_here, whole, with_automatic_axes
 from jaxnn.types import AnyArray, Layer, Loss, Params, check_input
 from jaxnn.values import check_layer, check_network
 
@@ -217,6 +217,7 @@ def make_scorer(
 
 def check_targets(who: str, net: Layer, loss: Loss, params: Params, batch: Batch) -> None:
     """Check the values of a batch before they enter a compiled program, where they are unknown."""
+    batch = rows_here(batch)
     x, target, weights = jax.tree.map(_spec, batch)
     check_input(net, batch.x)
     prediction = _outputs.eval_shape(net, params, x)
@@ -228,7 +229,8 @@ def check_targets(who: str, net: Layer, loss: Loss, params: Params, batch: Batch
 
 def check_some_count(who: str, loss: Loss, batch: Batch) -> None:
     """Check that at least one position of a data set counts, by its weight and for the loss."""
-    check_some_weight(who, batch.weights)
+    if not is_elsewhere(batch.weights):
+        check_some_weight(who, batch.weights)
     counted = counted_by(loss, batch.target)
     if counted is not None and not counted.any():
         raise InputError(f"{who}: expected a target that {loss!r} does not ignore, got none.")
@@ -238,9 +240,9 @@ def check_predictions(net: Layer, loss: Loss, params: Params, batch: Batch) -> N
     """Check that the first predictions are of the kind that the loss takes, e.g. probabilities."""
     few = jax.tree.map(lambda leaf: leaf[:FIRST_ROWS], batch._replace(weights=None))
     if getattr(loss, "bounded", False):
-        loss.check(_outputs(net, params, few.x), few.target)
+        loss.check(whole(_outputs(net, params, few.x)), whole(few.target))
     if hasattr(loss, "check_outputs"):
-        loss.check_outputs(_outputs(net, params, few.x))
+        loss.check_outputs(whole(_outputs(net, params, few.x)))
 
 
 def weighted(batch: Batch, batch_size: int) -> Iterator[Batch]:

@@ -173,7 +173,8 @@ def fit(
         data: (x, target) or (x, target, weights), each an array or a pytree of arrays with n rows,
             or a dict with these names; or an iterable of such batches, which is read ahead in a
             thread of its own. Each call copies arrays of NumPy to the device; arrays of JAX are
-            used where they are.
+            used where they are. Of several processes, each has the same arrays, or those of
+            :func:`jaxnn.own_rows`.
         epochs: the number of passes through the data in all. Either this or ``steps`` is required.
         steps: the number of batches to train on in all. Either this or ``epochs`` is required.
         batch_size: the number of rows per batch, for arrays only. The last rows of an epoch form a

@@ -61,6 +61,28 @@ def _whole(leaf: Any) -> Any:
     return multihost_utils.process_allgather(leaf, tiled=True)
 
 
+def is_elsewhere(leaf: Any) -> bool:
+    """Return whether other processes hold a part of an array that this one does not."""
+    is_array = isinstance(leaf, jax.Array)
+    return is_array and not (leaf.is_fully_addressable or leaf.is_fully_replicated)
+
+
+def rows_here(tree: PyTree) -> PyTree:
+    """Return, of arrays divided by rows among processes, the rows of this one; others as they are.
+
+    What is checked on the host is checked by each process for its own rows.
+    """
+
+    def own(leaf: Any) -> Any:
+        if not is_elsewhere(leaf):
+            return leaf
+        shards = {str(shard.index): shard for shard in leaf.addressable_shards}
+        ordered = sorted(shards.values(), key=lambda shard: shard.index[0].start or 0)
+        return np.concatenate([np.asarray(shard.data) for shard in ordered])
+
+    return jax.tree.map(own, tree)
+
+
 def placed_like(example: PyTree, tree: PyTree) -> PyTree:
     """Put arrays on the devices on which the arrays of an example are, if these are several."""
     return jax.tree.map(
