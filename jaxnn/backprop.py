@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxnn.checks import (
@@ -21,8 +22,11 @@ from jaxnn.checks import (
     check_not_empty,
     check_same_length,
     check_weights,
+    is_array,
+    is_kind,
 )
 from jaxnn.conversion import as_arrays
+from jaxnn.numerics import upcast
 from jaxnn.parameters import check_gradient, fitting
 from jaxnn.programs import Programs, compiled
 from jaxnn.types import AnyArray, Layer, Loss, Params, Static, check_input, update_running
@@ -199,11 +203,11 @@ class Pass(NamedTuple):
     prediction: PyTree
 
 
-Route = Callable[[Layer, Loss, Params, PyTree, AnyArray, Any, Any], Pass]
+Route = Callable[..., Pass]
 
 
 def backpropagation(method: Method) -> Route:
-    """Return the function of a method: ``(net, loss, params, x, target, weights, key) -> Pass``."""
+    """Return the function of a method, of those below."""
     return by_hand if method == "hand" else by_autodiff
 
 
@@ -215,11 +219,16 @@ def by_hand(
     target: AnyArray,
     weights: AnyArray | None,
     key: PRNGKeyArray | None,
+    scale: Array | None = None,
 ) -> Pass:
-    """Compute the forward pass, and the backward pass by the hand-derived rules."""
+    """Compute the forward pass, and the backward pass by the hand-derived rules.
+
+    The loss is computed in float32 at least. With a ``scale``, the gradient is that of scale · J.
+    """
     prediction, cache = net.forward(params, x, key)
-    value, loss_cache = loss.forward(prediction, target, weights)
-    dprediction = loss.backward(loss_cache)
+    value, loss_cache = loss.forward(_upcast(prediction), target, weights)
+    dprediction = _scaled(loss.backward(loss_cache), scale)
+    dprediction = jax.tree.map(lambda d, y: d.astype(y.dtype), dprediction, prediction)
     dparams, _ = net.backward(params, cache, dprediction)
     check_gradient(net, params, dparams)
     return Pass(value, dparams, update_running(net, params, cache), prediction)
@@ -233,16 +242,27 @@ def by_autodiff(
     target: AnyArray,
     weights: AnyArray | None,
     key: PRNGKeyArray | None,
+    scale: Array | None = None,
 ) -> Pass:
     """Compute the forward pass, and the gradient by JAX's differentiation of this same pass."""
 
-    def objective(params: Params) -> tuple[Array, tuple[Params, PyTree]]:
+    def objective(params: Params) -> tuple[Array, tuple[Array, Params, PyTree]]:
         prediction, cache = net.forward(params, x, key)
-        value, _ = loss.forward(prediction, target, weights)
-        return value, (update_running(net, params, cache), prediction)
+        value, _ = loss.forward(_upcast(prediction), target, weights)
+        return _scaled(value, scale), (value, update_running(net, params, cache), prediction)
 
-    (value, (params, prediction)), dparams = jax.value_and_grad(objective, has_aux=True)(params)
+    (_, (value, params, prediction)), dparams = jax.value_and_grad(objective, has_aux=True)(params)
     return Pass(value, dparams, params, prediction)
+
+
+def _upcast(prediction: PyTree) -> PyTree:
+    """Return a prediction in float32 at least; a loss says itself that it takes only one array."""
+    is_floating = is_array(prediction) and is_kind(prediction, jnp.floating)
+    return upcast(prediction) if is_floating else prediction
+
+
+def _scaled(value: PyTree, scale: Array | None) -> PyTree:
+    return value if scale is None else jax.tree.map(lambda d: d * scale.astype(d.dtype), value)
 
 
 class _Output(NamedTuple):
