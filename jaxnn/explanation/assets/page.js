@@ -3,12 +3,14 @@
 
 (() => {
   const DATA = JSON.parse(document.getElementById("trace").textContent);
-  const arrays = {}, original = {};
+  const arrays = {}, original = {}, buffers = {}; // buffers: the data of each array
   for (const [id, array] of Object.entries(DATA.arrays)) {
     const data = array.data.map((x) => (x === null ? NaN : x === "inf" ? Infinity : x === "-inf" ? -Infinity : x));
-    arrays[id] = { shape: array.shape, data };
-    original[id] = data.slice();
+    buffers[id] = Float64Array.from(data);
+    arrays[id] = { shape: array.shape, data: buffers[id] };
+    original[id] = buffers[id].slice();
   }
+  const trees = treesOf(Object.fromEntries(Object.entries(arrays).map(([id, { shape }]) => [id, shape])));
   const by = (id) => document.getElementById(id);
   const make = (tag, attributes = {}, ...children) => {
     const element = document.createElement(tag);
@@ -49,21 +51,21 @@
   let now = 0, rate = 0.1, losses = [], playing = null, running = null, sample = 0, moments = [], asked = -1, score = [0, 0];
   const knownAt = {}; // by identity, the moment from which on each entry is known
 
-  const isOfBatch = (step) => step.letters.length > 0 && /^n0?$/.test(step.letters[0]) && step.sizes[step.letters[0]] > 1;
-  const total = DATA.steps.reduce((sum, step) => sum + step.letters.reduce((product, letter) => product * step.sizes[letter], 1), 0);
+  const isOfBatch = (step) => step.letters.length > 0 && /^n0?$/.test(step.letters[0]) && step.sizes[0] > 1;
+  const total = DATA.steps.reduce((sum, step) => sum + step.sizes.reduce((product, size) => product * size, 1), 0);
 
   function buildMoments() {
     moments = [];
     for (const id of Object.keys(arrays)) delete knownAt[id];
     DATA.steps.forEach((step, s) => {
       const known = (knownAt[step.defines] ??= new Array(arrays[step.defines].data.length).fill(-1));
-      const scope = {}, first = moments.length;
+      const first = moments.length;
       let entries = 0;
-      count(step.letters, step.sizes, scope, () => {
-        const at = placeOf(step, scope);
-        const shown = !isOfBatch(step) || scope[step.letters[0]] === sample;
+      countUp(step.sizes, (letters) => {
+        const at = STEPS[s].place(letters);
+        const shown = !isOfBatch(step) || letters[0] === sample;
         if (shown && (total <= DATA.most || entries === 0)) {
-          moments.push({ s, scope: { ...scope }, at });
+          moments.push({ s, letters, at });
           entries++;
         }
         known[offset(arrays[step.defines].shape, at)] = Math.max(first, moments.length - 1);
@@ -75,8 +77,8 @@
   const whole = () => total > DATA.most;
 
   function current() {
-    const { s, scope, at } = moments[now], step = DATA.steps[s];
-    const right = writeOut(step.body, { ...scope }, step.sizes, arrays);
+    const { s, letters, at } = moments[now], step = DATA.steps[s];
+    const right = STEPS[s].written(trees, buffers, letters);
     return { step, at, right, used: mentions(right) };
   }
 
@@ -132,7 +134,7 @@
     }
     by("problem").textContent = "";
     arrays[id].data[flat] = value;
-    recompute(DATA.steps, arrays);
+    recompute(STEPS, buffers);
     losses = [arrays.J.data[0]];
     by("curve-note").textContent = "";
     render();
@@ -370,14 +372,14 @@
   function descend() {
     for (const [id, slope] of DATA.parameters)
       arrays[id].data.forEach((_, k) => { arrays[id].data[k] -= rate * arrays[slope].data[k]; });
-    recompute(DATA.steps, arrays);
+    recompute(STEPS, buffers);
     losses.push(arrays.J.data[0]);
     render();
   }
 
   function reset() {
-    for (const [id, data] of Object.entries(original)) arrays[id].data = data.slice();
-    recompute(DATA.steps, arrays);
+    for (const [id, data] of Object.entries(original)) buffers[id].set(data);
+    recompute(STEPS, buffers);
     losses = [arrays.J.data[0]];
     by("curve-note").textContent = "";
     go(0);
@@ -452,7 +454,7 @@
     by("tables").prepend(make("p", { class: "note" }, `Arrays are drawn, not neurons: ${DATA.reason}. Numbers on blue are positive, on orange negative.`));
     by("diagram").replaceWith(by("tables"));
   }
-  recompute(DATA.steps, arrays);
+  recompute(STEPS, buffers);
   losses = [arrays.J.data[0]];
   render();
   window.backprop = { arrays, go, descend, reset, choose, get moments() { return moments; } }; // for whoever wants to look behind the page
