@@ -196,7 +196,7 @@ DRIVER = """<script>window.addEventListener("load", () => {
     input.value = value;
     input.dispatchEvent(new Event("input", {bubbles: true}));
   };
-  const chip = document.querySelector('#graph [aria-label^="W of layer 1"]');
+  const chip = document.querySelector('#graph .chip[aria-label^="W of layer 1"]');
   if (chip) {  // a number of the graph: by keyboard, by typing over it, by dragging
     const before = Number(chip.getAttribute("aria-valuenow"));
     chip.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowUp", bubbles: true}));

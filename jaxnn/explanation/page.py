@@ -19,7 +19,8 @@ import numpy as np
 
 from jaxnn.checks import InputError
 from jaxnn.equations import TARGET, ArrayId, Equations
-from jaxnn.explanation.labels import allowed_integers, pointers
+from jaxnn.explanation.labels import allowed_integers, key, pointers
+from jaxnn.explanation.pictures import Names, pictures_of
 from jaxnn.explanation.verify import verified_equations
 from jaxnn.formulas.expressions import refs
 from jaxnn.formulas.javascript import compiled_equation
@@ -30,11 +31,11 @@ from jaxnn.tracing import Trace
 
 MOST = 400  # entries up to which each one is a step; with more, each equation is a step
 CELLS = 64  # entries of one array that are shown
-SCRIPTS = ("engine.js", "writing.js", "asking.js", "graph.js", "page.js")
+SCRIPTS = ("engine.js", "writing.js", "asking.js", "graph.js", "grids.js", "page.js")
 LARGEST = 200_000  # numbers in a page
 
 
-def as_page(trace: Trace) -> str:
+def as_page(trace: Trace, names: Names) -> str:
     """Write the page.
 
     Raises:
@@ -53,7 +54,7 @@ def as_page(trace: Trace) -> str:
         )
     assets = resources.files("jaxnn.explanation").joinpath("assets")
     asset = lambda name: assets.joinpath(name).read_text(encoding="utf-8")  # noqa: E731
-    data = json.dumps(_data(equations, trace), ensure_ascii=False, allow_nan=False)
+    data = json.dumps(_data(equations, trace, names), ensure_ascii=False, allow_nan=False)
     script = "".join([asset("functions.js"), compiled_steps(equations), *map(asset, SCRIPTS)])
     parts = {
         "/*CSS*/": asset("page.css"),
@@ -66,7 +67,7 @@ def as_page(trace: Trace) -> str:
     return re.sub("|".join(map(re.escape, parts)), lambda mark: parts[mark[0]], asset("page.html"))
 
 
-def _data(equations: Equations, trace: Trace) -> dict[str, Any]:
+def _data(equations: Equations, trace: Trace, names: Names) -> dict[str, Any]:
     """Return all data of the page, ready for JSON."""
     notation = Notation(equations)
     graph, reason = _graph(equations, trace)
@@ -82,6 +83,7 @@ def _data(equations: Equations, trace: Trace) -> dict[str, Any]:
                 "sizes": step.equation.shape,
                 "direction": step.direction,
                 "number": notation.layer(step.number),
+                "layer": step.number,
                 "op": repr(step.op),
             }
             for step in equations.steps
@@ -95,6 +97,8 @@ def _data(equations: Equations, trace: Trace) -> dict[str, Any]:
         ],
         "groups": _groups(equations, notation),
         "graph": graph,
+        "pictures": [] if graph else pictures_of(equations, notation, names),
+        "names": names._asdict(),
         "reason": reason,
         "allowed": {
             key(id_): list(values)
@@ -103,12 +107,6 @@ def _data(equations: Equations, trace: Trace) -> dict[str, Any]:
         "most": MOST,
         "cells": CELLS,
     }
-
-
-def key(identity: ArrayId) -> str:
-    """Return the name of an array in the page's data, such as ``dw@2``."""
-    name, layer, is_gradient = identity
-    return f"{'d' if is_gradient else ''}{name}" + (f"@{layer}" if layer else "")
 
 
 def compiled_steps(equations: Equations) -> str:
