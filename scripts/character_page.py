@@ -49,6 +49,7 @@ def transformer(vocabulary, features, hidden):
 def main():
     """Train the network, write the page, and say where it is."""
     options = parse()
+    jax.config.update("jax_enable_x64", True)  # the page computes in float64, too
     vocabulary = sorted(set(options.text))
     numbers = np.array([[vocabulary.index(character) for character in options.text]])
     x, target = numbers[:, :-1], numbers[:, 1:]

@@ -380,24 +380,17 @@ def test_a_setting_is_shown_as_the_text_that_it_is():
 LOOK = """<script>window.addEventListener("load", () => backprop.go(21))</script></body>"""
 
 
+def looks_like(name, page, driver, size, folder):
+    """Return whether a page, after a script has used it, looks like a baseline image."""
+    (folder / "page.html").write_text(with_script(page, driver), encoding="utf-8")
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    command += [f"--window-size={size}", "--virtual-time-budget=4000"]
+    command += [f"--screenshot={folder / name}", (folder / "page.html").as_uri()]
+    subprocess.run(command, capture_output=True, timeout=120, check=True)
+    return compare_images(str(BASELINE / name), str(folder / name), tol=15) is None
+
+
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here to take a picture with")
 def test_it_looks_as_in_the_readme(tmp_path):
     """The tolerance allows for other fonts; without its graph a page differs by 17, empty by 33."""
-    (tmp_path / "page.html").write_text(
-        with_script(nn.explain(traces.lecture(), "html"), LOOK), encoding="utf-8"
-    )
-    command = [
-        BROWSER,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--hide-scrollbars",
-        "--window-size=900,780",
-    ]
-    command += [
-        "--virtual-time-budget=4000",
-        f"--screenshot={tmp_path / 'page.png'}",
-        (tmp_path / "page.html").as_uri(),
-    ]
-    subprocess.run(command, capture_output=True, timeout=120, check=True)
-    assert compare_images(str(BASELINE / "page.png"), str(tmp_path / "page.png"), tol=15) is None
+    assert looks_like("page.png", nn.explain(traces.lecture(), "html"), LOOK, "900,780", tmp_path)

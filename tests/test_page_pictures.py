@@ -1,13 +1,15 @@
 """The pictures of layers that are not dense, in the page, and the page of a small transformer."""
 
+import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import traces
-from test_page import BROWSER, compute, data_of, engine, use
+from test_page import BROWSER, compute, data_of, engine, looks_like, use, with_script
 
 import jaxnn as nn
 
@@ -157,7 +159,7 @@ def test_each_number_of_a_picture_leads_to_its_formulas(make, tmp_path):
 def characters(tmp_path_factory):
     """Run the script on a word, and return its page."""
     out = tmp_path_factory.mktemp("characters") / "page.html"
-    given, sys.argv = sys.argv, ["character_page.py", "--text", "a bab", "--out", str(out)]
+    given, sys.argv = sys.argv, ["character_page.py", "--text", "hello", "--out", str(out)]
     try:
         runpy.run_path(str(ROOT / "scripts" / "character_page.py"), run_name="__main__")
     finally:
@@ -172,7 +174,7 @@ def test_the_page_of_a_transformer_computes_what_the_library_does(characters, en
         np.testing.assert_allclose(
             computed[name], array["data"], rtol=1e-12, atol=1e-12, err_msg=name
         )
-    assert arrays["J"]["data"][0] < 0.5  # it has learned something: by chance it would be log 3
+    assert arrays["J"]["data"][0] < 0.5  # it has learned something: by chance it would be log 4
     assert len(characters) < 1_000_000
     assert {"dq@3.1.2", "dk@3.1.2", "dv@3.1.2", "dscore@3.1.2", "m2@3.1.1"} <= set(arrays)
 
@@ -204,12 +206,60 @@ CHARACTERS = """<script>window.addEventListener("load", () => {
 @needs_browser
 def test_the_tokens_are_labelled_by_their_characters(characters, tmp_path):
     seen = use(characters, tmp_path, CHARACTERS)
-    word, vocabulary = ["a", "␣", "b", "a"], ["␣", "a", "b"]
+    word, vocabulary = [*"hell"], [*"ehlo"]
     assert seen["embedding"] == [*word, *vocabulary, *word]
     assert seen["x"] == word
-    assert seen["attention"].count("␣") == 10  # of x, q, k, v, o, y, and twice of s and p
+    assert seen["attention"].count("h") == 10  # of x, q, k, v, o, y, and twice of s and p
     assert all(seen["lit"])  # each step lights a number of the picture
     assert seen["entry"].startswith(("∂J∂y4,4", "y4,4"))
+
+
+LOOK = """<script>window.addEventListener("load", () => backprop.show("dscore@3.1.2", 9));
+</script></body>"""
+
+
+@needs_browser
+def test_the_transformer_looks_as_in_the_readme(characters, tmp_path):
+    """The tolerance allows for other fonts and, after training, for other last digits."""
+    assert looks_like("page-characters.png", characters, LOOK, "1240,850", tmp_path)
+
+
+FRAMED = """<script>window.addEventListener("message", ({ data }) => {
+  const out = document.createElement("pre");
+  out.id = "seen";
+  out.textContent = JSON.stringify(data);
+  document.body.append(out);
+});</script>"""
+TELL = """<script>window.addEventListener("load", () => {
+  document.getElementById("last").click();
+  window.parent.postMessage({ count: document.getElementById("count").textContent }, "*");
+});</script></body>"""
+
+
+@needs_browser
+def test_it_works_in_the_frame_of_a_notebook(tmp_path):
+    page = nn.explain(attention(), "html")
+    framed = type(page)(with_script(page, TELL))._repr_html_()
+    (tmp_path / "notebook.html").write_text(f"<body>{FRAMED}{framed}</body>", encoding="utf-8")
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu"]
+    command += ["--virtual-time-budget=4000", "--dump-dom", (tmp_path / "notebook.html").as_uri()]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    count = re.search(r'<pre id="seen">{"count":"(\d+) / (\d+)"}</pre>', shown)
+    assert count[1] == count[2]
+
+
+@needs_browser
+def test_it_can_be_printed(characters, tmp_path):
+    """On paper there are no controls, and the picture is there as a whole."""
+    (tmp_path / "page.html").write_text(with_script(characters, LOOK), encoding="utf-8")
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
+    command += ["--virtual-time-budget=4000", f"--print-to-pdf={tmp_path / 'page.pdf'}"]
+    subprocess.run(
+        [*command, (tmp_path / "page.html").as_uri()], capture_output=True, timeout=120, check=True
+    )
+    pdf = (tmp_path / "page.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF")
+    assert 1 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 8
 
 
 @pytest.mark.parametrize(

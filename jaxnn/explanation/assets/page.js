@@ -539,5 +539,5 @@
   recompute(STEPS, buffers);
   losses = [arrays.J.data[0]];
   render();
-  window.backprop = { arrays, go, descend, reset, choose, get moments() { return moments; } }; // for whoever wants to look behind the page
+  window.backprop = { arrays, go, show, descend, reset, choose, get moments() { return moments; } }; // for whoever wants to look behind the page
 })();
