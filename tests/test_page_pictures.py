@@ -242,6 +242,8 @@ def test_it_works_in_the_frame_of_a_notebook(tmp_path):
     framed = type(page)(with_script(page, TELL))._repr_html_()
     (tmp_path / "notebook.html").write_text(f"<body>{FRAMED}{framed}</body>", encoding="utf-8")
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu"]
+    # in one process, since a frame in a process of its own would not be waited for
+    command += ["--disable-features=IsolateSandboxedIframes", "--disable-site-isolation-trials"]
     command += ["--virtual-time-budget=4000", "--dump-dom", (tmp_path / "notebook.html").as_uri()]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     count = re.search(r'<pre id="seen">{"count":"(\d+) / (\d+)"}</pre>', shown)
