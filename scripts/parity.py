@@ -170,8 +170,9 @@ def main(argv=None):
     for precision in arguments.precisions:
         print(f"\n{precision:<10}  {'by hand':>9}  {'jax.vjp':>9}  {'ulps':>8}  kinks")
         rows = figures["cases"][precision] = {}
-        for case in selected:
-            rows[case.id] = row = compare(case, precision)
+        for i, case in enumerate(selected):  # two may differ in their input only
+            name = f"{case.id}, {sum(case.id == other.id for other in selected[:i]) + 1}"
+            rows[name] = row = compare(case, precision)
             numbers = f"{row['hand']:9.1e}  {row['auto']:9.1e}  {row['hand_ulps']:8.1f}"
             print(f"{'':<10}  {numbers}  {row['kinks']:5}  {case.id[:60]}", flush=True)
         worst = {name: max(row[name] for row in rows.values()) for name in ("hand", "auto")}
