@@ -1,5 +1,11 @@
 """Searches: results of scikit-learn's own, halving, what can't be trained together, interrupts."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -244,6 +250,108 @@ def test_an_interrupted_search_hands_over_what_it_has(monkeypatch):
     assert found.best_score_ == np.nanmax(scores)
     assert found.best_params_["hidden_layer_sizes"] == (6,) or np.isfinite(scores).all()
     assert not hasattr(found, "best_estimator_")
+
+
+RESUMED = {
+    "alpha": [1e-4, 1.0],
+    "learning_rate_init": [0.003, 0.03, 0.1],
+    "hidden_layer_sizes": [(6,), (5,)],  # two programs
+}
+
+
+def same_scores(found, expected):
+    """Compare the scores bit for bit."""
+    assert found.cv_results_["params"] == expected.cv_results_["params"]
+    for name, column in expected.cv_results_.items():
+        if "test" in name and "time" not in name:
+            np.testing.assert_array_equal(found.cv_results_[name], column)
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("search", [PopulationSearchCV, PopulationHalvingSearchCV])
+@pytest.mark.filterwarnings("ignore")
+def test_an_interrupted_search_goes_on(search, early_stopping, tmp_path, monkeypatch, calls):
+    how = {"early_stopping": early_stopping, "n_iter_no_change": 3}
+    model = clone(MODEL).set_params(max_iter=18, **how)
+    how = {"cv": 3, "scoring": "neg_log_loss", "refit": False}
+    expected = search(model, RESUMED, **how).fit(X, Y)
+    call, count = members.BlocksFeed._call, []
+
+    def interrupted(self, *arguments):
+        count.append(1)
+        if len(count) % 7 == 0:
+            raise KeyboardInterrupt
+        return call(self, *arguments)
+
+    monkeypatch.setattr(members.BlocksFeed, "_call", interrupted)
+    interrupts, found = 0, None
+    while found is None:
+        try:
+            found = search(model, RESUMED, checkpoint=tmp_path, **how).fit(X, Y)
+        except TrainingInterrupted:
+            interrupts += 1
+        assert interrupts <= 8
+    assert interrupts
+    same_scores(found, expected)
+    calls.clear()  # nothing is left to train
+    same_scores(search(model, RESUMED, checkpoint=str(tmp_path), **how).fit(X, Y), expected)
+    assert calls == []
+
+
+KILLED = """
+import sys, warnings
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+from test_search import MODEL, RESUMED, X, Y
+from sklearn.base import clone
+from jaxnn.sklearn import PopulationHalvingSearchCV
+warnings.simplefilter("ignore")
+model = clone(MODEL).set_params(max_iter=180)
+search = PopulationHalvingSearchCV(
+    model, RESUMED, cv=3, scoring="neg_log_loss", refit=False, checkpoint=sys.argv[2] or None
+).fit(X, Y)
+results = search.cv_results_
+np.savez(sys.argv[3], **{k: v for k, v in results.items() if "test" in k and "time" not in k})
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_search_goes_on(tmp_path):
+    folder, tests = tmp_path / "checkpoints", str(Path(__file__).parent)
+    run = [sys.executable, "-c", KILLED, tests]
+    subprocess.run([*run, "", tmp_path / "expected.npz"], check=True)
+    seen = 0
+    for _ in range(3):  # each time after it has got further
+        process = subprocess.Popen([*run, folder, tmp_path / "found.npz"])
+        before, until = seen, time.monotonic() + 60
+        while seen < before + 200 and process.poll() is None and time.monotonic() < until:
+            names = os.listdir(folder) if folder.exists() else []
+            seen = max([int(name) for name in names if name.isdecimal()], default=0)
+            time.sleep(0.005)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        assert seen >= before + 200
+    assert not (tmp_path / "found.npz").exists()
+    subprocess.run([*run, folder, tmp_path / "found.npz"], check=True)
+    found, expected = np.load(tmp_path / "found.npz"), np.load(tmp_path / "expected.npz")
+    assert set(found) == set(expected)
+    for name in expected:
+        np.testing.assert_array_equal(found[name], expected[name])
+
+
+def test_checkpoints_of_another_search(tmp_path):
+    PopulationSearchCV(MODEL, GRID, cv=3, refit=False, checkpoint=tmp_path).fit(X, Y)
+    other = PopulationSearchCV(clone(MODEL).set_params(activation="tanh"), GRID, cv=3)
+    with pytest.raises(nn.InputError, match="PopulationSearchCV: expected a folder with check"):
+        other.set_params(checkpoint=tmp_path).fit(X, Y)
+    with pytest.raises(ValueError, match="The 'checkpoint' parameter of PopulationSearchCV must"):
+        other.set_params(checkpoint=3).fit(X, Y)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("mine")
+    with pytest.raises(nn.InputError, match=r"got .*notes\.txt' in it"):
+        other.set_params(checkpoint=tmp_path / "other").fit(X, Y)
+    other.set_params(checkpoint=nn.Checkpoints(tmp_path / "anew", every=5)).fit(X, Y)
+    assert len(list((tmp_path / "anew").glob("[0-9]*"))) == 3
 
 
 def test_the_bar_shows_the_best_so_far(capsys):

@@ -2,6 +2,7 @@
 
 import functools
 import numbers
+import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -13,7 +14,9 @@ from sklearn.model_selection._search import BaseSearchCV
 from sklearn.model_selection._search_successive_halving import BaseSuccessiveHalving
 from sklearn.utils._param_validation import Interval
 
+from jaxnn.sklearn.saving import Saved
 from jaxnn.sklearn.together import Together, training_by
+from jaxnn.training.checkpoint import Checkpoints
 from jaxnn.training.loop import TrainingInterrupted
 
 
@@ -30,6 +33,7 @@ class PopulationSearch(BaseSearchCV):
         "n_iter": [Interval(numbers.Integral, 1, None, closed="left"), None],
         "random_state": ["random_state"],
         "progress": ["boolean", None],
+        "checkpoint": [str, os.PathLike, Checkpoints, None],
     }
 
     def fit(self, X: Any, y: Any = None, **params: Any) -> Any:
@@ -43,14 +47,20 @@ class PopulationSearch(BaseSearchCV):
         Raises:
             TrainingInterrupted: for an interrupt from the keyboard. Its ``result`` is this search,
                 with the scores of what was trained until then.
+            InputError: for checkpoints that are those of another search.
         """
-        self._together = Together(type(self).__name__, self.progress)
+        self._validate_params()
+        who = type(self).__name__
+        saved = None if self.checkpoint is None else Saved(who, self.checkpoint)
+        self._together = Together(who, self.progress, saved)
         self._seconds: list[float] = []
         self._fit_params: Mapping[str, Any] = {}
         self._best: float | None = None  # the best score of the iterations so far
         try:
             return super().fit(X, y, **params)
         finally:
+            if saved is not None:
+                saved.close()
             del self._together, self._seconds, self._fit_params, self._best
 
     def _generate_candidate_params(self) -> list[Mapping[str, Any]]:
@@ -172,6 +182,9 @@ class PopulationSearchCV(PopulationSearch):
         verbose: see there.
         random_state: the seed of the samples.
         progress: whether to show a progress bar; None to show it on a terminal and in a notebook.
+        checkpoint: a folder, or :class:`jaxnn.Checkpoints`, in which what is trained is saved after
+            each epoch. A search that was killed and is started again goes on from there, to the
+            same ``cv_results_``. What is trained alone, or on all rows in the end, is trained anew.
 
     Attributes:
         cv_results_, best_index_, best_params_, best_score_, best_estimator_, scorer_, n_splits_,
@@ -194,13 +207,14 @@ class PopulationSearchCV(PopulationSearch):
         verbose: int = 0,
         random_state: Any = None,
         progress: bool | None = None,
+        checkpoint: Any = None,
     ) -> None:
         super().__init__(
             estimator, scoring=scoring, refit=refit, cv=cv, verbose=verbose,
             error_score=error_score, return_train_score=return_train_score,
         )  # fmt: skip
         self.param_grid, self.n_iter = param_grid, n_iter
-        self.random_state, self.progress = random_state, progress
+        self.random_state, self.progress, self.checkpoint = random_state, progress, checkpoint
 
     def _run_search(self, evaluate_candidates: Callable[..., Any]) -> None:
         self._evaluate(evaluate_candidates, self._generate_candidate_params())
@@ -232,7 +246,8 @@ class PopulationHalvingSearchCV(PopulationSearch, BaseSuccessiveHalving):
         return_train_score: see there.
         verbose: see there.
         random_state: the seed of the samples.
-        progress: as in :class:`PopulationSearchCV`.
+        progress: as in :class:`PopulationSearchCV`, and also ``checkpoint``.
+        checkpoint: see there.
 
     Attributes:
         n_resources_, n_candidates_, n_iterations_, n_remaining_candidates_, min_resources_,
@@ -264,6 +279,7 @@ class PopulationHalvingSearchCV(PopulationSearch, BaseSuccessiveHalving):
         verbose: int = 0,
         random_state: Any = None,
         progress: bool | None = None,
+        checkpoint: Any = None,
     ) -> None:
         BaseSuccessiveHalving.__init__(
             self, estimator, scoring=scoring, refit=refit, cv=cv, verbose=verbose,
@@ -272,7 +288,8 @@ class PopulationHalvingSearchCV(PopulationSearch, BaseSuccessiveHalving):
             min_resources=min_resources, resource=resource, factor=factor,
             aggressive_elimination=aggressive_elimination,
         )  # fmt: skip
-        self.param_grid, self.n_iter, self.progress = param_grid, n_iter, progress
+        self.param_grid, self.n_iter = param_grid, n_iter
+        self.progress, self.checkpoint = progress, checkpoint
 
     def _check_input_parameters(self, X: Any, y: Any, split_params: Any) -> None:
         given: Any = self.max_resources  # type: ignore[has-type]

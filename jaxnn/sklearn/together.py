@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import time
 from collections import defaultdict
@@ -15,6 +16,7 @@ from sklearn.utils.metaestimators import _safe_split
 from sklearn.utils.validation import _check_method_params, _num_samples
 
 from jaxnn.sklearn.network import TRAINER, NetworkEstimator, Plan, RuleUpdate, Trainer, precision
+from jaxnn.sklearn.saving import Saved, name_of
 from jaxnn.training.batching import Batch
 from jaxnn.training.fit import Fit, can_be_padded, check_data
 from jaxnn.training.members import Member, on_host, train_members
@@ -63,16 +65,19 @@ class Together:
     Args:
         who: the search, for errors.
         progress: whether to show a progress bar; None to show it on a terminal and in a notebook.
+        saved: where to save the members after each epoch, and to take them up; None for nowhere.
 
     Attributes:
         alone: the reasons why candidates of the last call can't be trained with others, by number.
         seconds: the time that the last call took, for each candidate and split.
     """
 
-    def __init__(self, who: str, progress: bool | None) -> None:
+    def __init__(self, who: str, progress: bool | None, saved: Saved | None = None) -> None:
         self.alone: dict[int, str] = {}
         self.seconds = 0.0
-        self._who, self._progress = who, progress
+        self._who, self._progress, self._saved = who, progress, saved
+        self._to_save: dict[str, Member] = {}
+        self._names: dict[Hashable, str] = {}
         self._unfinished = False
         self._members: dict[Hashable, Member] = {}
         self._begun: dict[Hashable, tuple[TrainStep, TrainState]] = {}
@@ -104,6 +109,8 @@ class Together:
         for planned in _plans(estimator, candidates, X, y, splits, fit_params):
             with contextlib.suppress(Exception):  # a network that does not fit, as ``fit`` will say
                 groups[self._program(planned)].append(planned)
+        if self._saved is not None:
+            self._saved.check_used()
         self._unfinished = True
         for number, group in enumerate(groups.values(), start=1):
             title = f"{self._who}, program {number} of {len(groups)}{best}"
@@ -159,6 +166,8 @@ class Together:
             none = np.zeros(0, int)
             self._members[planned.name] = Member(step, state, none, none, 0, plan.ending)
         member, n = self._members[planned.name], len(plan.data[0])
+        if self._saved is not None:
+            self._take_up(self._saved, planned, member)
         shapes = [(part.shape[1:], part.dtype) for part in plan.data]
         held_out = plan.held_out and (len(plan.held_out[0]), plan.task.metric)
         return (
@@ -166,6 +175,18 @@ class Together:
             -(-n // plan.batch_size), None if can_be_padded(plan.net) else n, len(member.records),
             held_out,
         )  # fmt: skip
+
+    def _take_up(self, saved: Saved, planned: Planned, member: Member) -> None:
+        """Take up a member where it was saved, and have it saved from now on."""
+        epochs = planned.plan.epochs
+        if planned.name not in self._names:
+            self._names[planned.name] = name_of(planned.plan, planned.digest, member)
+        name = self._names[planned.name]
+        if 0 < member.epochs < epochs:  # a search that goes on has to score this iteration again
+            before = dataclasses.replace(member, records=list(member.records))
+            self._to_save[f"{name} {member.epochs}"] = before
+        saved.restore(name, member, epochs)
+        self._to_save[name] = member
 
     def _train_group(self, group: Sequence[Planned], count: int, title: str) -> None:
         """Train members that share a program."""
@@ -179,6 +200,7 @@ class Together:
             member.weights = np.zeros(len(data.x), planned.plan.data[2].dtype)
             member.weights[member.rows] = planned.plan.data[2]
         going = [member for member in members.values() if member.active]
+        saved = self._saved
         if going:
             with precision(data.x.dtype):
                 train_members(
@@ -191,6 +213,8 @@ class Together:
                     metrics=() if first.held_out is None else (first.task.metric,),
                     progress=self._progress,
                     title=title,
+                    save=None if saved is None else functools.partial(saved.save, self._to_save),
+                    save_every=1 if saved is None else saved.checkpoints.every,
                 )
 
 
