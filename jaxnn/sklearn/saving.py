@@ -112,11 +112,18 @@ class Saved:
                 f"{self.checkpoints.directory} with those of another estimator, grid or data."
             )
 
-    def save(self, members: Mapping[str, Member]) -> None:
-        """Write all members of a search, by name.
+    @property
+    def about(self) -> dict[str, Any]:
+        """What else was saved with the members, as JSON."""
+        return {} if self._found is None else dict(self._found.about)
 
-        A name may be followed by a space and something that tells apart the same member at several
-        times.
+    def save(self, members: Mapping[str, Member], **about: Any) -> None:
+        """Write all members of a search.
+
+        Args:
+            members: the members by name. A name may be followed by a space and something that tells
+                apart the same member at several times.
+            **about: what else to save, as JSON.
         """
         number = sum(len(member.records) for member in members.values())
         if number <= self._last:
@@ -130,7 +137,7 @@ class Saved:
             each = [Stored.of(member) for member in own]
             tree[f"state {kind}"] = jax.tree.map(lambda *leaves: np.stack(leaves), *each)
             tree[f"records {kind}"] = _columns(own)
-        self.checkpoints.save(number, tree, {"members": list(kinds.values())})
+        self.checkpoints.save(number, tree, {"members": list(kinds.values()), **about})
         self._last = number
 
     def close(self) -> None:
