@@ -116,7 +116,9 @@ def test_a_pipeline_trains_together_too(calls):
     ours = PopulationSearchCV(model, grid, cv=3, scoring="neg_log_loss").fit(X, Y)
     assert calls == [12]
     same_results(ours, GridSearchCV(model, grid, cv=3, scoring="neg_log_loss").fit(X, Y), rtol=1e-6)
-    halving = PopulationHalvingSearchCV(model, grid, cv=3, resource="mlpclassifier__max_iter")
+    halving = PopulationHalvingSearchCV(
+        model, grid, cv=3, factor=3, resource="mlpclassifier__max_iter"
+    )
     assert halving.fit(X, Y).n_resources_ == [4, 12]
     assert calls == [12, 12, 6]
 
@@ -176,7 +178,7 @@ def test_a_network_that_does_not_fit_harms_no_other():
 
 def test_halving_continues_with_the_survivors(calls):
     grid = {"alpha": [1e-4, 1e-2, 1.0], "learning_rate_init": [0.003, 0.01, 0.03]}
-    search = PopulationHalvingSearchCV(MODEL, grid, cv=3, max_resources=18).fit(X, Y)
+    search = PopulationHalvingSearchCV(MODEL, grid, cv=3, factor=3, max_resources=18).fit(X, Y)
     assert search.n_candidates_ == [9, 3, 1]
     assert search.n_resources_ == [2, 6, 18]
     assert calls == [27, 9, 3]
@@ -187,6 +189,16 @@ def test_halving_continues_with_the_survivors(calls):
         alone = GridSearchCV(MODEL, {k: [v] for k, v in parameters.items()}, cv=3, refit=False)
         expected = alone.fit(X, Y).cv_results_["mean_test_score"][0]
         assert results["mean_test_score"][row] == pytest.approx(expected)
+
+
+def test_halving_takes_the_first_of_the_candidates_that_are_equal():
+    grid = {"alpha": [0.0, 1e-12, 1e-11], "learning_rate_init": [0.003, 0.03]}
+    search = PopulationHalvingSearchCV(
+        MODEL, grid, cv=3, factor=2, max_resources=12, min_resources=6, refit=False
+    ).fit(X, Y)
+    assert search.n_candidates_ == [6, 3]
+    assert len(set(search.cv_results_["mean_test_score"][6:])) == 1  # the same but for alpha
+    assert search.best_params_ == {"alpha": 0.0, "learning_rate_init": 0.03, "max_iter": 12}
 
 
 def test_halving_of_what_has_no_epochs():
@@ -355,7 +367,7 @@ def test_checkpoints_of_another_search(tmp_path):
 
 
 def test_the_bar_shows_the_best_so_far(capsys):
-    PopulationHalvingSearchCV(MODEL, GRID, cv=3, progress=True).fit(X, Y)
+    PopulationHalvingSearchCV(MODEL, GRID, cv=3, factor=3, progress=True).fit(X, Y)
     shown = capsys.readouterr().err
     assert "PopulationHalvingSearchCV, program 1 of 1:" in shown
     assert "program 1 of 1, best so far 0." in shown

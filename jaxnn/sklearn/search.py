@@ -226,7 +226,10 @@ class PopulationHalvingSearchCV(PopulationSearch, BaseSuccessiveHalving):
     All candidates train for a few epochs, the best part of them continues for ``factor`` times as
     many, and so on. Each candidate continues from the state that it has reached, in fewer blocks of
     members. Apart from that it is scikit-learn's ``HalvingGridSearchCV`` with
-    ``resource="max_iter"``.
+    ``resource="max_iter"``, and with a larger factor: among candidates that are nearly as good as
+    each other, each iteration is a chance to lose the best one, so that few iterations find it more
+    often than many. Of candidates that are as good as each other in the end, the first of the grid
+    is the best one, as in :class:`PopulationSearchCV`.
 
     Args:
         estimator: an ``MLPClassifier`` or ``MLPRegressor`` of this library, or a pipeline with one.
@@ -267,7 +270,7 @@ class PopulationHalvingSearchCV(PopulationSearch, BaseSuccessiveHalving):
         *,
         n_iter: int | None = None,
         resource: str = "max_iter",
-        factor: float = 3,
+        factor: float = 9,
         max_resources: int | str = "auto",
         min_resources: int | str = "exhaust",
         aggressive_elimination: bool = False,
@@ -300,6 +303,13 @@ class PopulationHalvingSearchCV(PopulationSearch, BaseSuccessiveHalving):
             super()._check_input_parameters(X, y, split_params)
         finally:
             self.max_resources = given
+
+    def _select_best_index(self, refit: Any, refit_metric: str, results: Any) -> Any:
+        best = super()._select_best_index(refit, refit_metric, results)
+        scores, last = results["mean_test_score"], results["iter"] == max(results["iter"])
+        tied = np.flatnonzero(last & (scores == scores[best]))
+        own = [{**params, self.resource: None} for params in results["params"]]
+        return min(tied, key=lambda row: own.index(own[row]), default=best)
 
     def _run_search(
         self, evaluate_candidates: Callable[..., Any], callback_ctx: Any = None
