@@ -22,6 +22,7 @@ from .backprop import grad as grad
 from .backprop import value_and_grad as value_and_grad
 from .checks import InputError as InputError
 from .checks import strict as strict
+from .compose import Cast as Cast
 from .compose import Frozen as Frozen
 from .compose import Parallel as Parallel
 from .compose import Remat as Remat
@@ -138,6 +139,7 @@ from .training.plan import Plan as Plan
 from .training.plan import sharding_plan as sharding_plan
 from .training.population import Population as Population
 from .training.population import fit_population as fit_population
+from .training.precision import loss_scaling as loss_scaling
 from .training.train_step import TrainState as TrainState
 from .training.train_step import init_state as init_state
 from .training.train_step import train_step as train_step

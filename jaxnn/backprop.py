@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxnn.checks import (
@@ -21,9 +22,11 @@ from jaxnn.checks import (
     check_not_empty,
     check_same_length,
     check_weights,
-    is_concrete,
+    is_array,
+    is_kind,
 )
 from jaxnn.conversion import as_arrays
+from jaxnn.numerics import upcast
 from jaxnn.parameters import check_gradient, fitting
 from jaxnn.programs import Programs, compiled
 from jaxnn.types import AnyArray, Layer, Loss, Params, Static, check_input, update_running
@@ -68,20 +71,20 @@ class ValueAndGrad:
         )
         if key is not None:
             check_key("value_and_grad", key)
-        checked = self.check and is_concrete(params, x, target, weights)
-        if checked:
-            check_lengths_alike(x, target)
         value, dparams, prediction = _value_and_grad(
             self.net, self.loss, self.method, params, x, target, weights, key
         )
-        if checked:  # now, while the program runs
+        if self.check:  # now, while the program runs
             self._check_values(prediction.value.tree, x, target, weights)
         return value, dparams
 
     def _check_values(
         self, prediction: PyTree, x: PyTree, target: AnyArray, weights: AnyArray | None
     ) -> None:
-        """Check what is unknown inside of a compiled program: values of labels, tokens, lengths."""
+        """Check what is unknown inside of a compiled program: values of labels, tokens, lengths.
+
+        Where an outer program is compiled, what is traced in it is not checked.
+        """
         check_finite("value_and_grad", "x", x)
         check_finite("value_and_grad", "target", target)
         check_input(self.net, x)
@@ -200,11 +203,11 @@ class Pass(NamedTuple):
     prediction: PyTree
 
 
-Route = Callable[[Layer, Loss, Params, PyTree, AnyArray, Any, Any], Pass]
+Route = Callable[..., Pass]
 
 
 def backpropagation(method: Method) -> Route:
-    """Return the function of a method: ``(net, loss, params, x, target, weights, key) -> Pass``."""
+    """Return the function of a method, of those below."""
     return by_hand if method == "hand" else by_autodiff
 
 
@@ -216,11 +219,16 @@ def by_hand(
     target: AnyArray,
     weights: AnyArray | None,
     key: PRNGKeyArray | None,
+    scale: Array | None = None,
 ) -> Pass:
-    """Compute the forward pass, and the backward pass by the hand-derived rules."""
+    """Compute the forward pass, and the backward pass by the hand-derived rules.
+
+    The loss is computed in float32 at least. With a ``scale``, the gradient is that of scale · J.
+    """
     prediction, cache = net.forward(params, x, key)
-    value, loss_cache = loss.forward(prediction, target, weights)
-    dprediction = loss.backward(loss_cache)
+    value, loss_cache = loss.forward(_upcast(prediction), target, weights)
+    dprediction = _scaled(loss.backward(loss_cache), scale)
+    dprediction = jax.tree.map(lambda d, y: d.astype(y.dtype), dprediction, prediction)
     dparams, _ = net.backward(params, cache, dprediction)
     check_gradient(net, params, dparams)
     return Pass(value, dparams, update_running(net, params, cache), prediction)
@@ -234,16 +242,27 @@ def by_autodiff(
     target: AnyArray,
     weights: AnyArray | None,
     key: PRNGKeyArray | None,
+    scale: Array | None = None,
 ) -> Pass:
     """Compute the forward pass, and the gradient by JAX's differentiation of this same pass."""
 
-    def objective(params: Params) -> tuple[Array, tuple[Params, PyTree]]:
+    def objective(params: Params) -> tuple[Array, tuple[Array, Params, PyTree]]:
         prediction, cache = net.forward(params, x, key)
-        value, _ = loss.forward(prediction, target, weights)
-        return value, (update_running(net, params, cache), prediction)
+        value, _ = loss.forward(_upcast(prediction), target, weights)
+        return _scaled(value, scale), (value, update_running(net, params, cache), prediction)
 
-    (value, (params, prediction)), dparams = jax.value_and_grad(objective, has_aux=True)(params)
+    (_, (value, params, prediction)), dparams = jax.value_and_grad(objective, has_aux=True)(params)
     return Pass(value, dparams, params, prediction)
+
+
+def _upcast(prediction: PyTree) -> PyTree:
+    """Return a prediction in float32 at least; a loss says itself that it takes only one array."""
+    is_floating = is_array(prediction) and is_kind(prediction, jnp.floating)
+    return upcast(prediction) if is_floating else prediction
+
+
+def _scaled(value: PyTree, scale: Array | None) -> PyTree:
+    return value if scale is None else jax.tree.map(lambda d: d * scale.astype(d.dtype), value)
 
 
 class _Output(NamedTuple):
@@ -268,6 +287,7 @@ def _value_and_grad(
     weights: AnyArray | None,
     key: PRNGKeyArray | None,
 ) -> tuple[Array, Params, Static[_Output]]:
+    check_lengths_alike(x, target)
     with fitting("value_and_grad", net, params, x):
         done = backpropagation(method)(net, loss, params, x, target, weights, key)
     leaves, structure = jax.tree.flatten(done.prediction)

@@ -9,6 +9,7 @@ Values are known only outside of ``jit``. The checks that look at values say so,
 traced arrays without looking at them.
 """
 
+import functools
 import math
 import numbers
 from collections.abc import Iterator
@@ -20,7 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+UNKNOWN = (jax.core.Tracer, jax.ShapeDtypeStruct)  # arrays without known values
 MOST = 2**31 - 1  # the largest int32
+PLAIN = frozenset(map(np.dtype, ("?", "u1", "i4", "i8", "f4", "f8")))  # nearly all arrays have them
 
 
 class InputError(ValueError):
@@ -64,9 +67,11 @@ def strict() -> Iterator[None]:
 
 def is_concrete(*arrays: Any) -> bool:
     """Return whether all values are known, as they are not for traced arrays and mere shapes."""
-    return not any(
-        isinstance(leaf, jax.core.Tracer | jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(arrays)
-    )
+    for array in arrays:
+        for leaf in (array,) if is_array(array) else jax.tree.leaves(array):
+            if isinstance(leaf, UNKNOWN):
+                return False
+    return True
 
 
 def check_concrete(who: object, **arrays: Any) -> None:
@@ -87,6 +92,14 @@ def check_concrete(who: object, **arrays: Any) -> None:
 def is_array(x: Any) -> bool:
     """Return whether a value has a shape and a dtype, as arrays and their mere shapes have."""
     return hasattr(x, "dtype") and hasattr(x, "shape")
+
+
+def is_plain(x: Any) -> bool:
+    """Return whether a value is an array of ordinary numbers or flags, which needs no other check.
+
+    This answers for almost all arrays, and fast; False only means that one has to look closer.
+    """
+    return (isinstance(x, jax.Array) or type(x) is np.ndarray) and x.dtype in PLAIN
 
 
 def is_numeric(dtype: Any) -> bool:
@@ -121,6 +134,8 @@ def kind_of(value: Any, wanted: str = "") -> str:
 
 def check_array(who: object, name: str, x: Any) -> None:
     """Check for an array or a number, and not a list, a text, a data frame or a PRNG key."""
+    if is_plain(x):
+        return
     if not is_array(x) and not isinstance(x, numbers.Number):
         raise InputError(f"{who!s}: expected {name} to be an array, got {kind_of(x, name)}.")
     if is_typed_key(x):
@@ -159,7 +174,10 @@ def check_shape(who: object, name: str, x: PyTree, expected: tuple[str | int, ..
 def is_kind(x: PyTree, kind: Any) -> bool:
     """Return whether an array or a plain number has a dtype of a kind such as ``jnp.floating``."""
     dtype = x.dtype if hasattr(x, "dtype") else jnp.result_type(x)
-    return jnp.issubdtype(dtype, kind)
+    return _is_of_kind(dtype, kind)
+
+
+_is_of_kind = functools.lru_cache(maxsize=256)(jnp.issubdtype)  # it is asked for each array
 
 
 def check_floating(who: object, name: str, x: PyTree, like: Any = None) -> None:
@@ -239,10 +257,12 @@ def has_finite_sum(x: PyTree) -> Any:
     If it is, then all numbers in the array are finite, which is found out in a single pass. The
     converse does not hold: the sum of finite numbers can overflow.
     """
-    if isinstance(x, jax.Array) and any(device.platform != "cpu" for device in x.devices()):
-        return _finite_sum(x)  # where the array is, rather than copying it from the accelerator
+    if isinstance(x, jax.Array):
+        if any(device.platform != "cpu" for device in x.devices()):
+            return _finite_sum(x)  # where the array is, rather than copying it from there
+        x = np.asarray(x)
     with np.errstate(over="ignore", invalid="ignore"):
-        return math.isfinite(np.asarray(x).sum())
+        return math.isfinite(np.add.reduce(x, axis=None))
 
 
 @jax.jit

@@ -25,14 +25,29 @@ from jaxnn.checks import (
     check_positive_int,
     check_shape,
     inside,
+    is_kind,
     kind_of,
 )
 from jaxnn.conversion import as_example
 from jaxnn.formulas import Formulas
+from jaxnn.numerics import cast_floating
 from jaxnn.padding import ANY, add_beside, apart, check_beside, in_form, keep, opened
 from jaxnn.parameters import check_no_result
-from jaxnn.types import Cache, Layer, Params, Running, Static, check_input, update_running
+from jaxnn.types import (
+    Cache,
+    Kept,
+    Layer,
+    Params,
+    Running,
+    Static,
+    check_input,
+    join_running,
+    split_running,
+    update_running,
+)
 from jaxnn.values import check_layer, layer
+
+DTYPES = ("float64", "float32", "float16", "bfloat16")
 
 
 @layer
@@ -491,6 +506,90 @@ class Frozen:
                 "Frozen: expected parameters wrapped as Running(params), "
                 f"got {kind_of(params, 'params')}."
             )
+
+
+@layer
+class Cast:
+    """A layer that computes in a precision of its own, whatever that of the layers around it is.
+
+    In a network that is trained with ``precision="bfloat16"``, for example, ``Cast(Dense(10),
+    "float32")`` is a head in single precision. The input and the parameters are cast to it, and the
+    output and the derivatives are cast back. The parameters are those of ``body``, wrapped in
+    :class:`~jaxnn.types.Kept`, so that training does not round them before they come here.
+
+    Args:
+        body: the layer.
+        dtype: the precision: "float64", "float32", "float16" or "bfloat16".
+    """
+
+    body: Layer
+    dtype: str
+    takes: ClassVar[str] = ANY
+
+    def __post_init__(self) -> None:
+        _check_layers(self, "body", (self.body,))
+        check_choice("Cast", "dtype", self.dtype, DTYPES)
+
+    def init(self, key: PRNGKeyArray, x: PyTree) -> Kept[Params]:
+        """Draw the parameters of the body, in the dtype of ``x``."""
+        with inside(".body"):
+            return Kept(self.body.init(key, given_to(self.body, x)))
+
+    def forward(
+        self, params: Kept[Params], x: PyTree, key: PRNGKeyArray | None = None
+    ) -> tuple[PyTree, Cache]:
+        """Return the body's output, in the dtype of x if that is a floating one."""
+        inner = self._cast(self._opened(params))
+        array, beside = apart(x)
+        with inside(".body"):
+            y, cache = self.body.forward(inner, beside.around(self.body, self._cast(array)), key)
+        outer = array.dtype.name if is_kind(array, jnp.floating) else self.dtype
+        return cast_floating(y, outer), keep((cache, Static(outer)), beside)
+
+    def backward(
+        self, params: Kept[Params], cache: Cache, dy: PyTree
+    ) -> tuple[Kept[Params], PyTree]:
+        """Return the derivatives of the body, in the dtypes of the parameters and of x."""
+        whole = self._opened(params)
+        (body_cache, outer), form = opened(cache)
+        dbeside = dict[str, Any]()
+        with inside(".body"):
+            dparams, dx = self.body.backward(self._cast(whole), body_cache, self._cast(dy))
+        dx = cast_floating(add_beside(dbeside, dx), outer.value)
+        return Kept(_like(dparams, whole)), in_form(form, dx, dbeside)
+
+    def check_input(self, x: PyTree) -> None:
+        """Let the body check its input, and check the lengths."""
+        with inside(".body"):
+            check_given(self.body, x)
+        check_beside(self, x)
+
+    def update_running(self, params: Kept[Params], cache: Cache) -> Kept[Params]:
+        """Update the body's running statistics."""
+        (body_cache, _), _ = opened(cache)
+        updated = update_running(self.body, self._cast(params.value), body_cache)
+        trained, running = split_running(params.value)
+        return Kept(join_running(trained, _like(split_running(updated)[1], running)))
+
+    def _cast(self, tree: PyTree) -> PyTree:
+        if jax.dtypes.canonicalize_dtype(self.dtype) != self.dtype:
+            raise InputError(
+                "Cast: expected a dtype that JAX is set to have, got float64: set "
+                'jax.config.update("jax_enable_x64", True) at the beginning.'
+            )
+        return cast_floating(tree, self.dtype)
+
+    def _opened(self, params: Params) -> Params:
+        if not isinstance(params, Kept):
+            raise InputError(
+                "Cast: expected parameters wrapped as Kept(params), "
+                f"got {kind_of(params, 'params')}."
+            )
+        return params.value
+
+
+def _like(tree: PyTree, like: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf, old: leaf.astype(old.dtype), tree, like)
 
 
 def output_shape(net: Layer, params: Params, x: PyTree) -> PyTree:

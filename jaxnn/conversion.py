@@ -8,7 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from jaxnn.checks import InputError, is_array, is_concrete, is_numeric, is_typed_key, kind_of
+from jaxnn.checks import (
+    InputError,
+    is_array,
+    is_concrete,
+    is_numeric,
+    is_plain,
+    is_typed_key,
+    kind_of,
+)
 
 
 def as_arrays(who: str, name: str, given: Any) -> PyTree:
@@ -56,6 +64,8 @@ def _is_leaf(value: Any) -> bool:
 
 
 def _as_array(who: str, name: str, value: Any) -> Any:
+    if is_plain(value):
+        return value
     if is_typed_key(value):
         raise InputError(f"{who}: expected {name} as numbers, got a PRNG key.")
     if isinstance(value, jax.Array) and value.dtype.kind in "biuf":

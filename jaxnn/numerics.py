@@ -2,15 +2,23 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 
 def upcast(x: Array) -> Array:
     """Cast half precision to float32, for sums and statistics."""
     return x.astype(at_least_single(x.dtype))
+
+
+def cast_floating(tree: PyTree, dtype: DTypeLike) -> PyTree:
+    """Cast the floating arrays of a tree, and leave integers, flags and keys as they are."""
+    return jax.tree.map(
+        lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree
+    )
 
 
 def at_least_single(dtype: DTypeLike) -> np.dtype:

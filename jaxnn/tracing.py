@@ -18,10 +18,10 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from jaxnn import notebook
 from jaxnn.checks import InputError, check_concrete, check_finite, check_key
-from jaxnn.compose import Frozen, Remat, Repeat, Sequential, chain, check_params_tuple
+from jaxnn.compose import Cast, Frozen, Remat, Repeat, Sequential, chain, check_params_tuple
 from jaxnn.conversion import as_arrays
 from jaxnn.types import AnyArray, Cache, Layer, Loss, Params, check_input
-from jaxnn.values import check_network
+from jaxnn.values import check_network, with_children
 from jaxnn.watching import Arrays, parts, taking_notes, watch
 
 
@@ -61,7 +61,13 @@ class Stage:
             yield from stage
 
 
-CHAINS = (Sequential, Repeat, Remat, Frozen)  # these only apply the layers inside them in a row
+CHAINS = (
+    Sequential,
+    Repeat,
+    Remat,
+    Frozen,
+    Cast,
+)  # these only apply the layers inside them in a row
 
 
 class Entry(NamedTuple):
@@ -301,11 +307,18 @@ def trace(
     check_finite("trace", "target", target)
     if key is not None:
         check_key("trace", key)
+    net = _in_full(net)
     if not isinstance(net, Sequential):
         net, params = chain(net), (params,)
     with jax.enable_x64(True):
         params, x, target = jax.tree.map(_in_float64, (params, x, target))
         return _trace(net, loss, params, x, target, key)
+
+
+def _in_full(net: Layer) -> Layer:
+    """Return a network in which no layer has a lower precision of its own."""
+    net = with_children(net, lambda child: _in_full(child.layer))
+    return dataclasses.replace(net, dtype="float64") if isinstance(net, Cast) else net
 
 
 def _in_float64(leaf: ArrayLike) -> Array:

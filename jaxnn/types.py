@@ -129,6 +129,14 @@ class Running(Generic[T]):
     value: T
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Kept(Generic[T]):
+    """Parameters that stay in their own precision where those around them are cast."""
+
+    value: T
+
+
 def update_running(layer: Any, params: Params, cache: Cache) -> Params:
     """Return the parameters with their running statistics updated by one forward pass."""
     return layer.update_running(params, cache) if hasattr(layer, "update_running") else params

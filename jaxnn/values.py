@@ -280,6 +280,16 @@ def children(value: Any) -> list[Child]:
     return found
 
 
+def with_children(value: Any, change: Callable[[Child], Any]) -> Any:
+    """Return a layer with each of the layers inside it replaced by what ``change`` returns."""
+    changes: dict[str, Any] = {}
+    for child in children(value):
+        made = change(child)
+        is_one_of_several = isinstance(getattr(value, child.field), tuple)
+        changes[child.field] = (*changes.get(child.field, ()), made) if is_one_of_several else made
+    return dataclasses.replace(value, **changes) if changes else value
+
+
 def tree_of(value: Any, path: str = "") -> notebook.Tree:
     """Return the tree of a value and the layers inside it, in the form that a notebook shows."""
     inner = [tree_of(child.layer, path + child.path) for child in children(value)]

@@ -5,7 +5,6 @@ The network that is watched is the same that trains. :func:`watch` wraps every l
 """
 
 import contextlib
-import dataclasses
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
@@ -18,7 +17,7 @@ from jaxnn.checks import inside
 from jaxnn.compose import Repeat, numbered
 from jaxnn.padding import ANY, add_beside, apart, in_form, keep, opened
 from jaxnn.types import Cache, Layer, Params
-from jaxnn.values import Child, children, layer
+from jaxnn.values import Child, children, layer, with_children
 
 Arrays = dict[str, PyTree]  # by name: params, x, key, y, cache; dy, dparams, dx
 Take = Callable[[str, Arrays], None]  # receives the path of a layer and its arrays
@@ -44,19 +43,13 @@ def watch(net: Layer, path: str, *, unrolled: bool) -> Layer:
         path: its place in the network.
         unrolled: whether to run the blocks of a Repeat one by one, or in their loop.
     """
-    watched = {
-        child.path: watch(child.layer, path + child.path, unrolled=unrolled)
-        for child in parts(net, unrolled=unrolled)
-    }
+
+    def watched(child: Child) -> Layer:
+        return watch(child.layer, path + child.path, unrolled=unrolled)
+
     if isinstance(net, Repeat) and unrolled:
-        return _Watched(_Unrolled(tuple(watched.values())), path)
-    changes: dict[str, Any] = {}
-    for child in children(net):
-        if isinstance(getattr(net, child.field), tuple):
-            changes[child.field] = (*changes.get(child.field, ()), watched[child.path])
-        else:
-            changes[child.field] = watched[child.path]
-    return _Watched(dataclasses.replace(net, **changes) if changes else net, path)  # type: ignore[type-var]
+        return _Watched(_Unrolled(tuple(map(watched, parts(net, unrolled=True)))), path)
+    return _Watched(with_children(net, watched), path)
 
 
 def parts(net: Layer, *, unrolled: bool) -> list[Child]:

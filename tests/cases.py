@@ -181,6 +181,7 @@ LAYERS = [
     LayerCase(
         nn.Frozen(nn.chain(nn.Dense(3), nn.BatchNorm(), nn.Dropout(0.2))), normal(4, 3), train=True
     ),
+    LayerCase(nn.Cast(nn.chain(nn.Dense(3), nn.BatchNorm()), "float64"), normal(4, 3), train=True),
     LayerCase(
         nn.chain(nn.Dense(3), nn.Frozen(nn.chain(nn.Dense(2), nn.Tanh())), nn.Dense(1)),
         normal(4, 3),

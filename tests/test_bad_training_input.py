@@ -301,7 +301,7 @@ CASES = {
     ),
     "a precision that there is not": (
         lambda: fit(precision="float8"),
-        "fit: expected precision to be one of 'bfloat16', got 'float8'.",
+        "fit: expected precision to be one of 'bfloat16', 'float16', 'tf32', 'float32', 'float64', got 'float8'.",
     ),
     "a method that there is not": (
         lambda: fit(method="magic"),

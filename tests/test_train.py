@@ -74,6 +74,24 @@ def test_fit_is_the_plain_loop(rows, method):
     assert result.stopped == "completed"
 
 
+@pytest.mark.parametrize("donated", [False, True])
+def test_the_derivatives_of_convolutions_by_jax_are_computed_one_step_a_call(tmp_path, donated):
+    net = nn.chain(nn.Conv1D(2, 3), nn.ReLU(), nn.Flatten(), nn.Dense(3))
+    images = X[..., None]
+    options = {"net": net, "method": "auto", "keep_last_good": not donated, "epochs": 2}
+    in_memory = options | {"data": (images, Y)}
+    trained = fit(**in_memory).state.params
+    assert same(trained, fit(**in_memory | {"method": "hand"}).state.params, 1e-12)
+    fit(checkpoint=tmp_path, **in_memory | {"epochs": 1})
+    assert same(trained, fit(checkpoint=tmp_path, **in_memory).state.params)
+    batches = [(images[i : i + 10], Y[i : i + 10]) for i in range(0, 30, 10)]
+    stream = options | {"data": batches, "batch_size": None}
+    streamed = fit(**stream).history["step_loss"]
+    assert same(streamed, fit(**stream | {"method": "hand"}).history["step_loss"], 1e-12)
+    with pytest.raises(nn.TrainingError, match=r"not finite|the loss was"):
+        fit(optimizer=optax.sgd(1e200), **in_memory)
+
+
 def test_history_is_the_mean_over_the_rows_of_each_epoch():
     result = fit(epochs=2)
     weights = [8, 8, 8, 8, 5]

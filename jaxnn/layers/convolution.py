@@ -636,3 +636,6 @@ class ConvTranspose2D(_Transposed):
         )
         """,
     )
+
+
+CONVOLUTIONS = (Conv1D, Conv2D, ConvTranspose1D, ConvTranspose2D)

@@ -5,6 +5,11 @@ B rows per batch, n rows in all, E epochs in one call, M networks.
 There is a loop over rows in memory, one over a stack of batches, and one over many networks. Each
 takes the step, the state to start from, and a span: the first step to make and the one after the
 last. The span is an array, so that one program can make any number of steps.
+
+The first two can also be taken one step a call, by a program without a loop. Within the body of a
+loop, XLA for CPU runs the derivatives of a convolution up to twenty times slower than outside
+(https://github.com/jax-ml/jax/issues/12868). The hand-derived ones are written in a form that it
+runs fast everywhere; those that JAX derives are not, so that ``method="auto"`` needs this.
 """
 
 import dataclasses
@@ -19,10 +24,12 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Int, PyTree
 
+from jaxnn.layers.convolution import CONVOLUTIONS
 from jaxnn.programs import Programs
 from jaxnn.training.batching import Batch
 from jaxnn.training.train_step import TrainState, TrainStep
-from jaxnn.types import split_running
+from jaxnn.types import AnyArray, Params, split_running
+from jaxnn.values import children
 
 Span = Int[np.ndarray, "2"]
 
@@ -37,7 +44,7 @@ class Chunk(NamedTuple):
     """
 
     state: TrainState
-    losses: Array
+    losses: AnyArray
     finite: Array
 
 
@@ -47,28 +54,70 @@ class CompiledLoop:
     Args:
         loop: one of the functions below.
         *static: the names of its arguments that are plain numbers.
+        rows: a function ``(i, **data)`` that returns arrays, and the rows of them on which step i
+            trains; None if the steps are not to be made one by one.
     """
 
-    def __init__(self, loop: Callable[..., Chunk], *static: str) -> None:
+    def __init__(
+        self, loop: Callable[..., Chunk], *static: str, rows: Callable[..., Any] | None = None
+    ) -> None:
         compile_ = functools.partial(Programs, _by_step(loop), settings=1, static_argnames=static)
         self._keeping, self._in_place = compile_(), compile_(donate_argnames="state")
+        self._rows = rows
 
     def __call__(
         self, step: TrainStep, state: TrainState, span: Span, *, donate: bool = False, **data: Any
     ) -> Chunk:
         """Make the steps of the span; with ``donate``, reuse the memory of the state."""
+        if self._rows is not None and _is_slow_in_a_loop(step):
+            return _one_by_one(step, state, span, functools.partial(self._rows, **data), donate)
         programs = self._in_place if donate else self._keeping
         return programs.of(jax.tree.structure(step))(step, state, span, **data)
 
 
-def _by_step(loop: Callable[..., Chunk]) -> Callable[..., Chunk]:
+def _is_slow_in_a_loop(step: TrainStep) -> bool:
+    return step.method == "auto" and jax.default_backend() == "cpu" and _has_convolutions(step.net)
+
+
+def _has_convolutions(net: Any) -> bool:
+    inner = (child.layer for child in children(net))
+    return isinstance(net, CONVOLUTIONS) or any(map(_has_convolutions, inner))
+
+
+def _one_by_one(
+    step: TrainStep, state: TrainState, span: Span, rows: Callable[[int], Any], donate: bool
+) -> Chunk:
+    """Make the steps of a span one after another, each in a call of its own."""
+    first, stop = map(int, span)
+    made, program = [], _ONE_STEP.of(jax.tree.structure(step))
+    state = state if donate else jax.tree.map(jnp.copy, state)  # its memory is used again
+    for i in range(first, stop):
+        state, loss = program(step, state, *rows(i))
+        made.append(loss)
+    losses = np.zeros(stop, _no_losses(state, 0).dtype)
+    losses[first:] = made
+    return Chunk(state, losses, _finite_program(split_running(state.params)[0]))
+
+
+def _by_step(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add an argument that chooses the program: the structure of the step, without its numbers."""
 
-    @functools.wraps(loop)
-    def run(_: Any, step: TrainStep, state: TrainState, span: Array, **data: Any) -> Chunk:
-        return loop(step, state, span, **data)
+    @functools.wraps(function)
+    def run(_: Any, step: TrainStep, state: TrainState, *arguments: Any, **data: Any) -> Any:
+        return function(step, state, *arguments, **data)
 
     return run
+
+
+def _one_step(
+    step: TrainStep, state: TrainState, data: Batch, rows: Array
+) -> tuple[TrainState, Array]:
+    state, metrics = step(state, _taken(data, rows))
+    return state, metrics["loss"]
+
+
+def _taken(data: Batch, rows: Array) -> Batch:
+    return jax.tree.map(lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), data)
 
 
 class _Carry(NamedTuple):
@@ -97,8 +146,7 @@ def over_rows(
 
     def train_on(i: Array, carry: _Carry, *, size: int, first_step: Any, first_row: Any) -> _Carry:
         rows = lax.dynamic_slice_in_dim(flat, first_row + (i - first_step) * size, size)
-        batch = jax.tree.map(lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), data)
-        state, metrics = step(carry.state, batch)
+        state, metrics = step(carry.state, _taken(data, rows))
         return _Carry(state, _noted(carry.losses, i, metrics["loss"]))
 
     if not rest:
@@ -187,11 +235,30 @@ def _no_losses(state: TrainState, count: int) -> Array:
 
 
 def _chunk(carry: _Carry) -> Chunk:
-    leaves = jax.tree.leaves(split_running(carry.state.params)[0])
-    finite = [jnp.isfinite(leaf).all() for leaf in leaves]
-    return Chunk(*carry, jnp.stack(finite).all() if finite else jnp.array(True))
+    return Chunk(*carry, _finite(split_running(carry.state.params)[0]))
 
 
-ROWS = CompiledLoop(over_rows, "batch_size")
-STACK = CompiledLoop(over_stack)
+def _finite(trained: Params) -> Array:
+    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(trained)]
+    return jnp.stack(finite).all() if finite else jnp.array(True)
+
+
+# ── The same steps without a loop ─────────────────────────────────────────────────────────────────
+
+
+def rows_of_an_epoch(i: int, *, data: Batch, orders: np.ndarray, batch_size: int) -> Any:
+    """Return the data, and the rows of step i of :func:`over_rows`."""
+    epoch, step = divmod(i, -(-orders.shape[1] // batch_size))
+    return data, orders[epoch, step * batch_size : (step + 1) * batch_size]
+
+
+def batch_of_a_stack(i: int, *, batches: Batch) -> Any:
+    """Return the stack, and the number of the batch of step i of :func:`over_stack`."""
+    return batches, np.int32(i)
+
+
+ROWS = CompiledLoop(over_rows, "batch_size", rows=rows_of_an_epoch)
+STACK = CompiledLoop(over_stack, rows=batch_of_a_stack)
 MEMBERS = CompiledLoop(over_members, "batch_size", "group")
+_ONE_STEP = Programs(_by_step(_one_step), settings=1, donate_argnames="state")
+_finite_program = jax.jit(_finite)

@@ -199,9 +199,14 @@ def fit(
         rules: how parameters are divided among the devices, such as
             :data:`jaxnn.FULLY_SHARDED`; see :mod:`jaxnn.training.layout`. By default they are
             repeated on each.
-        method: "hand" for the derived backward passes, "auto" for ``jax.grad``.
-        precision: "bfloat16" to compute the forward and backward passes in it, while parameters and
-            optimizer keep their own precision.
+        method: "hand" for the derived backward passes, "auto" for ``jax.grad``. With "auto" on a
+            CPU, a network with convolutions makes one step a call, as XLA runs the derivatives
+            that JAX makes of them slowly within a loop.
+        precision: the precision of both passes: "bfloat16", "float16" (with
+            :func:`jaxnn.loss_scaling` around the optimizer), "tf32", "float32" or "float64"; losses
+            are computed in float32 at least. Parameters, optimizer and running statistics keep
+            their own precision. A layer in :class:`jaxnn.Cast` has one of its own. None for that
+            of the parameters, and products of matrices in the default precision of the device.
         shuffle: whether to draw a new order of the rows for each epoch.
         drop_last: whether to leave out the rows that do not fill a batch, for arrays only.
         pad_rows: whether to fill arrays up with rows of weight 0 to one of a few sizes, so that

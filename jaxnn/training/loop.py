@@ -27,7 +27,7 @@ from jaxnn.training.hooks import Hook, closing_hooks
 from jaxnn.training.interrupts import Terminated, terminating
 from jaxnn.training.processes import of_the_first
 from jaxnn.training.train_step import TrainState, TrainStep, explain_steps
-from jaxnn.types import Params, split_running
+from jaxnn.types import AnyArray, Params, split_running
 
 SECONDS = 0.5  # the aim for the length of a call, so that the bar moves and interrupts are noticed
 FIRST_STEPS = 4  # the number of steps of the first call, when the time of a step is not known yet
@@ -236,7 +236,7 @@ def span(work: Work, steps: int | None = None) -> np.ndarray:
     )
 
 
-def losses_made(work: Work, losses: jax.Array) -> np.ndarray:
+def losses_made(work: Work, losses: AnyArray) -> np.ndarray:
     """Return the losses of the steps that were made, with the steps along the first axis."""
     return np.moveaxis(np.asarray(losses), -1, 0)[slice(*span(work))]
 

@@ -26,10 +26,9 @@ from jaxnn.training.optimizers import (
     warn_of_ascent,
 )
 from jaxnn.training.placement import placed_like, with_automatic_axes
+from jaxnn.training.precision import check_precision, in_precision, loss_scale, products_in
 from jaxnn.types import Layer, Loss, Params, join_running, split_running
 from jaxnn.values import check_layer, check_network
-
-PRECISIONS = ("bfloat16",)
 
 
 class TrainState(NamedTuple):
@@ -101,15 +100,17 @@ class TrainStep:
         batch = jax.tree.map(jnp.asarray, as_batch("train_step", batch))
         if self.layout is not None:
             batch = self.layout.divide(batch)
+        scale = loss_scale("train_step", state.opt_state, self.precision)
         trained, running = split_running(state.params)
         params, x = join_running(self._cast(trained), running), self._cast(batch.x)
         if self.layout is not None:
             params = self.layout.collect(params)
         key = jax.random.fold_in(state.key, state.step)
         forward_and_backward = backpropagation(self.method)
-        done = forward_and_backward(
-            self.net, self.loss, params, x, batch.target, batch.weights, key
-        )
+        with products_in(self.precision):
+            done = forward_and_backward(
+                self.net, self.loss, params, x, batch.target, batch.weights, key, scale
+            )
 
         gradient = jax.tree.map(
             lambda d, p: d.astype(p.dtype), split_running(done.dparams)[0], trained
@@ -132,8 +133,10 @@ class TrainStep:
         Steps whose optimizers have the same formula then share one compiled program.
 
         Raises:
-            InputError: for an optimizer that needs more than the gradient and the value.
+            InputError: for an optimizer that needs more than the gradient and the value, or one
+                without loss scaling for float16.
         """
+        loss_scale(who, state.opt_state, self.precision)
         trained = split_running(state.params)[0]
         if not isinstance(self.update, OptaxUpdate):
             return self  # its constants were taken out before
@@ -158,12 +161,7 @@ class TrainStep:
 
     def _cast(self, tree: PyTree) -> PyTree:
         """Return a tree in the precision of the passes; the optimizer keeps the full precision."""
-        if self.precision is None:
-            return tree
-        is_floating = lambda leaf: jnp.issubdtype(leaf.dtype, jnp.floating)  # noqa: E731
-        return jax.tree.map(
-            lambda leaf: leaf.astype(self.precision) if is_floating(leaf) else leaf, tree
-        )
+        return in_precision(tree, self.precision)
 
 
 def check_state(who: str, optimizer: Any, state: TrainState) -> None:
@@ -227,9 +225,7 @@ def train_step(
         optimizer: any optimizer of optax, including MultiSteps. It receives only the trained
             parameters, without running statistics, and the value and gradient as extra arguments.
         method: "hand" for the derived backward passes, "auto" for ``jax.grad``.
-        precision: "bfloat16" to compute the forward and backward passes in it, while parameters,
-            optimizer and running statistics keep their own precision; None to compute in that of
-            the parameters.
+        precision: see :func:`jaxnn.fit`.
 
     Raises:
         InputError: if an argument is not a layer, a loss, an optimizer, a method or a precision.
@@ -243,8 +239,7 @@ def make_step(
     """Make the step of :func:`train_step`, with ``who`` as the caller in errors."""
     check_network(who, net, loss)
     check_choice(who, "method", method, ("hand", "auto"))
-    if precision is not None:
-        check_choice(who, "precision", precision, PRECISIONS)
+    check_precision(who, precision)
     transformation = as_transformation(who, optimizer)
     warn_of_ascent(who, transformation)
     return TrainStep(net, loss, OptaxUpdate(transformation), method, precision)
