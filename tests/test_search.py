@@ -1,5 +1,11 @@
 """Searches: results of scikit-learn's own, halving, what can't be trained together, interrupts."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -110,7 +116,9 @@ def test_a_pipeline_trains_together_too(calls):
     ours = PopulationSearchCV(model, grid, cv=3, scoring="neg_log_loss").fit(X, Y)
     assert calls == [12]
     same_results(ours, GridSearchCV(model, grid, cv=3, scoring="neg_log_loss").fit(X, Y), rtol=1e-6)
-    halving = PopulationHalvingSearchCV(model, grid, cv=3, resource="mlpclassifier__max_iter")
+    halving = PopulationHalvingSearchCV(
+        model, grid, cv=3, factor=3, resource="mlpclassifier__max_iter"
+    )
     assert halving.fit(X, Y).n_resources_ == [4, 12]
     assert calls == [12, 12, 6]
 
@@ -170,7 +178,7 @@ def test_a_network_that_does_not_fit_harms_no_other():
 
 def test_halving_continues_with_the_survivors(calls):
     grid = {"alpha": [1e-4, 1e-2, 1.0], "learning_rate_init": [0.003, 0.01, 0.03]}
-    search = PopulationHalvingSearchCV(MODEL, grid, cv=3, max_resources=18).fit(X, Y)
+    search = PopulationHalvingSearchCV(MODEL, grid, cv=3, factor=3, max_resources=18).fit(X, Y)
     assert search.n_candidates_ == [9, 3, 1]
     assert search.n_resources_ == [2, 6, 18]
     assert calls == [27, 9, 3]
@@ -181,6 +189,16 @@ def test_halving_continues_with_the_survivors(calls):
         alone = GridSearchCV(MODEL, {k: [v] for k, v in parameters.items()}, cv=3, refit=False)
         expected = alone.fit(X, Y).cv_results_["mean_test_score"][0]
         assert results["mean_test_score"][row] == pytest.approx(expected)
+
+
+def test_halving_takes_the_first_of_the_candidates_that_are_equal():
+    grid = {"alpha": [0.0, 1e-12, 1e-11], "learning_rate_init": [0.003, 0.03]}
+    search = PopulationHalvingSearchCV(
+        MODEL, grid, cv=3, factor=2, max_resources=12, min_resources=6, refit=False
+    ).fit(X, Y)
+    assert search.n_candidates_ == [6, 3]
+    assert len(set(search.cv_results_["mean_test_score"][6:])) == 1  # the same but for alpha
+    assert search.best_params_ == {"alpha": 0.0, "learning_rate_init": 0.03, "max_iter": 12}
 
 
 def test_halving_of_what_has_no_epochs():
@@ -246,8 +264,110 @@ def test_an_interrupted_search_hands_over_what_it_has(monkeypatch):
     assert not hasattr(found, "best_estimator_")
 
 
+RESUMED = {
+    "alpha": [1e-4, 1.0],
+    "learning_rate_init": [0.003, 0.03, 0.1],
+    "hidden_layer_sizes": [(6,), (5,)],  # two programs
+}
+
+
+def same_scores(found, expected):
+    """Compare the scores bit for bit."""
+    assert found.cv_results_["params"] == expected.cv_results_["params"]
+    for name, column in expected.cv_results_.items():
+        if "test" in name and "time" not in name:
+            np.testing.assert_array_equal(found.cv_results_[name], column)
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("search", [PopulationSearchCV, PopulationHalvingSearchCV])
+@pytest.mark.filterwarnings("ignore")
+def test_an_interrupted_search_goes_on(search, early_stopping, tmp_path, monkeypatch, calls):
+    how = {"early_stopping": early_stopping, "n_iter_no_change": 3}
+    model = clone(MODEL).set_params(max_iter=18, **how)
+    how = {"cv": 3, "scoring": "neg_log_loss", "refit": False}
+    expected = search(model, RESUMED, **how).fit(X, Y)
+    call, count = members.BlocksFeed._call, []
+
+    def interrupted(self, *arguments):
+        count.append(1)
+        if len(count) % 7 == 0:
+            raise KeyboardInterrupt
+        return call(self, *arguments)
+
+    monkeypatch.setattr(members.BlocksFeed, "_call", interrupted)
+    interrupts, found = 0, None
+    while found is None:
+        try:
+            found = search(model, RESUMED, checkpoint=tmp_path, **how).fit(X, Y)
+        except TrainingInterrupted:
+            interrupts += 1
+        assert interrupts <= 8
+    assert interrupts
+    same_scores(found, expected)
+    calls.clear()  # nothing is left to train
+    same_scores(search(model, RESUMED, checkpoint=str(tmp_path), **how).fit(X, Y), expected)
+    assert calls == []
+
+
+KILLED = """
+import sys, warnings
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+from test_search import MODEL, RESUMED, X, Y
+from sklearn.base import clone
+from jaxnn.sklearn import PopulationHalvingSearchCV
+warnings.simplefilter("ignore")
+model = clone(MODEL).set_params(max_iter=180)
+search = PopulationHalvingSearchCV(
+    model, RESUMED, cv=3, scoring="neg_log_loss", refit=False, checkpoint=sys.argv[2] or None
+).fit(X, Y)
+results = search.cv_results_
+np.savez(sys.argv[3], **{k: v for k, v in results.items() if "test" in k and "time" not in k})
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_search_goes_on(tmp_path):
+    folder, tests = tmp_path / "checkpoints", str(Path(__file__).parent)
+    run = [sys.executable, "-c", KILLED, tests]
+    subprocess.run([*run, "", tmp_path / "expected.npz"], check=True)
+    seen = 0
+    for _ in range(3):  # each time after it has got further
+        process = subprocess.Popen([*run, folder, tmp_path / "found.npz"])
+        before, until = seen, time.monotonic() + 60
+        while seen < before + 200 and process.poll() is None and time.monotonic() < until:
+            names = os.listdir(folder) if folder.exists() else []
+            seen = max([int(name) for name in names if name.isdecimal()], default=0)
+            time.sleep(0.005)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        assert seen >= before + 200
+    assert not (tmp_path / "found.npz").exists()
+    subprocess.run([*run, folder, tmp_path / "found.npz"], check=True)
+    found, expected = np.load(tmp_path / "found.npz"), np.load(tmp_path / "expected.npz")
+    assert set(found) == set(expected)
+    for name in expected:
+        np.testing.assert_array_equal(found[name], expected[name])
+
+
+def test_checkpoints_of_another_search(tmp_path):
+    PopulationSearchCV(MODEL, GRID, cv=3, refit=False, checkpoint=tmp_path).fit(X, Y)
+    other = PopulationSearchCV(clone(MODEL).set_params(activation="tanh"), GRID, cv=3)
+    with pytest.raises(nn.InputError, match="PopulationSearchCV: expected a folder with check"):
+        other.set_params(checkpoint=tmp_path).fit(X, Y)
+    with pytest.raises(ValueError, match="The 'checkpoint' parameter of PopulationSearchCV must"):
+        other.set_params(checkpoint=3).fit(X, Y)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("mine")
+    with pytest.raises(nn.InputError, match=r"got .*notes\.txt' in it"):
+        other.set_params(checkpoint=tmp_path / "other").fit(X, Y)
+    other.set_params(checkpoint=nn.Checkpoints(tmp_path / "anew", every=5)).fit(X, Y)
+    assert len(list((tmp_path / "anew").glob("[0-9]*"))) == 3
+
+
 def test_the_bar_shows_the_best_so_far(capsys):
-    PopulationHalvingSearchCV(MODEL, GRID, cv=3, progress=True).fit(X, Y)
+    PopulationHalvingSearchCV(MODEL, GRID, cv=3, factor=3, progress=True).fit(X, Y)
     shown = capsys.readouterr().err
     assert "PopulationHalvingSearchCV, program 1 of 1:" in shown
     assert "program 1 of 1, best so far 0." in shown

@@ -6,11 +6,15 @@ is the name of its one function.
 
 import base64
 import html
+from collections.abc import Sequence
 from typing import Any, Protocol
+
+import numpy as np
 
 from jaxnn.checks import InputError, check_bool, check_choice, check_positive_int
 from jaxnn.explanation.latex import LATEX, MARKDOWN, as_document
 from jaxnn.explanation.page import as_page
+from jaxnn.explanation.pictures import Names
 from jaxnn.explanation.text import as_text, gradient_path_as_text
 from jaxnn.explanation.worksheet import redraw
 from jaxnn.tracing import Trace
@@ -75,6 +79,8 @@ def explain(
     blanks: bool = False,
     seed: int | None = None,
     digits: int = DIGITS,
+    tokens: Sequence[str] | None = None,
+    vocabulary: Sequence[str] | None = None,
 ) -> Any:  # str, unless the format is one of "figure", "frames" and "gif"
     """Show how the numbers of a trace are computed: each formula, its numbers, and its result.
 
@@ -98,6 +104,10 @@ def explain(
         seed: if given, inputs, parameters and labels are drawn anew as multiples of one half, which
             are easy to compute with by hand, for another worksheet on the same network.
         digits: significant digits of the numbers in text, LaTeX and Markdown.
+        tokens: for "html", what to call the positions of a sequence, such as "hello": one text for
+            each step of time.
+        vocabulary: for "html", what to call the integers that are inputs or classes: one text for
+            each, in order.
 
     Returns:
         A string, unless the list of formats above states another type. A notebook displays text,
@@ -134,6 +144,7 @@ def explain(
         raise InputError(
             f'explain: expected format "latex" or "markdown" with blanks, got {format!r}.'
         )
+    names = _checked_names(trace, format, tokens, vocabulary)
     trace = trace if seed is None else redraw(trace, seed)
     match format:
         case "text":
@@ -145,8 +156,31 @@ def explain(
         case "markdown":
             return _Markdown(as_document(trace, MARKDOWN, digits, blanks))
         case "html":
-            return _Page(as_page(trace))
+            return _Page(as_page(trace, names))
     return _picture(trace, format)
+
+
+def _checked_names(
+    trace: Trace,
+    format: str,  # noqa: A002
+    tokens: Any,
+    vocabulary: Any,
+) -> Names:
+    for name, given in (("tokens", tokens), ("vocabulary", vocabulary)):
+        if given is None:
+            continue
+        if format != "html":
+            raise InputError(f'explain: expected format "html" with {name}, got {format!r}.')
+        if not isinstance(given, str | tuple | list) or not all(isinstance(t, str) for t in given):
+            raise InputError(f"explain: expected {name} to be texts, got {given!r}.")
+    if tokens is not None:
+        x = np.shape(trace.x)
+        if len(x) < 2 or len(tokens) != x[1]:
+            raise InputError(
+                f"explain: expected one token for each step of time of the input, of shape {x}, "
+                f"got {len(tokens)} tokens."
+            )
+    return Names(tuple(tokens or ()), tuple(vocabulary or ()))
 
 
 def _picture(trace: Trace, kind: str) -> Any:

@@ -34,3 +34,9 @@ def pointers(equations: Equations) -> dict[ArrayId, tuple[int, ...]]:
                 if isinstance(part, Ref) and part.name in integers:
                     allowed[part.name] = tuple(range(size))
     return allowed
+
+
+def key(identity: ArrayId) -> str:
+    """Return the name of an array in the page's data, such as ``dw@2``."""
+    name, layer, is_gradient = identity
+    return f"{'d' if is_gradient else ''}{name}" + (f"@{layer}" if layer else "")

@@ -1,7 +1,7 @@
 """A trace as one self-contained HTML page.
 
 A reader can go through its steps one by one and change its numbers; the page then computes
-everything again. It contains the equations of the trace as trees and evaluates these. It knows
+everything again, by JavaScript that is compiled from the equations of the trace. It knows
 nothing about layers, so that every layer with formulas works in it. Nothing is fetched from a
 network: the page opens from disk and in a frame, and its security policy forbids all else.
 """
@@ -18,21 +18,12 @@ from typing import Any
 import numpy as np
 
 from jaxnn.checks import InputError
-from jaxnn.equations import TARGET, ArrayId, Equations, Step
-from jaxnn.explanation.labels import allowed_integers, pointers
+from jaxnn.equations import TARGET, ArrayId, Equations
+from jaxnn.explanation.labels import allowed_integers, key, pointers
+from jaxnn.explanation.pictures import Names, pictures_of
 from jaxnn.explanation.verify import verified_equations
-from jaxnn.formulas.expressions import (
-    Call,
-    Choice,
-    Expr,
-    Index,
-    Num,
-    Op,
-    Over,
-    Ref,
-    refs,
-    rename,
-)
+from jaxnn.formulas.expressions import refs
+from jaxnn.formulas.javascript import compiled_equation
 from jaxnn.mlp_columns import MOST as WIDEST
 from jaxnn.mlp_columns import columns_of
 from jaxnn.notation import Notation
@@ -40,11 +31,11 @@ from jaxnn.tracing import Trace
 
 MOST = 400  # entries up to which each one is a step; with more, each equation is a step
 CELLS = 64  # entries of one array that are shown
-SCRIPTS = ("functions.js", "engine.js", "writing.js", "asking.js", "graph.js", "page.js")
+SCRIPTS = ("engine.js", "writing.js", "asking.js", "graph.js", "grids.js", "page.js")
 LARGEST = 200_000  # numbers in a page
 
 
-def as_page(trace: Trace) -> str:
+def as_page(trace: Trace, names: Names) -> str:
     """Write the page.
 
     Raises:
@@ -63,8 +54,8 @@ def as_page(trace: Trace) -> str:
         )
     assets = resources.files("jaxnn.explanation").joinpath("assets")
     asset = lambda name: assets.joinpath(name).read_text(encoding="utf-8")  # noqa: E731
-    data = json.dumps(_data(equations, trace), ensure_ascii=False, allow_nan=False)
-    script = "".join(map(asset, SCRIPTS))
+    data = json.dumps(_data(equations, trace, names), ensure_ascii=False, allow_nan=False)
+    script = "".join([asset("functions.js"), compiled_steps(equations), *map(asset, SCRIPTS)])
     parts = {
         "/*CSS*/": asset("page.css"),
         "/*HASH*/": base64.b64encode(hashlib.sha256(f"\n{script}\n".encode()).digest()).decode(),
@@ -76,7 +67,7 @@ def as_page(trace: Trace) -> str:
     return re.sub("|".join(map(re.escape, parts)), lambda mark: parts[mark[0]], asset("page.html"))
 
 
-def _data(equations: Equations, trace: Trace) -> dict[str, Any]:
+def _data(equations: Equations, trace: Trace, names: Names) -> dict[str, Any]:
     """Return all data of the page, ready for JSON."""
     notation = Notation(equations)
     graph, reason = _graph(equations, trace)
@@ -88,12 +79,11 @@ def _data(equations: Equations, trace: Trace) -> dict[str, Any]:
         "steps": [
             {
                 "defines": key(step.defines),
-                "at": [tree(part) for part in step.equation.at],
                 "letters": step.equation.letters,
-                "sizes": step.equation.sizes,
-                "body": tree(rename(step.equation, keys(step)).body),
+                "sizes": step.equation.shape,
                 "direction": step.direction,
                 "number": notation.layer(step.number),
+                "layer": step.number,
                 "op": repr(step.op),
             }
             for step in equations.steps
@@ -107,6 +97,8 @@ def _data(equations: Equations, trace: Trace) -> dict[str, Any]:
         ],
         "groups": _groups(equations, notation),
         "graph": graph,
+        "pictures": [] if graph else pictures_of(equations, notation, names),
+        "names": names._asdict(),
         "reason": reason,
         "allowed": {
             key(id_): list(values)
@@ -117,39 +109,20 @@ def _data(equations: Equations, trace: Trace) -> dict[str, Any]:
     }
 
 
-def key(identity: ArrayId) -> str:
-    """Return the name of an array in the page's data, such as ``dw@2``."""
-    name, layer, is_gradient = identity
-    return f"{'d' if is_gradient else ''}{name}" + (f"@{layer}" if layer else "")
-
-
-def keys(step: Step) -> dict[str, str]:
-    """Return the names of a step's arrays in the page's data, by the layer's own names."""
-    return {name: key(identity) for name, identity in step.ids.items()}
+def compiled_steps(equations: Equations) -> str:
+    """Compile all equations into JavaScript: a list ``STEPS`` with an object for each."""
+    objects = []
+    for step in equations.steps:
+        mentioned = {step.equation.name, *(ref.name for ref in refs(step.equation.body))}
+        shapes = {name: np.shape(equations.values[step.ids[name]]) for name in mentioned}
+        keys = {name: key(step.ids[name]) for name in sorted(mentioned)}
+        objects.append(compiled_equation(step.equation, shapes, keys))
+    remark = "// Made of the formulas that the layers and the loss state."
+    return "\n".join([remark, "const STEPS = [", ",\n".join(objects), "];\n"])
 
 
 def _is_defined(equations: Equations, identity: ArrayId) -> bool:
     return identity in equations.by_definition
-
-
-def tree(node: Expr) -> list[Any]:
-    """Return an expression as nested lists, the form that ``engine.js`` reads."""
-    match node:
-        case Num(value):
-            return ["n", value]
-        case Index(name):
-            return ["i", name]
-        case Ref(name, at):
-            return ["r", name, [tree(part) for part in at or ()]]
-        case Op(sign, left, right):
-            return ["o", sign, tree(left), tree(right)]
-        case Call(name, args):
-            return ["c", name, [tree(arg) for arg in args]]
-        case Choice(condition, then, otherwise):
-            return ["?", tree(condition), tree(then), tree(otherwise)]
-        case Over(kind, letters, body):
-            return ["s", kind, list(letters), tree(body)]
-    raise TypeError(node)
 
 
 def _array(value: np.ndarray) -> dict[str, Any]:

@@ -27,6 +27,8 @@ Equations are read for arrays of known shapes. Here each axis gets a prime numbe
 which its name is then recognised. A second reading, for other primes in another order, must give
 the same code: otherwise the code would depend on the sizes, and is refused.
 
+``compiled_equation`` does the same for one equation of a trace, where all shapes are known.
+
 The code uses the object FUNCTIONS of ``explanation/assets/functions.js``.
 """
 
@@ -48,9 +50,9 @@ from jaxnn.formulas.expressions import (
     Op,
     Over,
     Ref,
-    overs,
     rebuild,
     refs,
+    rename,
     walk,
 )
 from jaxnn.formulas.names import Names
@@ -105,6 +107,75 @@ def compiled(
             "javascript: expected formulas that hold for arrays of all sizes, got\n" + str(formulas)
         )
     return code
+
+
+def compiled_equation(
+    equation: Equation, shapes: Mapping[str, tuple[int, ...]], keys: Mapping[str, str]
+) -> str:
+    """Compile one equation of known shapes into the text of a JavaScript object.
+
+    Its three parts are ``compute(arrays)``, which fills the entries that the equation defines;
+    ``written(write, arrays, letters)``, which writes out the right side for one entry; and
+    ``place(letters)``, which returns the index of that entry. ``arrays`` holds flat arrays.
+
+    Args:
+        equation: the equation, in the names that a layer uses.
+        shapes: the shape of each array, by these names.
+        keys: the names of the arrays in ``arrays``, by these names.
+    """
+    # the sign tells arrays from letters and from JavaScript's own words, such as do
+    signed = {name: f"${name}" for name in keys}
+    reading = _Known(
+        {signed[name]: shape for name, shape in shapes.items()},
+        {signed[name]: key for name, key in keys.items()},
+    )
+    renamed = rename(equation, signed)
+    names = dict.fromkeys([*(ref.name for ref in refs(renamed.body)), renamed.name])
+    pairs = [f"{json.dumps(reading.label(name))}: {name}" for name in names]
+    arrays = f"{{ {', '.join(pairs)} }}"
+    letters = f"[{', '.join(equation.letters)}]"
+    written = _Written(reading, renamed)
+    place = ", ".join(map(written.loops.text, equation.at))
+    return "\n".join([
+        "{",
+        f"  compute({arrays}) {{",
+        *_indented(_indented(_Loops(reading, renamed).statement())),
+        "  },",
+        f"  written(write, {arrays}, {letters}) {{",
+        f"    return {written.text(renamed.body)};",
+        "  },",
+        f"  place({letters}) {{",
+        f"    return [{place}];",
+        "  },",
+        "}",
+    ])  # fmt: skip
+
+
+class _Known:
+    """Arrays whose shapes are known."""
+
+    primes: Mapping[str, int] = {}
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], labels: Mapping[str, str]) -> None:
+        self._shapes, self._labels = shapes, labels
+
+    def size(self, value: float) -> str:
+        """Write a number."""
+        if not math.isfinite(value):
+            return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        return str(int(value)) if value == int(value) and abs(value) < 2**53 else repr(value)
+
+    def axes(self, name: str) -> list[str]:
+        """Return the sizes of the axes of an array, as they are written."""
+        return [str(size) for size in self._shapes[name]]
+
+    def label(self, name: str) -> str:
+        """Return the name of an array, as a reader of the page knows it."""
+        return self._labels[name]
+
+    def is_below(self, value: float, size: str) -> bool:
+        """Return whether a number is surely less than a size that is written."""
+        return value < int(size)
 
 
 class _Reading:
@@ -182,6 +253,14 @@ class _Reading:
         """Return the sizes of the axes of an array, as they are written."""
         return [self.size(size) for size in self.names.shapes[name]]
 
+    def label(self, name: str) -> str:
+        """Return the name of an array, as a reader of the page knows it."""
+        return name
+
+    def is_below(self, value: float, size: str) -> bool:
+        """Return whether a number is surely less than a size that is written."""
+        return value == 0
+
 
 class _Level(NamedTuple):
     """The inside of one loop.
@@ -203,7 +282,7 @@ class _Loops:
     A sum is computed in the outermost loop in which all its letters are known, and only once.
     """
 
-    def __init__(self, reading: _Reading, equation: Equation) -> None:
+    def __init__(self, reading: "_Reading | _Known", equation: Equation) -> None:
         self.reading, self.equation = reading, equation
         self.levels = [_Level("", [], {}), *self._inside(equation.letters)]
         self.count = 0
@@ -274,13 +353,13 @@ class _Loops:
             case Index(letter):
                 return self.reading.size(self.equation.sizes[letter]) == size
             case Num(value):
-                return value == 0
+                return value >= 0 and value == int(value) and self.reading.is_below(value, size)
         return False
 
     def _place(self, ref: Ref) -> str:
         place = ""
         for part, size in zip(ref.at or (), self.reading.axes(ref.name), strict=True):
-            index = self.text(part, SUM if not place else PRODUCT)
+            index = self.text(part, PRODUCT)
             sized = size if size.isidentifier() or size.isdigit() else f"({size})"
             outer = f"({place})" if " + " in place else place
             place = index if not place else f"{outer} * {sized} + {index}"
@@ -320,12 +399,23 @@ class _Loops:
         return [head, *_indented([*lines, *self._nested(inner)]), "}"]
 
 
+class _InPlace(_Loops):
+    """The code of an expression without any statement before it."""
+
+    def _over(self, over: Over) -> str:
+        counts = ", ".join(
+            self.reading.size(self.equation.sizes[letter]) for letter in over.letters
+        )
+        term = f"({', '.join(over.letters)}) => {self.text(over.body)}"
+        return f'FUNCTIONS.over("{over.kind}", [{counts}], {term})'
+
+
 class _Written:
     """The code that writes out the right side of an equation, with its numbers or symbols."""
 
-    def __init__(self, reading: _Reading, equation: Equation) -> None:
+    def __init__(self, reading: _Reading | _Known, equation: Equation) -> None:
         self.reading = reading
-        self.loops = _Loops(reading, equation)
+        self.loops = _InPlace(reading, equation)
         self.sizes = equation.sizes
 
     def text(self, node: Expr) -> str:
@@ -335,7 +425,8 @@ class _Written:
             case Ref(name, at):
                 indices = ", ".join(self.loops.text(part) for part in at or ())
                 value = self.loops.looked_up(node)[0]
-                return f'write.entry("{name}", [{indices}], {value})'
+                label = json.dumps(self.reading.label(name))
+                return f"write.entry({label}, [{indices}], {value})"
             case Op(sign, left, right):
                 return f'write.op("{sign}", {self.text(left)}, {self.text(right)})'
             case Call("guard", (inner,)):
@@ -343,8 +434,6 @@ class _Written:
             case Call(name, args):
                 return f'write.call("{name}", [{", ".join(map(self.text, args))}])'
             case Choice(condition, then, otherwise):
-                if overs(condition):
-                    raise InputError("javascript: expected conditions without sums.")
                 test = self.loops.text(condition, OR)
                 return f"({test} ? {self.text(then)} : {self.text(otherwise)})"
             case Over(kind, letters, body):

@@ -5,6 +5,7 @@ data frames, string labels and sample weights. Data of float64 are computed in f
 float32 in float32, as scikit-learn does.
 """
 
+from jaxnn.sklearn.evolving import PopulationBasedTraining
 from jaxnn.sklearn.mlp import MLPClassifier, MLPRegressor
 from jaxnn.sklearn.neurons import LogisticNeuron, Perceptron
 from jaxnn.sklearn.search import PopulationHalvingSearchCV, PopulationSearchCV
@@ -16,6 +17,7 @@ __all__ = [
     "MLPRegressor",
     "NetworkTransformer",
     "Perceptron",
+    "PopulationBasedTraining",
     "PopulationHalvingSearchCV",
     "PopulationSearchCV",
 ]

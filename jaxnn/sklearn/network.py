@@ -217,6 +217,12 @@ class NetworkEstimator(BaseEstimator):
         {"alpha", "learning_rate_init", "momentum", "max_iter", "n_iter_no_change", "tol"}
     )
 
+    @classmethod
+    @functools.cache
+    def _get_param_names(cls) -> list[str]:
+        """Return the names of the parameters, which a search asks for many times."""
+        return super()._get_param_names()
+
     # ── What was trained ──────────────────────────────────────────────────────────────────────────
 
     @property

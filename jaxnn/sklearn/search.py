@@ -2,6 +2,7 @@
 
 import functools
 import numbers
+import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -13,7 +14,9 @@ from sklearn.model_selection._search import BaseSearchCV
 from sklearn.model_selection._search_successive_halving import BaseSuccessiveHalving
 from sklearn.utils._param_validation import Interval
 
+from jaxnn.sklearn.saving import Saved
 from jaxnn.sklearn.together import Together, training_by
+from jaxnn.training.checkpoint import Checkpoints
 from jaxnn.training.loop import TrainingInterrupted
 
 
@@ -30,6 +33,7 @@ class PopulationSearch(BaseSearchCV):
         "n_iter": [Interval(numbers.Integral, 1, None, closed="left"), None],
         "random_state": ["random_state"],
         "progress": ["boolean", None],
+        "checkpoint": [str, os.PathLike, Checkpoints, None],
     }
 
     def fit(self, X: Any, y: Any = None, **params: Any) -> Any:
@@ -43,14 +47,20 @@ class PopulationSearch(BaseSearchCV):
         Raises:
             TrainingInterrupted: for an interrupt from the keyboard. Its ``result`` is this search,
                 with the scores of what was trained until then.
+            InputError: for checkpoints that are those of another search.
         """
-        self._together = Together(type(self).__name__, self.progress)
+        self._validate_params()
+        who = type(self).__name__
+        saved = None if self.checkpoint is None else Saved(who, self.checkpoint)
+        self._together = Together(who, self.progress, saved)
         self._seconds: list[float] = []
         self._fit_params: Mapping[str, Any] = {}
         self._best: float | None = None  # the best score of the iterations so far
         try:
             return super().fit(X, y, **params)
         finally:
+            if saved is not None:
+                saved.close()
             del self._together, self._seconds, self._fit_params, self._best
 
     def _generate_candidate_params(self) -> list[Mapping[str, Any]]:
@@ -172,6 +182,9 @@ class PopulationSearchCV(PopulationSearch):
         verbose: see there.
         random_state: the seed of the samples.
         progress: whether to show a progress bar; None to show it on a terminal and in a notebook.
+        checkpoint: a folder, or :class:`jaxnn.Checkpoints`, in which what is trained is saved after
+            each epoch. A search that was killed and is started again goes on from there, to the
+            same ``cv_results_``. What is trained alone, or on all rows in the end, is trained anew.
 
     Attributes:
         cv_results_, best_index_, best_params_, best_score_, best_estimator_, scorer_, n_splits_,
@@ -194,13 +207,14 @@ class PopulationSearchCV(PopulationSearch):
         verbose: int = 0,
         random_state: Any = None,
         progress: bool | None = None,
+        checkpoint: Any = None,
     ) -> None:
         super().__init__(
             estimator, scoring=scoring, refit=refit, cv=cv, verbose=verbose,
             error_score=error_score, return_train_score=return_train_score,
         )  # fmt: skip
         self.param_grid, self.n_iter = param_grid, n_iter
-        self.random_state, self.progress = random_state, progress
+        self.random_state, self.progress, self.checkpoint = random_state, progress, checkpoint
 
     def _run_search(self, evaluate_candidates: Callable[..., Any]) -> None:
         self._evaluate(evaluate_candidates, self._generate_candidate_params())
@@ -212,7 +226,10 @@ class PopulationHalvingSearchCV(PopulationSearch, BaseSuccessiveHalving):
     All candidates train for a few epochs, the best part of them continues for ``factor`` times as
     many, and so on. Each candidate continues from the state that it has reached, in fewer blocks of
     members. Apart from that it is scikit-learn's ``HalvingGridSearchCV`` with
-    ``resource="max_iter"``.
+    ``resource="max_iter"``, and with a larger factor: among candidates that are nearly as good as
+    each other, each iteration is a chance to lose the best one, so that few iterations find it more
+    often than many. Of candidates that are as good as each other in the end, the first of the grid
+    is the best one, as in :class:`PopulationSearchCV`.
 
     Args:
         estimator: an ``MLPClassifier`` or ``MLPRegressor`` of this library, or a pipeline with one.
@@ -232,7 +249,8 @@ class PopulationHalvingSearchCV(PopulationSearch, BaseSuccessiveHalving):
         return_train_score: see there.
         verbose: see there.
         random_state: the seed of the samples.
-        progress: as in :class:`PopulationSearchCV`.
+        progress: as in :class:`PopulationSearchCV`, and also ``checkpoint``.
+        checkpoint: see there.
 
     Attributes:
         n_resources_, n_candidates_, n_iterations_, n_remaining_candidates_, min_resources_,
@@ -252,7 +270,7 @@ class PopulationHalvingSearchCV(PopulationSearch, BaseSuccessiveHalving):
         *,
         n_iter: int | None = None,
         resource: str = "max_iter",
-        factor: float = 3,
+        factor: float = 9,
         max_resources: int | str = "auto",
         min_resources: int | str = "exhaust",
         aggressive_elimination: bool = False,
@@ -264,6 +282,7 @@ class PopulationHalvingSearchCV(PopulationSearch, BaseSuccessiveHalving):
         verbose: int = 0,
         random_state: Any = None,
         progress: bool | None = None,
+        checkpoint: Any = None,
     ) -> None:
         BaseSuccessiveHalving.__init__(
             self, estimator, scoring=scoring, refit=refit, cv=cv, verbose=verbose,
@@ -272,7 +291,8 @@ class PopulationHalvingSearchCV(PopulationSearch, BaseSuccessiveHalving):
             min_resources=min_resources, resource=resource, factor=factor,
             aggressive_elimination=aggressive_elimination,
         )  # fmt: skip
-        self.param_grid, self.n_iter, self.progress = param_grid, n_iter, progress
+        self.param_grid, self.n_iter = param_grid, n_iter
+        self.progress, self.checkpoint = progress, checkpoint
 
     def _check_input_parameters(self, X: Any, y: Any, split_params: Any) -> None:
         given: Any = self.max_resources  # type: ignore[has-type]
@@ -283,6 +303,13 @@ class PopulationHalvingSearchCV(PopulationSearch, BaseSuccessiveHalving):
             super()._check_input_parameters(X, y, split_params)
         finally:
             self.max_resources = given
+
+    def _select_best_index(self, refit: Any, refit_metric: str, results: Any) -> Any:
+        best = super()._select_best_index(refit, refit_metric, results)
+        scores, last = results["mean_test_score"], results["iter"] == max(results["iter"])
+        tied = np.flatnonzero(last & (scores == scores[best]))
+        own = [{**params, self.resource: None} for params in results["params"]]
+        return min(tied, key=lambda row: own.index(own[row]), default=best)
 
     def _run_search(
         self, evaluate_candidates: Callable[..., Any], callback_ctx: Any = None

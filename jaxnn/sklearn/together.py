@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import time
 from collections import defaultdict
@@ -15,6 +16,7 @@ from sklearn.utils.metaestimators import _safe_split
 from sklearn.utils.validation import _check_method_params, _num_samples
 
 from jaxnn.sklearn.network import TRAINER, NetworkEstimator, Plan, RuleUpdate, Trainer, precision
+from jaxnn.sklearn.saving import Saved, name_of
 from jaxnn.training.batching import Batch
 from jaxnn.training.fit import Fit, can_be_padded, check_data
 from jaxnn.training.members import Member, on_host, train_members
@@ -63,16 +65,19 @@ class Together:
     Args:
         who: the search, for errors.
         progress: whether to show a progress bar; None to show it on a terminal and in a notebook.
+        saved: where to save the members after each epoch, and to take them up; None for nowhere.
 
     Attributes:
         alone: the reasons why candidates of the last call can't be trained with others, by number.
         seconds: the time that the last call took, for each candidate and split.
     """
 
-    def __init__(self, who: str, progress: bool | None) -> None:
+    def __init__(self, who: str, progress: bool | None, saved: Saved | None = None) -> None:
         self.alone: dict[int, str] = {}
         self.seconds = 0.0
-        self._who, self._progress = who, progress
+        self._who, self._progress, self._saved = who, progress, saved
+        self._to_save: dict[str, Member] = {}
+        self._names: dict[Hashable, str] = {}
         self._unfinished = False
         self._members: dict[Hashable, Member] = {}
         self._begun: dict[Hashable, tuple[TrainStep, TrainState]] = {}
@@ -101,9 +106,11 @@ class Together:
             reason = f"{type(estimator).__name__} has no network of this library"
             self.alone = dict.fromkeys(range(len(candidates)), reason)
             return
-        for planned in _plans(estimator, candidates, X, y, splits, fit_params):
+        for planned in plans(estimator, candidates, X, y, splits, fit_params):
             with contextlib.suppress(Exception):  # a network that does not fit, as ``fit`` will say
                 groups[self._program(planned)].append(planned)
+        if self._saved is not None:
+            self._saved.check_used()
         self._unfinished = True
         for number, group in enumerate(groups.values(), start=1):
             title = f"{self._who}, program {number} of {len(groups)}{best}"
@@ -129,7 +136,7 @@ class Together:
             return None
         return member.fit() if epochs <= plan.epochs else None
 
-    def _first(self, planned: Planned) -> tuple[TrainStep, TrainState]:
+    def first(self, planned: Planned) -> tuple[TrainStep, TrainState]:
         """Return the step and the first state of a plan; many plans have the state in common."""
         plan, x = planned.plan, planned.plan.data[0]
         name, *numbers = plan.rule
@@ -155,10 +162,12 @@ class Together:
         """Return everything that members have to have in common to share a program."""
         plan = planned.plan
         if planned.name not in self._members:
-            step, state = self._first(planned)
+            step, state = self.first(planned)
             none = np.zeros(0, int)
             self._members[planned.name] = Member(step, state, none, none, 0, plan.ending)
         member, n = self._members[planned.name], len(plan.data[0])
+        if self._saved is not None:
+            self._take_up(self._saved, planned, member)
         shapes = [(part.shape[1:], part.dtype) for part in plan.data]
         held_out = plan.held_out and (len(plan.held_out[0]), plan.task.metric)
         return (
@@ -167,31 +176,66 @@ class Together:
             held_out,
         )  # fmt: skip
 
+    def _take_up(self, saved: Saved, planned: Planned, member: Member) -> None:
+        """Take up a member where it was saved, and have it saved from now on."""
+        epochs = planned.plan.epochs
+        if planned.name not in self._names:
+            self._names[planned.name] = name_of(planned.plan, planned.digest, member)
+        name = self._names[planned.name]
+        if 0 < member.epochs < epochs:  # a search that goes on has to score this iteration again
+            before = dataclasses.replace(member, records=list(member.records))
+            self._to_save[f"{name} {member.epochs}"] = before
+        saved.restore(name, member, epochs)
+        self._to_save[name] = member
+
     def _train_group(self, group: Sequence[Planned], count: int, title: str) -> None:
         """Train members that share a program."""
-        first = group[0].plan
-        data, places = _put_together(group, count)
-        members = {planned.name: self._members[planned.name] for planned in group}
-        for planned in group:
-            member = members[planned.name]
-            member.rows, member.held_out = places[planned.digest]
+        members = [self._members[planned.name] for planned in group]
+        data = placed(members, group, count)
+        for member, planned in zip(members, group, strict=True):
             member.epochs = planned.plan.epochs
-            member.weights = np.zeros(len(data.x), planned.plan.data[2].dtype)
-            member.weights[member.rows] = planned.plan.data[2]
-        going = [member for member in members.values() if member.active]
+        distinct = {id(member): member for member in members}  # two candidates may be the same
+        going = [member for member in distinct.values() if member.active]
         if going:
-            with precision(data.x.dtype):
-                train_members(
-                    self._who,
-                    going,
-                    data,
-                    first.batch_size,
-                    shuffle=first.shuffle,
-                    pad_rows=can_be_padded(first.net),
-                    metrics=() if first.held_out is None else (first.task.metric,),
-                    progress=self._progress,
-                    title=title,
-                )
+            saved, save, every = self._saved, None, 1
+            if saved is not None:
+                save = functools.partial(saved.save, self._to_save)
+                every = saved.checkpoints.every
+            train_planned(
+                self._who, going, data, group[0].plan, progress=self._progress, title=title,
+                save=save, save_every=every,
+            )  # fmt: skip
+
+
+def placed(members: Sequence[Member], group: Sequence[Planned], count: int) -> Batch:
+    """Give each member the places of its rows in the data of all; return these data.
+
+    Args:
+        members: the members.
+        group: the plan of each, which share a program.
+        count: N, the rows that the splits are parts of.
+    """
+    data, places = _put_together(group, count)
+    for member, planned in zip(members, group, strict=True):
+        member.rows, member.held_out = places[planned.digest]
+        member.weights = np.zeros(len(data.x), planned.plan.data[2].dtype)
+        member.weights[member.rows] = planned.plan.data[2]
+    return data
+
+
+def train_planned(
+    who: str, members: Sequence[Member], data: Batch, plan: Plan, **options: Any
+) -> None:
+    """Train members whose plans differ only in what one program can take, as in ``plan``.
+
+    See :func:`~jaxnn.training.members.train_members` for the other arguments.
+    """
+    with precision(data.x.dtype):
+        train_members(
+            who, members, data, plan.batch_size, shuffle=plan.shuffle,
+            pad_rows=can_be_padded(plan.net),
+            metrics=() if plan.held_out is None else (plan.task.metric,), **options,
+        )  # fmt: skip
 
 
 # ── Plans ───────────────────────────────────────────────────────────────────────────────────────
@@ -209,7 +253,7 @@ def _stop_at_the_plan(estimator: NetworkEstimator, plan: Plan) -> NoReturn:
     raise _PlanMade(estimator, plan)
 
 
-def _plans(
+def plans(
     estimator: Any,
     candidates: Sequence[Mapping[str, Any]],
     X: Any,

@@ -3,6 +3,7 @@
 from __future__ import annotations  # help() then shows names, such as Callback
 
 import dataclasses
+import functools
 import itertools
 import os
 from collections.abc import Iterable, Sequence
@@ -529,8 +530,14 @@ def check_actions(who: str, early_stopping: Any, callbacks: Any) -> None:
 
 def can_be_padded(net: Layer) -> bool:
     """Return whether rows of weight 0 change nothing: no layer has statistics of a batch."""
+    known: Any = net  # hashable
+    return not _has_statistics(known)
+
+
+@functools.lru_cache(maxsize=256)  # a search asks this for each of its candidates
+def _has_statistics(net: Any) -> bool:
     inner = [child.layer for child in children(net)]
-    return all(map(can_be_padded, inner)) if inner else not hasattr(net, "update_running")
+    return any(map(_has_statistics, inner)) if inner else hasattr(net, "update_running")
 
 
 def smallest_batch(rows: int, batch_size: int, drop_last: bool) -> int:

@@ -10,7 +10,7 @@ its block when the others fit into fewer blocks, so that no work is spent on it 
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -122,6 +122,8 @@ def train_members(
     metrics: Sequence[str] = (),
     progress: bool | None = None,
     title: str | None = None,
+    save: Callable[[], None] | None = None,
+    save_every: int = 1,
 ) -> None:
     """Train members until each has come to its end, and keep their states and records in them.
 
@@ -140,18 +142,23 @@ def train_members(
         metrics: the scores on the rows that are held out, of which all members have as many.
         progress: whether to show a progress bar; None to show it on a terminal and in a notebook.
         title: what stands before the bar; by default ``who``.
+        save: called when the members have the states that they have reached, or None.
+        save_every: the number of epochs from one call of ``save`` to the next.
 
     Raises:
         TrainingInterrupted: for an interrupt from the keyboard; the members have what they reached.
     """
     feed = BlocksFeed(members, data, batch_size, shuffle=shuffle, pad_rows=pad_rows)
     run = Run(members[0].step, feed.states, History(int(members[0].state.step)))
+    hooks: list[Hook] = [EndMembers(feed, tuple(metrics))]
+    if save is not None:
+        hooks.append(SaveMembers(feed, save, save_every))
     train(
         who,
         run,
         feed,
-        [EndMembers(feed, tuple(metrics))],
-        lambda: feed.keep(run.state, [m for m in feed.active if members[m].active]),
+        hooks,
+        lambda: feed.keep_active(run.state),
         total=max(member.epochs for member in members) * feed.steps,
         every=feed.steps,
         require_finite=False,
@@ -236,6 +243,10 @@ class BlocksFeed:
         """Keep the present states of some members in them."""
         for m, state in self._each(states, which):
             self.members[m].state = state
+
+    def keep_active(self, states: Any) -> None:
+        """Keep the present states of the members that have not ended."""
+        self.keep(states, [m for m in self.active if self.members[m].active])
 
     def keep_best(self, states: Any, which: Sequence[int]) -> None:
         """Keep the present parameters of some members as their best."""
@@ -376,6 +387,30 @@ class EndMembers(Hook):
         elif feed.fits_into_fewer(going):
             feed.keep(run.state, going)
             run.state = feed.arrange(going)
+
+
+class SaveMembers(Hook):
+    """The hook that has the members saved at regular intervals, and at the end.
+
+    Args:
+        feed: the feed of the members.
+        save: see :func:`train_members`.
+        every: the number of epochs from one time to the next.
+    """
+
+    def __init__(self, feed: BlocksFeed, save: Callable[[], None], every: int) -> None:
+        self._feed, self._save, self._every = feed, save, every
+
+    def after_record(self, run: Run, record: Record) -> None:
+        """Save the members if it is time."""
+        if len(run.history.records) % self._every == 0:
+            self.at_end(run)
+
+    def at_end(self, run: Run) -> None:
+        """Save the members, unless the run was interrupted within an epoch."""
+        if run.history.recorded == run.history.step:
+            self._feed.keep_active(run.state)
+            self._save()
 
 
 @compiled(settings=3)

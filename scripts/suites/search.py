@@ -2,7 +2,8 @@
 
 64 candidates on five splits of digits, the same grid and settings for all. The scores are those of
 cross-validation. Over ten seeds it is counted how often halving finds the winner of the whole
-search, and how often one that is as good but for the standard error of the difference.
+search, and how often one that is as good but for the standard error of the difference: the best few
+differ by less than that, and their order changes from epoch to epoch.
 """
 
 import os

@@ -1,6 +1,13 @@
 // The page asks for a number before it shows it, and says what went wrong: the usual mistakes are changes of the
 // expression, each of which is computed and compared with the answer.
 
+const OPERATIONS = {
+  "+": (a, b) => a + b, "-": (a, b) => a - b, "*": (a, b) => a * b, "/": (a, b) => a / b, "**": Math.pow,
+  "//": (a, b) => Math.floor(a / b), "%": FUNCTIONS.modulo, "<": (a, b) => a < b, "<=": (a, b) => a <= b,
+  ">": (a, b) => a > b, ">=": (a, b) => a >= b, "==": (a, b) => a === b, "!=": (a, b) => a !== b,
+  and: (a, b) => Boolean(a && b), or: (a, b) => Boolean(a || b),
+};
+
 function valueOfWritten(node, valueOf) {
   const of = (part) => valueOfWritten(part, valueOf);
   switch (node[0]) {

@@ -1,4 +1,4 @@
-// The functions of formulas, those of compiled ones and those of trees.
+// The functions of formulas.
 "use strict";
 
 const FUNCTIONS = {
@@ -9,6 +9,11 @@ const FUNCTIONS = {
   φ: (x) => Math.exp((-x * x) / 2) / Math.sqrt(2 * Math.PI),
   guard: (x) => Math.max(x, 2.2250738585072014e-308), // the smallest normal number
   modulo: (a, b) => a - b * Math.floor(a / b),
+  over: (kind, counts, term) => {
+    let total = { sum: 0, max: -Infinity, min: Infinity }[kind];
+    countUp(counts, (letters) => { total = kind === "sum" ? total + term(...letters) : Math[kind](total, term(...letters)); });
+    return total;
+  },
   inside: (index, size) => index >= 0 && index < size && Number.isInteger(index),
 };
 
@@ -23,4 +28,10 @@ function complementaryError(x) {
   let tail = 0; // the continued fraction of the tail, from its far end
   for (let n = 80; n > 0; n--) tail = n / 2 / (x + tail);
   return Math.exp(-x * x) / Math.sqrt(Math.PI) / (x + tail);
+}
+
+// Go through all values of some letters, the last one first.
+function countUp(counts, visit, letters = []) {
+  if (letters.length === counts.length) return visit(letters);
+  for (let value = 0; value < counts[letters.length]; value++) countUp(counts, visit, [...letters, value]);
 }

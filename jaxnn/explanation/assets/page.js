@@ -3,12 +3,14 @@
 
 (() => {
   const DATA = JSON.parse(document.getElementById("trace").textContent);
-  const arrays = {}, original = {};
+  const arrays = {}, original = {}, buffers = {}; // buffers: the data of each array
   for (const [id, array] of Object.entries(DATA.arrays)) {
     const data = array.data.map((x) => (x === null ? NaN : x === "inf" ? Infinity : x === "-inf" ? -Infinity : x));
-    arrays[id] = { shape: array.shape, data };
-    original[id] = data.slice();
+    buffers[id] = Float64Array.from(data);
+    arrays[id] = { shape: array.shape, data: buffers[id] };
+    original[id] = buffers[id].slice();
   }
+  const trees = treesOf(Object.fromEntries(Object.entries(arrays).map(([id, { shape }]) => [id, shape])));
   const by = (id) => document.getElementById(id);
   const make = (tag, attributes = {}, ...children) => {
     const element = document.createElement(tag);
@@ -47,26 +49,29 @@
   // ── Moments: one an entry of an equation, or one an equation where there are very many ──
 
   let now = 0, rate = 0.1, losses = [], playing = null, running = null, sample = 0, moments = [], asked = -1, score = [0, 0];
-  const knownAt = {}; // by identity, the moment from which on each entry is known
+  let focus = null; // an entry that the reader has chosen, where it is not that of the moment
+  const knownAt = {}, definedBy = {}; // by identity, for each entry: when it is known, the moment and letters of its step
 
-  const isOfBatch = (step) => step.letters.length > 0 && /^n0?$/.test(step.letters[0]) && step.sizes[step.letters[0]] > 1;
-  const total = DATA.steps.reduce((sum, step) => sum + step.letters.reduce((product, letter) => product * step.sizes[letter], 1), 0);
+  const isOfBatch = (step) => step.letters.length > 0 && /^n0?$/.test(step.letters[0]) && step.sizes[0] > 1;
+  const total = DATA.steps.reduce((sum, step) => sum + step.sizes.reduce((product, size) => product * size, 1), 0);
 
   function buildMoments() {
     moments = [];
-    for (const id of Object.keys(arrays)) delete knownAt[id];
+    for (const id of Object.keys(arrays)) { delete knownAt[id]; definedBy[id] = []; }
     DATA.steps.forEach((step, s) => {
       const known = (knownAt[step.defines] ??= new Array(arrays[step.defines].data.length).fill(-1));
-      const scope = {}, first = moments.length;
+      const first = moments.length;
       let entries = 0;
-      count(step.letters, step.sizes, scope, () => {
-        const at = placeOf(step, scope);
-        const shown = !isOfBatch(step) || scope[step.letters[0]] === sample;
+      countUp(step.sizes, (letters) => {
+        const at = STEPS[s].place(letters);
+        const shown = !isOfBatch(step) || letters[0] === sample;
         if (shown && (total <= DATA.most || entries === 0)) {
-          moments.push({ s, scope: { ...scope }, at });
+          moments.push({ s, letters, at });
           entries++;
         }
-        known[offset(arrays[step.defines].shape, at)] = Math.max(first, moments.length - 1);
+        const flat = offset(arrays[step.defines].shape, at);
+        known[flat] = Math.max(first, moments.length - 1);
+        definedBy[step.defines][flat] = { moment: known[flat], s, letters, at };
       });
     });
   }
@@ -75,8 +80,8 @@
   const whole = () => total > DATA.most;
 
   function current() {
-    const { s, scope, at } = moments[now], step = DATA.steps[s];
-    const right = writeOut(step.body, { ...scope }, step.sizes, arrays);
+    const { s, letters, at } = focus ?? moments[now], step = DATA.steps[s];
+    const right = STEPS[s].written(trees, buffers, letters);
     return { step, at, right, used: mentions(right) };
   }
 
@@ -93,7 +98,7 @@
     by("result").innerHTML = asking() ? "" : math(sign("="), `<mstyle style="font-weight:bold">${number(valueOf(id, at))}</mstyle>`);
     by("question").hidden = !asking();
     if (asking()) { by("answer").value = ""; by("verdict").textContent = ""; }
-    by("more").textContent = whole() ? "and the other entries likewise" : "";
+    by("more").textContent = whole() ? "The other entries are computed likewise: click one to see its numbers." : "";
     by("said").textContent = asking() ? `Step ${now + 1}. What is ${spoken(id, at)}?` : `Step ${now + 1} of ${moments.length}. ${spoken(id, at)} is ${value}.`;
     by("count").textContent = `${now + 1} / ${moments.length}`;
     by("slider").max = moments.length - 1;
@@ -132,7 +137,7 @@
     }
     by("problem").textContent = "";
     arrays[id].data[flat] = value;
-    recompute(DATA.steps, arrays);
+    recompute(STEPS, buffers);
     losses = [arrays.J.data[0]];
     by("curve-note").textContent = "";
     render();
@@ -221,7 +226,7 @@
     },
     known(text, id, at) {
       if (!(id in arrays)) return;
-      text.addEventListener("click", () => { const to = knownAt[id]?.[flatOf(id, at)]; if (to !== undefined) go(to); });
+      text.addEventListener("click", () => show(id, flatOf(id, at)));
       marks.push(({ lit, here }) => {
         const flat = flatOf(id, at), known = isKnown(id, flat), key = `${id} ${flat}`;
         text.textContent = known && !quiet(text, lit.has(key) || here === key) ? digits(arrays[id].data[flat], 4) : "";
@@ -274,6 +279,80 @@
     element.addEventListener("pointerleave", () => { by("tip").hidden = true; });
   }
 
+  // ── Pictures of layers that are not dense ──
+
+  const flatIn = ({ identity, at }, r, c) => offset(arrays[identity].shape, at.map((part) =>
+    part === "sample" ? sample : Array.isArray(part) ? part[1] + { r, c }[part[0]] : part));
+  let drawn = null, updatePicture = () => {};
+  const pictureHost = {
+    title: (grid) => `${math(symbol(grid.identity))}${grid.note ? ` <small>${grid.note}</small>` : ""}`,
+    isReached: (grid) => isKnown(grid.slope, flatIn(grid, 0, 0)),
+    cell(group, value, grid, r, c) {
+      if (grid.editable) makeEditable(value, grid.identity, () => flatIn(grid, r, c));
+      group.addEventListener("click", (event) => { // once for the value, once more for the derivative
+        if (grid.editable && event.target === value) return;
+        const flat = flatIn(grid, r, c), step = current();
+        const isHere = step.step.defines === grid.identity && offset(arrays[grid.identity].shape, step.at) === flat;
+        const backward = step.step.direction === "backward" && step.step.defines !== grid.slope;
+        const wanted = grid.slope && (isHere || backward || !(grid.identity in knownAt)) ? grid.slope : grid.identity;
+        show(wanted, flat);
+      });
+    },
+    show({ r, c, group, back, value, slope }, grid, { lit, here, largest }) {
+      const { identity: id } = grid, flat = flatIn(grid, r, c), number_ = arrays[id].data[flat], known = isKnown(id, flat);
+      value.textContent = known ? named(id, number_) : "·";
+      if (grid.editable) { value.setAttribute("aria-label", spoken(id, unravel(arrays[id].shape, flat))); value.setAttribute("aria-valuenow", number_); }
+      const keys = [`${id} ${flat}`, `${grid.slope} ${flat}`];
+      if (slope) {
+        slope.textContent = isKnown(grid.slope, flat) ? brief(arrays[grid.slope].data[flat]) : "";
+        slope.classList.toggle("now", here === keys[1]);
+        slope.classList.toggle("used", lit.has(keys[1]));
+      }
+      value.classList.toggle("now", here === keys[0]);
+      value.classList.toggle("used", lit.has(keys[0]));
+      const used = keys.some((key) => lit.has(key)), isNow = keys.includes(here);
+      group.classList.toggle("used", used);
+      group.classList.toggle("now", isNow);
+      const size = Math.abs(number_) / (largest[id] ||= Math.max(...arrays[id].data.map(Math.abs)) || 1);
+      back.style.fill = used || isNow || !known || !Number.isFinite(size) ? "" : `rgb(var(--${number_ < 0 ? "minus" : "plus"}) / ${(0.38 * size).toFixed(3)})`;
+      return used;
+    },
+  };
+
+  // A class by its name, where the reader has given names.
+  function named(id, value) {
+    const { vocabulary } = DATA.names;
+    return vocabulary.length && DATA.allowed[id] ? shownToken(vocabulary[value] ?? String(value)) : brief(value);
+  }
+
+  function renderPicture(state) {
+    const { layer, direction } = current().step, picture = DATA.pictures.find(({ number }) => number === layer);
+    if (picture !== drawn) {
+      drawn = picture;
+      updatePicture = buildPicture(by("graph"), picture, pictureHost);
+      by("graph").setAttribute("aria-label", `${picture.label} as grids of numbers. The tables below hold the same numbers.`);
+    }
+    for (const button of by("layers").children) button.setAttribute("aria-pressed", String(button.dataset.layer === layer));
+    by("layers").dataset.direction = direction;
+    updatePicture(state);
+  }
+
+  function buildLayerButtons() {
+    by("layers").hidden = false;
+    by("work").classList.add("pictures");
+    for (const { number: layer, label } of DATA.pictures) {
+      const button = make("button", { type: "button", "aria-pressed": "false" }, label || "loss");
+      button.dataset.layer = layer;
+      button.addEventListener("click", () => {
+        const { direction } = current().step;
+        go(moments.findIndex(({ s }) => DATA.steps[s].layer === layer && DATA.steps[s].direction === direction));
+      });
+      by("layers").append(button);
+    }
+    by("legend").textContent = "Numbers on blue are positive, on orange negative; below each, in red, is the derivative of J. "
+      + "A click on a cell shows how its number was computed, a second one how its derivative was.";
+  }
+
   // ── Tables: every array, the free ones to be edited ──
 
   const cells = {}; // by identity, the elements that show its entries
@@ -301,7 +380,7 @@
 
   function numberButton(id, flat) {
     const button = make("button", { type: "button", class: DATA.symbols[id].backward ? "value slope" : "value", "aria-label": spoken(id, unravel(arrays[id].shape, flat)) });
-    button.addEventListener("click", () => { const to = knownAt[id]?.[flat]; if (to !== undefined) go(to); });
+    button.addEventListener("click", () => show(id, flat));
     return button;
   }
 
@@ -309,7 +388,7 @@
     for (const group of DATA.groups) {
       const section = make("section", {}, make("h3", {}, group.title), make("div", { class: "arrays" }, ...group.arrays.map(table)));
       if (group.details.length) {
-        const details = make("details", DATA.graph ? {} : { open: "" }, make("summary", {}, "in between"), make("div", { class: "arrays" }, ...group.details.map(table)));
+        const details = make("details", {}, make("summary", {}, "in between"), make("div", { class: "arrays" }, ...group.details.map(table)));
         section.append(details);
       }
       by("tables").append(section);
@@ -355,14 +434,22 @@
     };
     renderStep(step);
     renderTables(state);
-    marks.forEach((update) => update(state));
+    if (DATA.graph) marks.forEach((update) => update(state));
+    else renderPicture(state);
     renderCurve();
     for (const [id, end] of [["first", 0], ["back", 0], ["forward", moments.length - 1], ["last", moments.length - 1]])
       by(id).disabled = now === end;
   }
 
-  function go(to) {
+  // Go to the step that computes an entry, and show it for that entry.
+  function show(id, flat) {
+    const found = definedBy[id]?.[flat];
+    if (found) go(found.moment, found);
+  }
+
+  function go(to, chosen = null) {
     now = Math.max(0, Math.min(moments.length - 1, to));
+    focus = chosen;
     firstTry = true;
     render();
   }
@@ -370,14 +457,14 @@
   function descend() {
     for (const [id, slope] of DATA.parameters)
       arrays[id].data.forEach((_, k) => { arrays[id].data[k] -= rate * arrays[slope].data[k]; });
-    recompute(DATA.steps, arrays);
+    recompute(STEPS, buffers);
     losses.push(arrays.J.data[0]);
     render();
   }
 
   function reset() {
-    for (const [id, data] of Object.entries(original)) arrays[id].data = data.slice();
-    recompute(DATA.steps, arrays);
+    for (const [id, data] of Object.entries(original)) buffers[id].set(data);
+    recompute(STEPS, buffers);
     losses = [arrays.J.data[0]];
     by("curve-note").textContent = "";
     go(0);
@@ -448,12 +535,9 @@
   buildMoments();
   buildTables();
   if (DATA.graph) buildGraph(by("graph"), DATA.graph, host);
-  else {
-    by("tables").prepend(make("p", { class: "note" }, `Arrays are drawn, not neurons: ${DATA.reason}. Numbers on blue are positive, on orange negative.`));
-    by("diagram").replaceWith(by("tables"));
-  }
-  recompute(DATA.steps, arrays);
+  else buildLayerButtons();
+  recompute(STEPS, buffers);
   losses = [arrays.J.data[0]];
   render();
-  window.backprop = { arrays, go, descend, reset, choose, get moments() { return moments; } }; // for whoever wants to look behind the page
+  window.backprop = { arrays, go, show, descend, reset, choose, get moments() { return moments; } }; // for whoever wants to look behind the page
 })();

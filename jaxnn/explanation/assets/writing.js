@@ -7,9 +7,15 @@ function digits(x, significant = 6) {
   const size = Math.abs(x);
   const text = size < 1e-4 || size >= 1e6 ? x.toExponential(significant - 1) : x.toPrecision(significant);
   const [mantissa, exponent] = text.split("e");
-  const exact = (x) => Number(x.toPrecision(12)); // without the rounding errors of a sum
-const short = mantissa.includes(".") ? mantissa.replace(/\.?0+$/, "") : mantissa;
+  const short = mantissa.includes(".") ? mantissa.replace(/\.?0+$/, "") : mantissa;
   return (exponent ? `${short}e${Number(exponent)}` : short).replaceAll("-", "−");
+}
+
+// In at most seven characters.
+function brief(x) {
+  const size = Math.abs(x);
+  if (size === 0 || (size >= 0.01 && size < 1000) || !Number.isFinite(x)) return digits(x, 3);
+  return x.toExponential(1).replaceAll("-", "−").replace("+", "");
 }
 
 const exact = (x) => Number(x.toPrecision(12)); // without the rounding errors of a sum
