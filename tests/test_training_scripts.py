@@ -1,6 +1,7 @@
 """Run scripts/train.py and the suites of scripts/benchmark.py as a user does."""
 
 import json
+import runpy
 import signal
 import subprocess
 import sys
@@ -160,3 +161,41 @@ def test_an_equal_network_compiles_nothing(suites):
 
     assert suite.compilations(lambda: suite.again(1e-3, 2, 0)) > 0
     assert suite.compilations(lambda: suite.again(3e-3, 5, 1)) == 0
+
+
+def test_the_accelerator_suite_gives_figures_as_it_goes(suites, capsys):
+    from suites import accelerator
+
+    figures = None
+    for number, figures in enumerate(accelerator.run(only="GELU")):
+        assert figures["matrix_rate_float32"] > 0, number
+    assert figures["GELU"]["bytes"] == 5 * 4 * 2048 * 1024
+    assert figures["GELU"]["share_of_bandwidth"] > 0
+    assert "share of bandwidth" in capsys.readouterr().out
+
+
+def test_the_operations_of_a_step_are_counted(suites):
+    from suites import accelerator
+
+    # 6 operations a weight and token, and 12 L C T a token for the matrices of attention
+    features, layers, vocabulary, time, rows = 8, 3, 10, 5, 2
+    weights = 12 * layers * features**2 + vocabulary * features
+    per_token = 6 * weights + 12 * layers * features * time
+    found = accelerator.decoder_flops(features, layers, vocabulary, time, rows)
+    np.testing.assert_allclose(found, rows * time * per_token)
+    net = accelerator.resnet50(64)
+    shape = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    count = nn.summary(net, shape).total.parameters
+    assert count == 25_557_032  # that of torchvision's resnet50
+
+
+def test_each_layer_is_compared_with_float64_in_each_precision(tmp_path, monkeypatch):
+    file = tmp_path / "parity.json"
+    arguments = ["--only", "LogSoftmax()", "--precisions", "float32", "bfloat16", "--json", file]
+    monkeypatch.setattr(sys, "argv", ["parity.py", *map(str, arguments)])
+    runpy.run_path(str(SCRIPTS / "parity.py"), run_name="__main__")
+    figures = json.loads(file.read_text())
+    for precision, eps in (("float32", 2.0**-23), ("bfloat16", 2.0**-7)):
+        assert 0 < figures[precision]["hand"] < 4 * eps
+        assert figures[precision]["hand_ulps"] < 4
+    assert figures["population"] < 1e-6
