@@ -218,7 +218,10 @@ class Parallel:
                 y[n, start[b] + o] = f[b][n, o]
         """,
         """
-        if join != "add":
+        if join == "add":
+            for b in range(branches):
+                dy[b][*p] = dy[*p]
+        else:
             for b in range(branches):
                 dy[b][n, o:width[b]] = dy[n, o + start[b]]
         dx = sum(df[b] for b in range(branches))

@@ -100,6 +100,12 @@ LAYERS = [
     LayerCase(nn.Conv2D(6, 3, groups=3, stride=2), normal(2, 5, 4, 3)),  # depthwise
     LayerCase(nn.Conv2D(3, 1, stride=(2, 1)), normal(2, 5, 3, 2)),  # pointwise
     LayerCase(nn.ConvTranspose2D(3, 1, stride=2, padding=1, bias=False), normal(2, 3, 4, 2)),
+    # from eight channels on, a CPU computes the derivative for the kernel in another way
+    LayerCase(
+        nn.Conv2D(8, (2, 3), stride=(2, 1), padding=((1, 1), (1, 2)), dilation=2),
+        normal(2, 6, 6, 8),
+    ),
+    LayerCase(nn.Conv1D(16, 3, groups=2, padding="VALID"), normal(2, 5, 16)),
     LayerCase(nn.ConvTranspose1D(4, 3, stride=2), normal(2, 4, 2)),
     LayerCase(nn.ConvTranspose1D(4, 3, padding=1, dilation=2, groups=2), normal(2, 4, 2)),
     LayerCase(nn.ConvTranspose2D(2, 3, stride=2, padding="VALID", bias=False), normal(2, 2, 3, 2)),

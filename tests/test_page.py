@@ -72,6 +72,11 @@ def assert_same(computed, equations):
 # ── The numbers ──
 
 
+def test_each_branch_of_a_sum_has_the_derivative_of_the_sum(engine):
+    trace = traces.added_branches()
+    assert_same(compute(engine, nn.explain(trace, "html")), equations_of(trace))
+
+
 @pytest.mark.parametrize("name", traces.ALL)
 def test_the_page_computes_what_the_library_does(name, engine):
     trace = traces.ALL[name]()

@@ -68,6 +68,15 @@ def nested(seed=0):
     )
 
 
+def added_branches(seed=0):
+    random = np.random.default_rng(seed)
+    branches = nn.Parallel((nn.Dense(2), nn.chain(nn.Dense(2), nn.Tanh())), join="add")
+    net = nn.chain(branches, nn.Dense(2))
+    return drawn(
+        net, nn.SoftmaxCrossEntropy(), random.standard_normal((2, 3)), np.array([1, 0]), seed
+    )
+
+
 ALL = {
     "the lecture's example": lecture,
     "ReLU, biases, three classes": relu_classes,

@@ -200,13 +200,10 @@ def _slide_over(x: Array, dy: Array, at: Geometry, kernel: tuple[int, ...]) -> A
         """
         *rows, columns = kernel
         (*_, (low, _)), (*_, step) = at.padding, at.stride
-        width, reach = x.shape[-2], step * (columns - 1)
-        edges = (max(0, reach - low), max(0, low + width - dy.shape[-2]), 0)
-        zero = np.zeros((), dy.dtype)
-        wide = lax.pad(dy, zero, [(0, 0, 0)] * len(kernel) + [edges, (0, 0, 0)])
-        first = edges[0] + low
-        starts = [first - k * step for k in range(columns)]
-        copies = jnp.concatenate([wide[..., s : s + width, :] for s in starts], -1)
+        zero, room = np.zeros((), dy.dtype), x.shape[-2] - dy.shape[-2]
+        moves = [k * step - low for k in range(columns)]
+        edges = [[(0, 0, 0)] * len(kernel) + [(m, room - m, 0), (0, 0, 0)] for m in moves]
+        copies = jnp.concatenate([lax.pad(dy, zero, edge) for edge in edges], -1)
         tall = [(low, high, 0) for low, high in at.padding[:-1]]
         x = lax.pad(x, zero, [(0, 0, 0), *tall, (0, 0, 0), (0, 0, 0)])
         products = []
@@ -224,8 +221,9 @@ def _slide_over(x: Array, dy: Array, at: Geometry, kernel: tuple[int, ...]) -> A
         )
 
     def on_cpu(x: Array, dy: Array) -> Array:
-        many = min(x.shape[-1], dy.shape[-1]) >= MANY * at.groups
-        fastest = by_rows if many and at.dilation[-1] == 1 else turned
+        fastest = turned
+        if at.dilation[-1] == 1 and min(x.shape[-1], dy.shape[-1]) // at.groups >= MANY:
+            fastest = by_rows
         if at.groups > 1:
             return _in_groups(fastest, x, dy, at.groups)
         unpadded = all(low == 0 >= high for low, high in at.padding)
