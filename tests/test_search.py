@@ -366,7 +366,9 @@ def test_checkpoints_of_another_search(tmp_path):
     assert len(list((tmp_path / "anew").glob("[0-9]*"))) == 3
 
 
-def test_the_bar_shows_the_best_so_far(capsys):
+def test_the_bar_shows_the_best_so_far(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")  # a bar is cut off at the width of the terminal
+    monkeypatch.setenv("LINES", "50")
     PopulationHalvingSearchCV(MODEL, GRID, cv=3, factor=3, progress=True).fit(X, Y)
     shown = capsys.readouterr().err
     assert "PopulationHalvingSearchCV, program 1 of 1:" in shown
