@@ -48,7 +48,7 @@ class Programs:
 
         def program(*values: Any) -> Any:
             quick = QUICK if runs_once and jax.default_backend() == "cpu" else {}
-            return jax.jit(_named(function, values), **options, **quick)
+            return jax.jit(named(function, *values), **options, **quick)
 
         self.of = functools.lru_cache(maxsize=KEPT)(program)
 
@@ -85,6 +85,7 @@ def compiled(*, settings: int, **options: Any) -> Callable[[Callable[..., Any]],
     return lambda function: Programs(function, settings=settings, **options)
 
 
-def _named(function: Callable[..., Any], values: tuple[Any, ...]) -> Callable[..., Any]:
+def named(function: Callable[..., Any], *values: Any) -> Callable[..., Any]:
+    """Return a new function with the first arguments given, of the same name."""
     bound = functools.partial(function, *values)
     return functools.update_wrapper(bound, function)

@@ -1,6 +1,8 @@
 """fit: the compiled loop against a plain one, and everything that happens around it."""
 
 import logging
+import traceback
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -425,3 +427,21 @@ def test_a_step_goes_through_scan_and_vmap():
     many = jax.vmap(lambda key: nn.init_state(NET, ADAM, X, key))(jax.random.split(KEY, 3))
     stepped, _ = jax.vmap(step, in_axes=(0, None))(many, (X[:8], Y[:8]))
     assert stepped.step.tolist() == [1, 1, 1]
+
+
+def test_nine_functions_from_fit_to_a_layer():
+    ways = []
+
+    @nn.layer
+    class Watched(nn.Dense):
+        def backward(self, params, cache, dy):
+            frames = traceback.extract_stack()
+            library = Path(nn.__file__).parent
+            ways.append([f.name for f in frames if library in Path(f.filename).parents])
+            return super().backward(params, cache, dy)
+
+    fit(nn.chain(Watched(3)), data=(X[:32], Y[:32]))  # all batches are full
+    checked_by_the_contract = "run"
+    way = [name for name in ways[-1] if name != checked_by_the_contract]
+    assert way[0] == "fit" and way[-1] == "backward"
+    assert len(way) == 9

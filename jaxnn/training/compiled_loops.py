@@ -25,7 +25,7 @@ from jax import lax
 from jaxtyping import Array, Int, PyTree
 
 from jaxnn.layers.convolution import CONVOLUTIONS
-from jaxnn.programs import Programs
+from jaxnn.programs import KEPT, named
 from jaxnn.training.batching import Batch
 from jaxnn.training.train_step import TrainState, TrainStep
 from jaxnn.types import AnyArray, Params, split_running
@@ -61,8 +61,8 @@ class CompiledLoop:
     def __init__(
         self, loop: Callable[..., Chunk], *static: str, rows: Callable[..., Any] | None = None
     ) -> None:
-        compile_ = functools.partial(Programs, _by_step(loop), settings=1, static_argnames=static)
-        self._keeping, self._in_place = compile_(), compile_(donate_argnames="state")
+        self._keeping = _programs(loop, static_argnames=static)
+        self._in_place = _programs(loop, static_argnames=static, donate_argnames="state")
         self._rows = rows
 
     def __call__(
@@ -72,7 +72,7 @@ class CompiledLoop:
         if self._rows is not None and _is_slow_in_a_loop(step):
             return _one_by_one(step, state, span, functools.partial(self._rows, **data), donate)
         programs = self._in_place if donate else self._keeping
-        return programs.of(jax.tree.structure(step))(step, state, span, **data)
+        return programs(jax.tree.structure(step))(step, state, span, **data)
 
 
 def _is_slow_in_a_loop(step: TrainStep) -> bool:
@@ -89,7 +89,7 @@ def _one_by_one(
 ) -> Chunk:
     """Make the steps of a span one after another, each in a call of its own."""
     first, stop = map(int, span)
-    made, program = [], _ONE_STEP.of(jax.tree.structure(step))
+    made, program = [], _ONE_STEP(jax.tree.structure(step))
     state = state if donate else jax.tree.map(jnp.copy, state)  # its memory is used again
     for i in range(first, stop):
         state, loss = program(step, state, *rows(i))
@@ -99,14 +99,17 @@ def _one_by_one(
     return Chunk(state, losses, _finite_program(split_running(state.params)[0]))
 
 
-def _by_step(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add an argument that chooses the program: the structure of the step, without its numbers."""
+def _programs(function: Callable[..., Any], **options: Any) -> Callable[[Any], Any]:
+    """Return a lookup of compiled programs by the structure of a step, which leaves out its numbers.
 
-    @functools.wraps(function)
-    def run(_: Any, step: TrainStep, state: TrainState, *arguments: Any, **data: Any) -> Any:
-        return function(step, state, *arguments, **data)
+    A single ``jax.jit`` would compile the same programs and keep them all (:mod:`jaxnn.programs`).
+    """
 
-    return run
+    @functools.lru_cache(maxsize=KEPT)
+    def program(_: Any) -> Any:
+        return jax.jit(named(function), **options)
+
+    return program
 
 
 def _one_step(
@@ -260,5 +263,5 @@ def batch_of_a_stack(i: int, *, batches: Batch) -> Any:
 ROWS = CompiledLoop(over_rows, "batch_size", rows=rows_of_an_epoch)
 STACK = CompiledLoop(over_stack, rows=batch_of_a_stack)
 MEMBERS = CompiledLoop(over_members, "batch_size", "group")
-_ONE_STEP = Programs(_by_step(_one_step), settings=1, donate_argnames="state")
+_ONE_STEP = _programs(_one_step, donate_argnames="state")
 _finite_program = jax.jit(_finite)
