@@ -443,5 +443,6 @@ def test_nine_functions_from_fit_to_a_layer():
     fit(nn.chain(Watched(3)), data=(X[:32], Y[:32]))  # all batches are full
     checked_by_the_contract = "run"
     way = [name for name in ways[-1] if name != checked_by_the_contract]
-    assert way[0] == "fit" and way[-1] == "backward"
+    assert way[0] == "fit"
+    assert way[-1] == "backward"
     assert len(way) == 9

@@ -100,7 +100,7 @@ def _one_by_one(
 
 
 def _programs(function: Callable[..., Any], **options: Any) -> Callable[[Any], Any]:
-    """Return a lookup of compiled programs by the structure of a step, which leaves out its numbers.
+    """Return a lookup of compiled programs by the structure of a step, without its numbers.
 
     A single ``jax.jit`` would compile the same programs and keep them all (:mod:`jaxnn.programs`).
     """
