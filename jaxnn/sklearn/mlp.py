@@ -12,7 +12,8 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from jaxnn.losses import MeanSquaredError, SigmoidBinaryCrossEntropy, SoftmaxCrossEntropy
 from jaxnn.programs import compiled
-from jaxnn.sklearn.network import NetworkEstimator, Task
+from jaxnn.sklearn.network import NetworkEstimator
+from jaxnn.sklearn.plans import Task
 from jaxnn.types import Layer, Loss
 
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from jaxnn.checks import InputError
-from jaxnn.sklearn.network import Plan
+from jaxnn.sklearn.plans import Plan
 from jaxnn.training.checkpoint import Checkpoint, Checkpoints
 from jaxnn.training.members import Member
 from jaxnn.training.train_step import TrainState

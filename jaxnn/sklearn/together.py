@@ -15,7 +15,8 @@ from sklearn.base import clone
 from sklearn.utils.metaestimators import _safe_split
 from sklearn.utils.validation import _check_method_params, _num_samples
 
-from jaxnn.sklearn.network import TRAINER, NetworkEstimator, Plan, RuleUpdate, Trainer, precision
+from jaxnn.sklearn.network import NetworkEstimator, precision
+from jaxnn.sklearn.plans import TRAINER, Plan, RuleUpdate, Trainer
 from jaxnn.sklearn.saving import Saved, name_of
 from jaxnn.training.batching import Batch
 from jaxnn.training.fit import Fit, can_be_padded, check_data
