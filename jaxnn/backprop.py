@@ -7,6 +7,7 @@ confirms the other.
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -23,9 +24,12 @@ from jaxnn.checks import (
     check_same_length,
     check_weights,
     is_array,
+    is_concrete,
     is_kind,
 )
+from jaxnn.compose import Sequential
 from jaxnn.conversion import as_arrays
+from jaxnn.layers import LogSoftmax, Sigmoid, Softmax
 from jaxnn.numerics import upcast
 from jaxnn.parameters import check_gradient, fitting
 from jaxnn.programs import Programs, compiled
@@ -58,7 +62,8 @@ class ValueAndGrad:
             params: the parameters θ of the network.
             x: inputs, batch first.
             target: the values with which the loss compares the predictions.
-            weights: the weight of each sample, (B,), or None for equal weights.
+            weights: the weight of each sample, (B,), or None for equal weights. Where all are 0,
+                no sample counts, and J and its gradient are 0.
             key: a PRNG key for training mode (dropout), or None.
 
         Raises:
@@ -76,6 +81,8 @@ class ValueAndGrad:
         )
         if self.check:  # now, while the program runs
             self._check_values(prediction.value.tree, x, target, weights)
+            if getattr(self.loss, "bounded", False) and is_concrete(value) and jnp.isnan(value):
+                self.loss.check(self.net.forward(params, x, key)[0], target)
         return value, dparams
 
     def _check_values(
@@ -104,6 +111,19 @@ class Grad:
         return self.value_and_grad(*batch, **options)[1]
 
 
+def warn_of_probabilities(who: str, net: Layer, loss: Loss) -> None:
+    """Warn if a network ends with a softmax or a sigmoid, and the loss applies one itself."""
+    last = net
+    while isinstance(last, Sequential) and last.layers:
+        last = last.layers[-1]
+    if getattr(loss, "takes_logits", False) and isinstance(last, Softmax | LogSoftmax | Sigmoid):
+        warnings.warn(
+            f"{who}: the network ends with {last}, but {loss} takes the numbers before it, the "
+            f"logits. Leave {last} out.",
+            stacklevel=3,
+        )
+
+
 def value_and_grad(
     net: Layer, loss: Loss, method: Method = "hand", *, check: bool = True
 ) -> ValueAndGrad:
@@ -122,6 +142,7 @@ def value_and_grad(
     check_network("value_and_grad", net, loss)
     check_choice("value_and_grad", "method", method, ("hand", "auto"))
     check_bool("value_and_grad", "check", check)
+    warn_of_probabilities("value_and_grad", net, loss)
     return ValueAndGrad(net, loss, method, check)
 
 

@@ -128,6 +128,8 @@ def kind_of(value: Any, wanted: str = "") -> str:
     if isinstance(value, jax.Array | np.ndarray):
         return f"an array of shape {value.shape}"
     name = type(value).__name__
+    if isinstance(value, str):
+        return f"the text {_brief(value)}"
     told = f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
     return f"{told}; pass its .{wanted}" if wanted and hasattr(value, wanted) else told
 

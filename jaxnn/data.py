@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnn.checks import InputError, check_fraction, check_positive_int, check_shape
+from jaxnn.checks import InputError, check_fraction, check_positive, check_positive_int, check_shape
 from jaxnn.conversion import as_arrays
 
 
@@ -140,6 +140,12 @@ def mnist(path: str | os.PathLike | None = None) -> tuple[Dataset, Dataset]:
                 "mnist: expected an .npz file with x_train, y_train, x_test and y_test, "
                 f"got {path} ({error})."
             ) from error
+    for images, labels in parts:
+        if np.shape(images)[1:] not in ((28, 28), (784,)) or len(images) != len(labels):
+            raise InputError(
+                "mnist: expected images of shape (n, 28, 28) and n labels, "
+                f"got {np.shape(images)} and {np.shape(labels)}."
+            )
     names = tuple(map(str, range(10)))
     pixels = tuple(f"pixel_{row}_{column}" for row in range(28) for column in range(28))
     train, test = (
@@ -225,6 +231,7 @@ def split(dataset: Dataset, test: float = 0.2, seed: int = 0) -> tuple[Dataset, 
     if not isinstance(dataset, Dataset):
         raise InputError(f"split: expected a Dataset, got a {type(dataset).__name__}.")
     check_fraction("split", "test", test)
+    check_positive("split", "test", test)
     x, y = dataset.x, dataset.y
     classes = y if np.issubdtype(y.dtype, np.integer) else None
     with _in_our_words("split"):
@@ -249,4 +256,5 @@ def _in_our_words(who: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError) as error:
-        raise InputError(f"{who}: {error}") from error
+        words = str(error).replace("test_size", "test").replace("random_state", "seed")
+        raise InputError(f"{who}: {words}") from error

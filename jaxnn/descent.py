@@ -118,7 +118,9 @@ def gradient_descent(
     state = _State(initial, initial, np.asarray(0, np.int32), first_change)
     program = functools.partial(_descend, objective, gradient, args, step_size, threshold)
     run = _with_progress if progress else _at_once
-    return _report(run(program, state, threshold, max_iterations), threshold)
+    state = run(program, state, threshold, max_iterations)
+    finite = True if objective is None else _has_finite_value(objective, state.params, args)
+    return _report(state, threshold, finite)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -200,16 +202,26 @@ def _with_progress(
     return state
 
 
-def _report(state: _State, threshold: float) -> Descent:
+@functools.partial(jax.jit, static_argnums=0)
+def _has_finite_value(
+    objective: Callable[..., Array], params: PyTree, args: tuple[PyTree, ...]
+) -> Array:
+    return jnp.isfinite(objective(params, *args))
+
+
+def _report(state: _State, threshold: float, finite: bool | Array) -> Descent:
     iterations: int | AnyArray
     change: float | AnyArray
     diverged: bool | AnyArray
-    if is_concrete(state):
+    converged: bool | AnyArray
+    if is_concrete(state, finite):
         change, iterations = float(state.change), int(state.iterations)
-        diverged = not math.isfinite(change)
+        diverged = not (math.isfinite(change) and bool(finite))
+        converged = change <= threshold and not diverged
         params = state.previous if diverged else state.params
     else:  # under vmap or jit the results stay arrays
         change, iterations = state.change, state.iterations
-        diverged = ~jnp.isfinite(change)
+        diverged = ~(jnp.isfinite(change) & finite)
+        converged = (change <= threshold) & ~diverged
         params = jax.tree.map(functools.partial(jnp.where, diverged), state.previous, state.params)
-    return Descent(params, iterations, change, change <= threshold, diverged)
+    return Descent(params, iterations, change, converged, diverged)

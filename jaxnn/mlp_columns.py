@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnn.checks import InputError
+from jaxnn.checks import InputError, kind_of
 from jaxnn.compose import Sequential, chain
 from jaxnn.layers import Dense
 from jaxnn.layers.activations import Activation
@@ -54,6 +54,8 @@ def columns_of(net: Layer, inputs: int) -> list[Column]:
 
 def columns_or_reason(trace: Trace) -> tuple[list[Column] | None, str]:
     """Read a network as columns of neurons, or return the reason why it cannot be drawn as such."""
+    if not hasattr(trace, "stages"):
+        raise InputError(f"BackpropDisplay: expected a Trace, got {kind_of(trace)}.")
     try:
         columns = columns_of(chain(*(stage.layer for stage in trace.stages)), np.shape(trace.x)[-1])
     except (InputError, IndexError):

@@ -20,6 +20,7 @@ from jaxnn import notebook
 from jaxnn.checks import InputError, check_concrete, check_finite, check_key
 from jaxnn.compose import Cast, Frozen, Remat, Repeat, Sequential, chain, check_params_tuple
 from jaxnn.conversion import as_arrays
+from jaxnn.parameters import check_fit
 from jaxnn.types import AnyArray, Cache, Layer, Loss, Params, check_input
 from jaxnn.values import check_network, with_children
 from jaxnn.watching import Arrays, parts, taking_notes, watch
@@ -310,6 +311,7 @@ def trace(
     net = _in_full(net)
     if not isinstance(net, Sequential):
         net, params = chain(net), (params,)
+    check_fit("trace", net, params, x)
     with jax.enable_x64(True):
         params, x, target = jax.tree.map(_in_float64, (params, x, target))
         return _trace(net, loss, params, x, target, key)

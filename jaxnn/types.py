@@ -66,6 +66,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from jaxnn.checks import InputError
+
 Params: TypeAlias = Any  # a pytree of arrays
 Cache: TypeAlias = Any
 AnyArray: TypeAlias = Array | np.ndarray  # for functions that users call with their own data
@@ -163,6 +165,12 @@ def split_running(params: Params) -> tuple[Params, Params]:
 def join_running(trained: Params, running: Params) -> Params:
     """Join the two parts into which :func:`split_running` separated the parameters."""
     is_gap = lambda node: node is None or isinstance(node, Running)  # noqa: E731
+    structures = [str(jax.tree.structure(part, is_leaf=is_gap)) for part in (trained, running)]
+    if structures[0] != structures[1]:
+        raise InputError(
+            "join_running: expected the two parts into which split_running separated parameters, "
+            f"got the structures {structures[0]} and {structures[1]}."
+        )
     return jax.tree.map(lambda a, b: b if a is None else a, trained, running, is_leaf=is_gap)
 
 

@@ -72,6 +72,7 @@ def loss(cls: type[T]) -> type[T]:
     _require_methods("loss", cls, ("check", "forward", "backward"))
     cls = _value(cls)
     cls.forward = _checked_value(_method(cls, "forward"))  # type: ignore[attr-defined]
+    cls.backward = _checked_slope(_method(cls, "backward"))  # type: ignore[attr-defined]
     return cls
 
 
@@ -329,7 +330,15 @@ def _init_program(init: Any, self: Any, leaves: Any, tree: PyTree, key: PRNGKeyA
 
 
 def _drawn(init: Callable[[Any, Any, Any], Params], self: Any, key: Any, x: PyTree) -> Params:
-    params = init(self, key, x)
+    try:
+        params = init(self, key, x)
+    except TypeError as error:
+        if "ShapeDtypeStruct" in str(error):
+            raise InputError(
+                f"{self!r}: expected an init that needs only the shape and the dtype of x; it is "
+                "given a jax.ShapeDtypeStruct, which has no values."
+            ) from error
+        raise
     for leaf in jax.tree.leaves(params):
         if not is_array(leaf):
             raise InputError(f"{self!r}: expected init to return arrays, got {kind_of(leaf)}.")
@@ -425,6 +434,23 @@ def _checked_value(forward: Callable[..., Any]) -> Callable[..., Any]:
                 f"{self!r}: expected forward to return a floating scalar as the value, got {got}."
             )
         return value, cache
+
+    return run
+
+
+def _checked_slope(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a loss's ``backward`` to refuse a foreign cache, as that of a layer does."""
+
+    @functools.wraps(backward)
+    def run(self: Any, cache: Any) -> Any:
+        try:
+            return backward(self, cache)
+        except (TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
+            if isinstance(error, InputError) or not _is_ours(type(self)):
+                raise
+            raise InputError(
+                f"{self!r}: expected the cache that forward returned, got {kind_of(cache)}."
+            ) from error
 
     return run
 

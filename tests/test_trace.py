@@ -121,7 +121,7 @@ def test_traces_are_compared_by_identity():
             {"loss": nn.MeanSquaredError},
             "trace: expected loss to be a loss, got the class MeanSquaredError",
         ),
-        ({"x": "5.0"}, "trace: expected x as arrays, got a str"),
+        ({"x": "5.0"}, "trace: expected x as arrays, got the text"),
         ({"target": None}, "trace: expected target as arrays, got None"),
         ({"key": 0}, "trace: expected a PRNG key such as jax.random.key(0), got 0"),
     ],

@@ -132,7 +132,7 @@ def explain(
     check_choice("explain", "format", format, FORMATS)
     check_positive_int("explain", "digits", digits)
     check_bool("explain", "blanks", blanks)
-    if seed is not None and (not isinstance(seed, int) or seed < 0):
+    if seed is not None and (type(seed) is not int or seed < 0):
         raise InputError(f"explain: expected seed to be an integer of at least 0, got {seed!r}.")
     if of is not None and format != "text":
         raise InputError(f'explain: expected format "text" with of, got {format!r}.')

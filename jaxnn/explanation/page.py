@@ -46,7 +46,7 @@ def as_page(trace: Trace, names: Names) -> str:
     if equations.silent:
         silent = ", ".join(equations.silent)
         raise InputError(
-            f"explain: expected layers that state formulas for a page, got {silent} without."
+            f"explain: expected formulas for a page, got none of {silent}."
         )
     if (numbers := sum(np.size(value) for value in equations.values.values())) > LARGEST:
         raise InputError(

@@ -351,6 +351,7 @@ class _Forward(_Convolution):
     def init(self, key: PRNGKeyArray, x: jax.ShapeDtypeStruct) -> ConvParams:
         """Draw the kernel for inputs (B, *space, C), in the dtype of ``x``."""
         self._check_x(x)
+        self._check_fits(x.shape[1:-1], self._geometry(x.shape[1:-1]))
         shape = (*self._sizes("kernel_size"), x.shape[-1] // self.groups, self.features)
         w = initialize(self.w_init, key, shape, x.dtype)
         return ConvParams(w, jnp.zeros(self.features, x.dtype) if self.bias else None)

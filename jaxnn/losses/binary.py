@@ -95,6 +95,7 @@ class SigmoidBinaryCrossEntropy(BinaryLoss):
         "J = mean(max(y[n], 0) - t[n] * y[n] + log1p(exp(-abs(y[n]))) for n in B)",
         "dy[n] = (σ(y[n]) - t[n]) / B",
     )
+    takes_logits: ClassVar[bool] = True  # so a network that ends with a Sigmoid earns a warning
 
     def probabilities(self, prediction: Array) -> Array:
         """Return σ of the logit, the probability of the positive class."""

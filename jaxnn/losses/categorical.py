@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -75,6 +75,8 @@ class SoftmaxCrossEntropy:
     _: dataclasses.KW_ONLY
     smoothing: float = 0.0
     ignore: int | None = None
+
+    takes_logits: ClassVar[bool] = True  # so a network that ends with a Softmax earns a warning
 
     formulas = Formulas(
         """

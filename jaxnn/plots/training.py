@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from matplotlib.axes import Axes
 
-from jaxnn.checks import InputError, check_choice
+from jaxnn.checks import InputError, check_choice, kind_of
 from jaxnn.plots.display import CLASSES, Display
 
 if TYPE_CHECKING:  # so that drawing loads nothing else
@@ -69,6 +69,12 @@ class HistoryDisplay(Display):
                 1, count, figsize=(4.6 * count, 3.4), layout="constrained", squeeze=False
             )
             given = made[0]
+        given = np.ravel(given)
+        if len(given) != count or not all(hasattr(ax, "plot") for ax in given):
+            raise InputError(
+                f"{type(self).__name__}: expected {count} axes of matplotlib, got {len(given)} of "
+                f"{kind_of(given[0]) if len(given) else 'nothing'}."
+            )
         self.ax_, self.figure_ = given[0], given[0].figure
         return list(given[:count])
 

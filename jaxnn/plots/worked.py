@@ -63,9 +63,9 @@ class BackpropDisplay(Display):
         """
         columns, reason = columns_or_reason(trace)
         display = cls(trace, columns, reason)
-        if frame is not None and not 0 <= frame < len(display.frames):
+        if frame is not None and frame not in range(len(display.frames)):
             raise InputError(
-                f"BackpropDisplay: expected a frame below {len(display.frames)}, got {frame}."
+                f"BackpropDisplay: expected a frame below {len(display.frames)}, got {frame!r}."
             )
         return display.plot(frame=frame, title=title, ax=ax)
 

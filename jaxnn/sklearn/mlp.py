@@ -6,6 +6,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context
 from sklearn.utils import column_or_1d
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
@@ -57,7 +58,7 @@ class MLPClassifier(ClassifierMixin, NetworkEstimator):
     """
 
     _parameter_constraints = NetworkEstimator._parameter_constraints | {
-        "class_weight": [dict, str, list, None]
+        "class_weight": [dict, StrOptions({"balanced"}), list, None]
     }
 
     def __init__(

@@ -16,10 +16,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, Options, StrOptions
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxnn.compose import chain, output_shape
 from jaxnn.layers import Dense, ReLU, Sigmoid, Tanh
+from jaxnn.layers.dense import DenseParams
 from jaxnn.sklearn.plans import TRAINER, Plan, Rule, Task
 from jaxnn.training.batching import padded_size
 from jaxnn.training.early_stopping import EarlyStopping
@@ -135,12 +136,17 @@ class NetworkEstimator(BaseEstimator):
     @property
     def coefs_(self) -> list[np.ndarray]:
         """The weight matrices of the Dense layers, in order."""
-        return [leaf for leaf in self._leaves if leaf.ndim == 2]
+        return [np.asarray(dense.w) for dense in self._dense_layers()]
 
     @property
     def intercepts_(self) -> list[np.ndarray]:
         """The biases of the Dense layers, in order."""
-        return [leaf for leaf in self._leaves if leaf.ndim == 1]
+        return [np.asarray(dense.b) for dense in self._dense_layers() if dense.b is not None]
+
+    def _dense_layers(self) -> list[DenseParams]:
+        check_is_fitted(self)
+        is_dense = lambda node: isinstance(node, DenseParams)  # noqa: E731
+        return list(filter(is_dense, jax.tree.leaves(self.params_, is_leaf=is_dense)))
 
     # ── Training ──────────────────────────────────────────────────────────────────────────────────
 
@@ -251,12 +257,25 @@ class NetworkEstimator(BaseEstimator):
     def _batch(self, n: int, net: Layer) -> int:
         """Return the rows of a batch; it may be filled up, so that folds of a row less share it."""
         most = padded_size(n + 1) if can_be_padded(net) else n
-        return min(200 if self.batch_size == "auto" else int(self.batch_size), most)
+        size = 200 if self.batch_size == "auto" else int(self.batch_size)
+        if self.batch_size != "auto" and size > n:
+            warnings.warn(
+                f"Got batch_size={self.batch_size}, larger than the {n} samples. It is going to "
+                "be clipped.",
+                stacklevel=2,
+            )
+        return min(size, most)
 
     def _network_for(self, task: Task) -> Layer:
         if self.network is not None:
             return self.network
-        sizes = np.atleast_1d(np.asarray(self.hidden_layer_sizes, int)).tolist()
+        sizes = np.atleast_1d(np.asarray(self.hidden_layer_sizes)).tolist()
+        for size in sizes:
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise ValueError(
+                    "hidden_layer_sizes must be integers of at least 1, "
+                    f"got {self.hidden_layer_sizes}."
+                )
         hidden = [part for size in sizes for part in (Dense(size), *ACTIVATIONS[self.activation])]
         return chain(*hidden, Dense(task.outputs))  # with the rule of Glorot, as in scikit-learn
 

@@ -1,10 +1,12 @@
 """The lecture's neurons as classifiers: one neuron for two classes, one for each of more."""
 
 import numbers
+import warnings
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -31,9 +33,15 @@ class NeuronClassifier(ClassifierMixin, BaseEstimator):
         against = self.classes_[1:] if len(self.classes_) == 2 else self.classes_
         with precision(x.dtype):
             found = [self._neuron(with_ones(x), (y == label).astype(int)) for label in against]
-        theta, counts = map(np.array, zip(*found, strict=True))
+        theta, counts, ended = map(np.array, zip(*found, strict=True))
         self.coef_, self.intercept_ = theta[:, :-1], theta[:, -1]
         self.n_iter_ = int(counts.max())
+        if not all(ended):
+            warnings.warn(
+                f"{type(self).__name__} has not converged after max_iter={self.max_iter}.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:
@@ -48,8 +56,8 @@ class NeuronClassifier(ClassifierMixin, BaseEstimator):
         z = self.decision_function(X)
         return self.classes_[(z > 0).astype(int) if z.ndim == 1 else z.argmax(axis=1)]
 
-    def _neuron(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, int]:
-        """Train one neuron; return its weights and the number of passes."""
+    def _neuron(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, int, bool]:
+        """Train one neuron; return its weights, the number of passes, and whether it converged."""
         raise NotImplementedError
 
 
@@ -68,9 +76,9 @@ class Perceptron(NeuronClassifier):
     def __init__(self, *, max_iter: int = 1000) -> None:
         self.max_iter = max_iter
 
-    def _neuron(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, int]:
+    def _neuron(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, int, bool]:
         run = perceptron_rule(x, y, max_epochs=self.max_iter)
-        return np.asarray(run.params.theta), run.epochs
+        return np.asarray(run.params.theta), run.epochs, run.converged
 
 
 class LogisticNeuron(NeuronClassifier):
@@ -98,8 +106,9 @@ class LogisticNeuron(NeuronClassifier):
         p = 1 / (1 + np.exp(-np.atleast_2d(self.decision_function(X).T).T))
         return np.hstack([1 - p, p]) if p.shape[1] == 1 else p / p.sum(axis=1, keepdims=True)
 
-    def _neuron(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, int]:
+    def _neuron(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, int, bool]:
         found = logistic_descent(
             x, y, step_size=self.step_size, threshold=self.tol, max_iterations=self.max_iter
         )
-        return np.asarray(found.params.theta), max(1, int(found.iterations))
+        passes = max(1, int(found.iterations))
+        return np.asarray(found.params.theta), passes, bool(found.converged)

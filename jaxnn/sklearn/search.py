@@ -83,6 +83,8 @@ class PopulationSearch(BaseSearchCV):
     ) -> Any:
         """Evaluate candidates that are trained in advance."""
         candidates = list(candidates)
+        if not candidates:
+            raise ValueError(f"{type(self).__name__}: expected at least one candidate, got none.")
         train = functools.partial(self._train, candidates)
         # scikit-learn 1.6 does not keep the splitter that it has made of ``cv``
         cv = cv or getattr(self, "_checked_cv_orig", self.cv)
@@ -260,7 +262,9 @@ class PopulationHalvingSearchCV(PopulationSearch, BaseSuccessiveHalving):
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = (
-        PopulationSearch._parameter_constraints | BaseSuccessiveHalving._parameter_constraints
+        PopulationSearch._parameter_constraints
+        | BaseSuccessiveHalving._parameter_constraints
+        | {"factor": [Interval(numbers.Real, 1, None, closed="neither")]}
     )
 
     def __init__(

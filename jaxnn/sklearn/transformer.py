@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from jaxnn.compose import Sequential
 from jaxnn.sklearn.mlp import MLPClassifier
+from jaxnn.sklearn.network import NetworkEstimator
 
 
 class NetworkTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -43,6 +44,11 @@ class NetworkTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     def fit(self, X: Any, y: Any, **fit_params: Any) -> Self:
         """Train the network on inputs X and targets y."""
         chosen = MLPClassifier() if self.estimator is None else self.estimator
+        if not isinstance(chosen, NetworkEstimator):
+            raise ValueError(
+                "NetworkTransformer: expected estimator to be one of jaxnn.sklearn that has a "
+                f"network, such as MLPClassifier(), got {chosen!r}."
+            )
         self.estimator_ = clone(chosen)
         if self.random_state is not None:
             self.estimator_.set_params(random_state=self.random_state)

@@ -7,6 +7,7 @@ there, is told in :mod:`jaxnn.training.checkpoint_folder`; how its arrays become
 """
 
 import itertools
+import json
 import math
 import os
 import threading
@@ -21,7 +22,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
-from jaxnn.checks import InputError, check_bool, check_positive_int
+from jaxnn.checks import InputError, check_array, check_bool, check_positive_int, is_typed_key
 from jaxnn.training.array_files import pieces_of, read_arrays, write_arrays
 from jaxnn.training.checkpoint_folder import CONTENT, DamagedError, Folder, ForeignError
 from jaxnn.training.placement import whole
@@ -96,6 +97,15 @@ class Checkpoints:
             raise InputError(
                 f"Checkpoints.save: expected step to be an integer of at least 0, got {step!r}."
             )
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            if not is_typed_key(leaf):
+                check_array("Checkpoints.save", f"tree{jax.tree_util.keystr(path)}", leaf)
+        try:
+            json.dumps(dict(about))
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"Checkpoints.save: expected plain values in about, as in JSON, got: {error}."
+            ) from error
         tree = whole(tree)
         if jax.process_index():
             return  # the first of several processes writes for all
@@ -186,10 +196,13 @@ class Checkpoints:
         """Read the checkpoint of one step, and check every byte.
 
         Raises:
+            InputError: if there is none of this step.
             DamagedError: if it is not what was written.
             ForeignError: if it was not written by this library.
             OSError: if it can't be read now.
         """
+        if step not in (there := self.steps()):
+            raise InputError(f"Checkpoints.read: expected one of the steps {there}, got {step!r}.")
         folder, document = self._folder.read(step)
         return Checkpoint(
             step, read_arrays(folder / CONTENT, document["arrays"]), document["about"]

@@ -47,7 +47,8 @@ class EarlyStopping:
         check_bool("EarlyStopping", "restore_best", self.restore_best)
         if self.mode is not None:
             check_choice("EarlyStopping", "mode", self.mode, ("min", "max"))
-        if not isinstance(self.min_delta, numbers.Real) or not 0 <= self.min_delta < math.inf:
+        is_number = isinstance(self.min_delta, numbers.Real) and self.min_delta is not True
+        if not is_number or not 0 <= self.min_delta < math.inf:
             raise InputError(
                 f"EarlyStopping: expected min_delta of at least 0, got {self.min_delta!r}."
             )

@@ -141,7 +141,7 @@ class Layout:
         """Return the division of one parameter."""
         for pattern, division in self.rules:
             if re.search(pattern, path):
-                spec = division(shape, self.mesh) if callable(division) else division
+                spec = _spec(division, shape, self.mesh)
                 missing = len(shape) - len(spec)
                 return NamedSharding(self.mesh, PartitionSpec(*[None] * missing, *spec))
         return NamedSharding(self.mesh, PartitionSpec())
@@ -233,6 +233,20 @@ def _checked_rules(who: str, mesh: Mesh, rules: Any) -> tuple[Rule, ...]:
                 f"rule {rule!r}."
             )
     return tuple(rules)
+
+
+def _spec(division: Division, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    if isinstance(division, PartitionSpec):
+        return division
+    try:
+        spec = division(shape, mesh)
+    except TypeError as error:
+        raise InputError(
+            f"rules: expected a function of a shape and the mesh, got {division!r}: {error}."
+        ) from error
+    if not isinstance(spec, PartitionSpec):
+        raise InputError(f"rules: expected {division!r} to return a PartitionSpec, got {spec!r}.")
+    return spec
 
 
 def _axes(division: Any) -> list[str]:

@@ -305,4 +305,5 @@ def handing_out(who: str, run: Run, result: Callable[[], Any]) -> Iterator[None]
     except InputError as error:  # its message already names the caller
         raise TrainingError(f"{error} {kept}", result()) from error
     except Exception as error:
-        raise TrainingError(f"{who}: {type(error).__name__}: {error} {kept}", result()) from error
+        message = f"{who}: {type(error).__name__}: {error}".rstrip(".")
+        raise TrainingError(f"{message}. {kept}", result()) from error

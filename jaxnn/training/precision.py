@@ -11,6 +11,7 @@ from jaxtyping import Array, PyTree
 
 from jaxnn.checks import InputError, check_choice, check_positive, check_positive_int
 from jaxnn.numerics import cast_floating
+from jaxnn.training.optimizers import as_transformation
 from jaxnn.types import Kept
 
 
@@ -103,6 +104,7 @@ def loss_scaling(
     Raises:
         InputError: for an initial scale that is not above 0, or a period below 1.
     """
+    optimizer = as_transformation("loss_scaling", optimizer)
     check_positive("loss_scaling", "initial", initial)
     check_positive_int("loss_scaling", "period", period)
     update_inner = optax.with_extra_args_support(optimizer).update

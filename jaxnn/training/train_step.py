@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from jaxnn.backprop import Method, backpropagation
+from jaxnn.backprop import Method, backpropagation, warn_of_probabilities
 from jaxnn.checks import InputError, check_choice, check_finite, check_key
 from jaxnn.conversion import as_example
 from jaxnn.gradcheck.not_finite import NanReport, explain_nan, explain_update
@@ -242,6 +242,7 @@ def make_step(
     check_precision(who, precision)
     transformation = as_transformation(who, optimizer)
     warn_of_ascent(who, transformation)
+    warn_of_probabilities(who, net, loss)
     return TrainStep(net, loss, OptaxUpdate(transformation), method, precision)
 
 
