@@ -122,7 +122,7 @@ def kind_of(value: Any, wanted: str = "") -> str:
     if value is None:
         return "None"
     if isinstance(value, jax.core.Tracer):
-        return "a traced array (under jit, vmap or grad)"
+        return f"a traced array of shape {jnp.shape(value)} (under jit, vmap or grad)"
     if is_typed_key(value):
         return "a PRNG key"
     if isinstance(value, jax.Array | np.ndarray):

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import jaxnn as nn
-from jaxnn import parameters
+from jaxnn import data, parameters
 
 pytestmark = pytest.mark.usefixtures("as_users_see_it")
 
@@ -27,6 +27,8 @@ DENSE_PARAMS = DENSE.init(KEY, X)
 STATE, STEP = nn.init_state(NET, SGD, X, KEY), nn.train_step(NET, LOSS, SGD)
 GRADIENT = nn.value_and_grad(NET, LOSS)
 NEURON = nn.Neuron()
+TRACE = nn.trace(NET, LOSS, PARAMS, X[:1], Y[:1])
+TRACE_OF_NUMBERS = nn.trace(NET, MSE, PARAMS, X[:1], np.ones((1, 3)))
 STATE_OF_GRU = jnp.ones((2, 3))
 
 
@@ -392,6 +394,31 @@ MISTAKES = {
     "descent: too many iterations": lambda: descend(max_iterations=10**12),
     "descent: an array as objective's value": lambda: descend(lambda p: p),
     "descent: text as objective's value": lambda: descend(lambda p: "a"),
+    # what an adversary found
+    "trace: a result as params": lambda: nn.trace(NET, LOSS, fit(), X, Y),
+    "trace: text as params": lambda: nn.trace(NET, LOSS, "params", X, Y),
+    "loss scaling: text": lambda: nn.loss_scaling("adam"),
+    "loss scaling: what makes an optimizer": lambda: nn.loss_scaling(optax.adam),
+    "loss backward: None": lambda: MSE.backward(None),
+    "join_running: other parts": lambda: nn.join_running(PARAMS, PARAMS[:1]),
+    "rules: a function of one argument": lambda: plan((X, Y), rules=[("w", lambda shape: None)]),
+    "rules: a function that returns None": lambda: plan((X, Y), rules=[("w", lambda s, m: None)]),
+    "init: an initializer of negative spread": lambda: nn.Dense(3, w_init=("normal", -1.0)),
+    "init: a kernel larger than the image": lambda: nn.Conv2D(16, 9, padding="VALID").init(
+        KEY, np.zeros((1, 8, 8, 4))
+    ),
+    "split: no test rows": lambda: data.split(data.iris(), test=0),
+    "early stopping without validation": lambda: fit(early_stopping=nn.EarlyStopping()),
+    "early stopping: a bool as number": lambda: nn.EarlyStopping(min_delta=True),
+    "explain: a bool as seed": lambda: nn.explain(TRACE, seed=True),
+    "explain: words for real numbers": lambda: nn.explain(
+        TRACE_OF_NUMBERS, "html", vocabulary=["a"]
+    ),
+    "plots: a network as trace": lambda: nn.plots.BackpropDisplay.from_trace(NET),
+    "plots: text as frame": lambda: nn.plots.BackpropDisplay.from_trace(TRACE, frame="a"),
+    "probabilities outside of [0, 1], compiled": lambda: nn.value_and_grad(
+        nn.Dense(1), nn.BinaryCrossEntropy()
+    )(nn.DenseParams(jnp.full((4, 1), 9.0), jnp.zeros(1)), X, Y[:, None] % 2),
     "descent: no objective": lambda: descend(None),
     "descent: objective as text": lambda: descend("a"),
 }
@@ -410,7 +437,7 @@ def test_a_mistake_is_refused_in_our_own_words(name):
             lambda: nn.apply(NET, jax.tree.map(lambda p: np.ones(p.shape, int), PARAMS), X),
             "expected parameters of a floating dtype, got int",
         ),
-        (lambda: jax.jit(nn.Dropout)(0.5), r"got a traced array \(under jit, vmap or grad\)"),
+        (lambda: jax.jit(nn.Dropout)(0.5), r"got a traced array of shape \(\) \(under jit"),
         (lambda: NET.init(KEY, X[:, :0]), "at least one entry along each axis, got shape"),
         (lambda: nn.output_shape(LOSS, (), X), "got the loss SoftmaxCrossEntropy"),
         (
@@ -456,6 +483,37 @@ def test_an_error_in_a_layer_of_ones_own_is_left_as_it_is():
 def test_an_optimizer_that_climbs_is_told(optimizer):
     with pytest.warns(UserWarning, match="fit: the updates of this optimizer have the sign of the"):
         nn.fit(NET, LOSS, optimizer, (X, Y), epochs=1, batch_size=4, key=KEY)
+
+
+@pytest.mark.parametrize(
+    ("last", "loss"),
+    [
+        (nn.Softmax(), nn.SoftmaxCrossEntropy()),
+        (nn.chain(nn.Dense(2), nn.Sigmoid()), nn.SigmoidBinaryCrossEntropy()),
+    ],
+)
+def test_probabilities_given_to_a_loss_of_logits_are_told(last, loss):
+    net = nn.chain(NET, last)
+    with pytest.warns(UserWarning, match="takes the numbers before it, the logits. Leave"):
+        nn.value_and_grad(net, loss)
+    with pytest.warns(UserWarning, match="train_step: the network ends with"):
+        nn.train_step(net, loss, SGD)
+
+
+def test_an_objective_of_nan_has_not_converged():
+    found = descend(lambda p: jnp.log(-p).sum(), step_size=0.1, threshold=1e-3)
+    assert found.diverged
+    assert not found.converged
+
+
+def test_classes_that_cannot_be_make_the_loss_nan_in_a_program():
+    _, metrics = jax.jit(nn.train_step(NET, LOSS, SGD))(STATE, (X, Y + 9))
+    assert np.isnan(metrics["loss"])
+
+
+def test_a_certificate_says_in_which_mode():
+    assert "at inference, float64" in str(nn.certify(nn.Dropout(0.5), X))
+    assert "in training, float64" in str(nn.certify(nn.Dropout(0.5), X, key=KEY))
 
 
 def test_a_list_of_traced_rows_is_an_array():

@@ -154,9 +154,7 @@ def test_a_layer_without_formulas_is_named():
     )
     assert "[1]: states no formulas" in nn.explain(trace)
     assert "∂J/∂W⁽¹⁾[1, 1] = x[1]·δ⁽¹⁾[1]" in nn.explain(trace)
-    with pytest.raises(
-        nn.InputError, match=r"expected formulas for a page, got none of \[1\]"
-    ):
+    with pytest.raises(nn.InputError, match=r"expected formulas for a page, got none of \[1\]"):
         nn.explain(trace, "html")
 
 

@@ -206,3 +206,39 @@ def test_folds_share_one_program(monkeypatch):
     model.fit(X[:149], Y[:149]).score(X[:149], Y[:149])
     assert compilations(lambda: model.fit(X[:148], Y[:148]).score(X[:148], Y[:148])) == 0
     sys.modules.pop("suites.compile")
+
+
+@pytest.mark.parametrize(
+    ("estimator", "message"),
+    [
+        (MLPClassifier((5.5,)), "integers of at least 1, got"),
+        (MLPClassifier(True), "integers of at least 1, got True"),
+        (MLPClassifier(class_weight="balance"), "'class_weight' parameter"),
+        (NetworkTransformer(KNeighborsClassifier()), "expected estimator to be one of jaxnn"),
+    ],
+)
+def test_a_wrong_setting_is_told_by_fit(estimator, message):
+    with pytest.raises(ValueError, match=message):
+        estimator.fit(X, Y)
+
+
+def test_coefficients_are_those_of_dense_layers_and_come_with_fit():
+    network = nn.chain(nn.Dense(2), nn.LayerNorm(), nn.Dense(3, bias=False))
+    estimator = MLPClassifier(network=network, max_iter=2)
+    assert not hasattr(estimator, "coefs_")
+    estimator.fit(X, Y)
+    assert [w.shape for w in estimator.coefs_] == [(4, 2), (2, 3)]
+    assert [b.shape for b in estimator.intercepts_] == [(2,)]
+
+
+@pytest.mark.filterwarnings("default::sklearn.exceptions.ConvergenceWarning")
+def test_a_neuron_that_has_not_converged_is_told():
+    with pytest.warns(ConvergenceWarning, match="Perceptron has not converged after max_iter=3"):
+        Perceptron(max_iter=3).fit(X, Y)
+    with pytest.warns(ConvergenceWarning, match="LogisticNeuron has not converged"):
+        LogisticNeuron(max_iter=3).fit(X, Y)
+
+
+def test_a_batch_larger_than_the_data_is_told():
+    with pytest.warns(UserWarning, match="batch_size=1000, larger than the 150 samples"):
+        MLPClassifier(batch_size=1000, max_iter=2).fit(X, Y)

@@ -173,6 +173,14 @@ def _checked_names(
             raise InputError(f'explain: expected format "html" with {name}, got {format!r}.')
         if not isinstance(given, str | tuple | list) or not all(isinstance(t, str) for t in given):
             raise InputError(f"explain: expected {name} to be texts, got {given!r}.")
+        if name == "vocabulary" and not any(
+            np.issubdtype(np.asarray(values).dtype, np.integer)
+            for values in (trace.x, trace.target)
+        ):
+            raise InputError(
+                "explain: expected a vocabulary with inputs or targets that are integers, got "
+                f"{np.asarray(trace.x).dtype} and {np.asarray(trace.target).dtype}."
+            )
     if tokens is not None:
         x = np.shape(trace.x)
         if len(x) < 2 or len(tokens) != x[1]:

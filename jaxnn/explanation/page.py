@@ -45,9 +45,7 @@ def as_page(trace: Trace, names: Names) -> str:
     equations = verified_equations(trace)
     if equations.silent:
         silent = ", ".join(equations.silent)
-        raise InputError(
-            f"explain: expected formulas for a page, got none of {silent}."
-        )
+        raise InputError(f"explain: expected formulas for a page, got none of {silent}.")
     if (numbers := sum(np.size(value) for value in equations.values.values())) > LARGEST:
         raise InputError(
             f"explain: expected at most {LARGEST:,} numbers for a page, got {numbers:,}."

@@ -35,6 +35,7 @@ from jaxnn.gradcheck.vjp_claim import (
     relative_errors,
     state_claim,
 )
+from jaxnn.layers import BatchNorm, Dropout
 from jaxnn.types import AnyArray, Layer, Loss
 from jaxnn.values import children
 
@@ -83,6 +84,7 @@ class Certificate:
     dtype: str
     device: str
     versions: dict[str, str]
+    mode: str
 
     @property
     def passed(self) -> bool:
@@ -113,7 +115,7 @@ class Certificate:
         for row in self.rows:
             errors = f"{row.vs_autodiff:11.1e}  {row.vs_differences:14.1e}"
             lines.append(f"{row.leaf:<{width}}  {row.norm:8.2g} {errors}  {_verdict(row)}")
-        where = f"{self.dtype} on {self.device}, jax {self.versions['jax']}"
+        where = f"{self.mode}{self.dtype} on {self.device}, jax {self.versions['jax']}"
         kinks = f"; kinks at {', '.join(self.kinks)}" if self.kinks else ""
         crossed = (
             f"; {self.excluded} of {self.directions} directions cross a kink"
@@ -228,6 +230,7 @@ def certify(
             "jaxlib": jaxlib.version.__version__,
             "numpy": np.__version__,
         },
+        mode=("at inference, " if key is None else "in training, ") if _has_modes(op) else "",
     )
     if raises and not certificate.passed:
         wrong = ", ".join(row.leaf for row in rows if row.shown and not row.passed)
@@ -242,6 +245,11 @@ def certify(
             )
         raise CertificateError("\n".join([*findings, str(certificate)]))
     return certificate
+
+
+def _has_modes(op: Any) -> bool:
+    """Return whether a layer, or one inside it, computes something else in training."""
+    return isinstance(op, Dropout | BatchNorm) or any(_has_modes(c.layer) for c in children(op))
 
 
 def _compare(

@@ -4,6 +4,7 @@ A name (``"glorot_uniform"``) calls the factory of that name in ``jax.nn.initial
 defaults; a tuple adds arguments: ``("normal", 1.0)`` is ``jax.nn.initializers.normal(1.0)``.
 """
 
+import numbers
 from typing import Any
 
 import jax
@@ -20,12 +21,15 @@ SCALED = (  # factories that take a few numbers and return an initialiser
     "truncated_normal", "uniform", "variance_scaling", "xavier_normal", "xavier_uniform",
 )  # fmt: skip
 FIXED = ("ones", "zeros")  # initialisers themselves
+SPREAD = ("normal", "truncated_normal", "uniform")  # their arguments are a width
 
 
 def check_initializer(who: str, name: str, setting: Initializer) -> None:
     """Check that ``setting`` names an initialiser of JAX and that its arguments fit."""
     word, *arguments = setting if isinstance(setting, tuple) and setting else (setting,)
     check_choice(who, name, word, FIXED + SCALED)
+    if word in SPREAD and any(isinstance(a, numbers.Real) and a <= 0 for a in arguments):
+        raise InputError(f"{who}: expected {name} with a spread above 0, got {setting!r}.")
     if word in FIXED and arguments:
         raise InputError(f"{who}: expected {name} {word!r} without arguments, got {setting!r}.")
     try:

@@ -62,7 +62,9 @@ class SoftmaxCrossEntropy:
     The target holds classes, which are integers (…) in [0, K), or probabilities (…, K). The cost is
     ℓ = log Σ_k exp(z_k) - Σ_k t_k z_k. It is computed without ever forming exp(z) of a large z, and
     adding a constant c to all logits does not change it. A class that is masked by z = -∞ has
-    probability 0. The mean is taken over all positions except the ignored ones.
+    probability 0. The mean is taken over all positions except the ignored ones. Classes outside of
+    [0, K) are refused; where their values are not known, inside of a program of your own, they make
+    the mean NaN.
 
     Args:
         smoothing: ε; the target becomes (1 - ε) t + ε / K (Szegedy et al., 2016).
@@ -167,8 +169,11 @@ class SoftmaxCrossEntropy:
         shifted = z - highest
         log_total = jnp.log(jnp.exp(shifted).sum(axis=-1, keepdims=True))
         if is_integer(target) and not self.smoothing:
-            label = valid_classes(target, z)[..., None]
-            hit = jnp.take_along_axis(shifted, label, axis=-1)
+            label = valid_classes(target, z)
+            hit = jnp.take_along_axis(shifted, label[..., None], axis=-1)
+            # a class that cannot be is found by ``check``, but not where the target is traced
+            possible = (label == target) | (target == self.ignore)
+            hit = jnp.where(possible[..., None], hit, jnp.nan)
         else:
             t = self._probabilities_of(target, z)
             hit = jnp.where(t > 0, t * shifted, 0).sum(axis=-1, keepdims=True)

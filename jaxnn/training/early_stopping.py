@@ -93,6 +93,13 @@ class StopEarly(Hook):
     """
 
     def __init__(self, rule: EarlyStopping, run: Run, names: Sequence[str]) -> None:
+        if rule.monitor.startswith(wanted := "validation_") and not any(
+            name.startswith(wanted) for name in names
+        ):
+            raise InputError(
+                f"EarlyStopping: expected validation= in the call, for {rule.monitor!r}, "
+                "got none."
+            )
         check_choice("EarlyStopping", "monitor", rule.monitor, tuple(names))
         self._rule, self._patience = rule, Patience(rule)
         self.needs_state = rule.restore_best

@@ -30,6 +30,11 @@ def as_transformation(who: str, optimizer: Any) -> optax.GradientTransformation:
     """
     if isinstance(optimizer, optax.MultiSteps):
         optimizer = optimizer.gradient_transformation()
+    if callable(optimizer) and getattr(optimizer, "__module__", "").startswith("optax"):
+        raise InputError(
+            f"{who}: expected an optimizer, got the function that makes it: write "
+            f"optax.{optimizer.__name__}(learning_rate)."
+        )
     if not isinstance(optimizer, optax.GradientTransformation):
         raise InputError(
             f"{who}: expected optimizer to be an optax.GradientTransformation, "
