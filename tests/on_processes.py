@@ -24,12 +24,21 @@ if mode == "other data" and number == 1:
     x[3, 2] += 1
 rows = x, y
 mesh = jax.make_mesh((count,), ("data",))
+validation = x, y
 if mode in ("own rows", "other lengths", "fail with own rows"):
     own = len(x) // jax.process_count()
     own = slice(number * own, (number + 1) * own - (mode == "other lengths" and number == 1))
     rows = nn.own_rows((x[own], y[own]), mesh)
     assert len(rows[0].addressable_shards) == jax.local_device_count()
     assert len(rows[0].addressable_shards[0].data) == len(x) // count
+    validation = rows
+is_stream = mode.endswith("stream")
+if is_stream:  # each process reads its part of the rows of each batch of 16
+    part = 16 // jax.process_count()
+    starts = range(number * part, len(x) - (mode == "a shorter stream" and number == 1) * 16, 16)
+    rows = [(x[i : i + part], y[i : i + part]) for i in starts]
+    if mode == "another stream" and number == 1:
+        rows[2] = (x[:3], y[:3])
 
 
 def fail(event):
@@ -43,11 +52,12 @@ fit = nn.fit(
     optax.adam(1e-2),
     rows,
     epochs=5 if mode == "other schedule" and number == 1 else 4,
-    batch_size=16,
+    batch_size=None if is_stream else 16,
+    shuffle=not mode.endswith(("in order", "stream")),
     key=jax.random.key(0),
     mesh=mesh,
     rules=nn.FULLY_SHARDED if mode != "repeated" else (),
-    validation=(x, y),
+    validation=validation,
     callbacks=[fail],
     checkpoint=folder / "checkpoints" if mode.startswith(("fail", "resume")) else None,
 )

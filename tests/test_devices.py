@@ -71,6 +71,23 @@ def test_the_same_numbers_in_several_processes(processes, mode, alone, tmp_path)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
+def test_each_process_reads_its_rows_of_a_stream(processes, tmp_path):
+    in_order = run_job(1, "in order", tmp_path)[0]
+    result, status, errors = run_job(processes, "a stream", tmp_path)
+    assert status == 0, errors
+    check_close(result, in_order)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["another stream", "a shorter stream"])
+def test_processes_with_different_streams_are_told(mode, tmp_path):
+    result, status, errors = run_job(2, mode, tmp_path)
+    assert (result, status) == (None, 1)
+    assert "expected the same batches of a stream (numbers, shapes) in each of the 2" in errors
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["fail", "fail with own rows"])
 def test_a_process_that_fails_ends_the_job_which_resumes_in_fewer_processes(mode, alone, tmp_path):
     result, status, errors = run_job(2, mode, tmp_path)

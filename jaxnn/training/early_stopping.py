@@ -97,8 +97,7 @@ class StopEarly(Hook):
             name.startswith(wanted) for name in names
         ):
             raise InputError(
-                f"EarlyStopping: expected validation= in the call, for {rule.monitor!r}, "
-                "got none."
+                f"EarlyStopping: expected validation= in the call, for {rule.monitor!r}, got none."
             )
         check_choice("EarlyStopping", "monitor", rule.monitor, tuple(names))
         self._rule, self._patience = rule, Patience(rule)

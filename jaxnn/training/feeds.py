@@ -10,9 +10,11 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxnn.training.batching import Batch, Stack, ahead, epoch_order, on_device, padded_size
 from jaxnn.training.compiled_loops import MEMBERS, ROWS, STACK, Chunk
+from jaxnn.training.processes import rows_of_all
 from jaxnn.types import AnyArray
 
 EPOCH_STEPS = 1024  # about the number of steps of the epochs that are passed to one call
@@ -249,10 +251,13 @@ class StreamFeed:
 
     Args:
         items: the stacks that :func:`jaxnn.training.batching.stacks` yields.
+        mesh: the devices of several processes, each of which reads its own rows of every batch;
+            None where this process reads all rows.
         donate: whether a call may reuse the memory of the state that it starts from.
     """
 
-    def __init__(self, items: Iterator[Stack], *, donate: bool) -> None:
+    def __init__(self, items: Iterator[Stack], *, mesh: Mesh | None = None, donate: bool) -> None:
+        self._mesh = mesh
         self._loop = functools.partial(STACK, donate=donate)
         self._stacks = ahead(items)
         self._stack: Stack | None = None
@@ -261,7 +266,7 @@ class StreamFeed:
     def work(self, position: int, most: int) -> Work | None:
         """Return the work of the next batches, all of which belong to the present stack."""
         if self._stack is None or self._made == self._stack.filled:
-            self._stack, self._made = next(self._stacks, None), 0
+            self._stack, self._made = self._next_stack(), 0
         if self._stack is None:
             return None
         batches, first = self._stack.batches, self._made
@@ -274,6 +279,15 @@ class StreamFeed:
             ends_epoch=self._stack.ends_pass and self._made == self._stack.filled,
             batch=lambda step: jax.tree.map(lambda leaf: leaf[step], batches),
         )
+
+    def _next_stack(self) -> Stack | None:
+        stack = next(self._stacks, None)
+        if self._mesh is None:
+            return stack
+        own = () if stack is None else stack.batches
+        about = "the end" if stack is None else f"{stack.filled} {stack.ends_pass}"
+        batches = rows_of_all("fit", own, self._mesh, about)
+        return None if stack is None else stack._replace(batches=batches)
 
     def prepare(self) -> None:
         """Do nothing: the thread reads ahead anyway."""

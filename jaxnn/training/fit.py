@@ -57,7 +57,7 @@ from jaxnn.training.hooks import Callback, Callbacks, Hook, Validation
 from jaxnn.training.layout import Layout, Rule, make_layout
 from jaxnn.training.loop import Run, TrainingInterrupted, train
 from jaxnn.training.placement import with_automatic_axes
-from jaxnn.training.processes import check_agreement
+from jaxnn.training.processes import check_agreement, rows_of_all
 from jaxnn.training.train_step import (
     TrainState,
     TrainStep,
@@ -236,7 +236,7 @@ def fit(
     check_actions("fit", early_stopping, callbacks)
     check_concrete("fit", key=key, params=params, state=state)
     source: _Stream | _Arrays = (
-        _Stream(data, batch_size, drop_last)
+        _Stream(data, batch_size, drop_last, 1 if mesh is None else jax.process_count())
         if is_stream(data)
         else _Arrays(data, loss, batch_size, pad_rows, drop_last)
     )
@@ -254,7 +254,7 @@ def fit(
             "fit",
             network=repr((net, loss)),
             schedule=repr((epochs, steps, batch_size, every, flags)),
-            data=source.first,
+            data=source.first if source.rows else "a stream",
             state=state,
         )
         step, state = dataclasses.replace(step, layout=layout), place_state(layout, step, state)
@@ -377,11 +377,14 @@ class _Arrays:
 
 
 class _Stream:
-    """An iterable of batches, of which the first is examined without being lost."""
+    """An iterable of batches, of which the first is examined without being lost.
+
+    Where several processes train together, each reads its own rows of every batch.
+    """
 
     rows: int | None = None
 
-    def __init__(self, data: Any, batch_size: Any, drop_last: bool) -> None:
+    def __init__(self, data: Any, batch_size: Any, drop_last: bool, processes: int) -> None:
         check_stream("fit", data)
         if drop_last:
             raise InputError("fit: expected drop_last with arrays, got an iterable of batches.")
@@ -401,12 +404,23 @@ class _Stream:
                 "fit: expected an iterable of batches, got one that is exhausted."
             ) from None
         self.first: Batch = as_batch("fit", first)
-        self.batch_rows = self.smallest = rows_of(self.first)
+        self.batch_rows = self.smallest = rows_of(self.first) * processes
+        self._mesh: Mesh | None = None
+        self._processes = processes
         # an iterator cannot be started again, so the first batch is put back before the others
         self._data: Iterable[Any] = itertools.chain([first], source) if source is data else data
 
     def spread(self, layout: Layout) -> None:
-        """Do nothing: each compiled call sends its batches to the devices."""
+        """Join the rows of the processes, if there are several.
+
+        Each compiled call sends its batches to the devices.
+        """
+        if self._processes == 1:
+            return
+        self._mesh = layout.mesh
+        own = jax.tree.map(lambda leaf: np.asarray(leaf)[None], self.first)
+        joined = rows_of_all("fit", own, layout.mesh)
+        self.first = jax.tree.map(lambda leaf: leaf[0], joined)
 
     def feed(
         self,
@@ -431,7 +445,7 @@ class _Stream:
             skip=run.history.step,
             check=lambda batch: check_targets("fit", net, loss, params, batch),
         )
-        return StreamFeed(items, donate=donate), steps, every
+        return StreamFeed(items, mesh=self._mesh, donate=donate), steps, every
 
 
 # ── Parts that fit and fit_population share ─────────────────────────────────────────────────────

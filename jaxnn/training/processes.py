@@ -78,6 +78,31 @@ def own_rows(tree: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(joined, tree)
 
 
+def rows_of_all(who: str, batches: PyTree, mesh: Mesh, about: str = "") -> PyTree:
+    """Join the rows of all processes, in arrays whose second axis counts rows (steps, n, ...).
+
+    Args:
+        who: the function that the user called, for errors.
+        batches: the batches of this process.
+        mesh: the devices of all processes.
+        about: what else all processes have to have in common.
+
+    Raises:
+        InputError: for a mesh as in :func:`own_rows`; and, in every process, if one has other
+            numbers of batches, or other shapes. That is found before any is exchanged.
+    """
+    _owners(who, mesh)
+    text = f"{about}\n{_about(batches)}"
+    _compare(who, {"batches of a stream (numbers, shapes)": zlib.crc32(text.encode())})
+    sharding = NamedSharding(automatic(mesh), PartitionSpec(None, DATA))
+
+    def joined(leaf: Any) -> jax.Array:
+        shape = (leaf.shape[0], leaf.shape[1] * jax.process_count(), *leaf.shape[2:])
+        return jax.make_array_from_process_local_data(sharding, np.asarray(leaf), shape)
+
+    return jax.tree.map(joined, batches)
+
+
 def _owners(who: str, mesh: Any) -> list[int]:
     """Return the process of each position along "data"."""
     if not isinstance(mesh, Mesh) or DATA not in mesh.shape:
