@@ -6,6 +6,7 @@ It writes the losses and the parameters to FOLDER, once.
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -42,11 +43,20 @@ if is_stream:  # each process reads its part of the rows of each batch of 16
 
 
 def fail(event):
+    if mode == "terminate" and number == 1 and event.step == 8:
+        signal.raise_signal(signal.SIGTERM)
     if mode.startswith("fail") and number == 1 and event.step >= 8:
         os._exit(9)
 
 
-fit = nn.fit(
+def train(*arguments, **how):
+    try:
+        return nn.fit(*arguments, **how)
+    except nn.TrainingInterrupted as interrupt:
+        sys.exit("SIGTERM" not in str(interrupt) or int(interrupt.result.state.step) >= 16)
+
+
+fit = train(
     nn.mlp(32, 4),
     nn.SoftmaxCrossEntropy(),
     optax.adam(1e-2),
@@ -59,7 +69,7 @@ fit = nn.fit(
     rules=nn.FULLY_SHARDED if mode != "repeated" else (),
     validation=validation,
     callbacks=[fail],
-    checkpoint=folder / "checkpoints" if mode.startswith(("fail", "resume")) else None,
+    checkpoint=folder / "checkpoints" if mode.startswith(("fail", "resume", "term")) else None,
 )
 params = whole(fit.params)
 if number == 0:

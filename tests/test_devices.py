@@ -99,6 +99,15 @@ def test_a_process_that_fails_ends_the_job_which_resumes_in_fewer_processes(mode
 
 
 @pytest.mark.slow
+def test_a_signal_to_one_process_saves_and_ends_all(alone, tmp_path):
+    result, status, errors = run_job(2, "terminate", tmp_path)
+    assert (result, status) == (None, 0), errors
+    result, status, errors = run_job(2, "resume", tmp_path)
+    assert status == 0, errors
+    check_close(result, alone)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("thing", ["data", "schedule"])
 def test_processes_that_differ_are_told_before_they_wait_for_one_another(thing, tmp_path):
     result, status, errors = run_job(2, f"other {thing}", tmp_path)

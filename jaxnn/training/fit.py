@@ -175,7 +175,7 @@ def fit(
             or a dict with these names; or an iterable of such batches, which is read ahead in a
             thread of its own. Each call copies arrays of NumPy to the device; arrays of JAX are
             used where they are. Of several processes, each has the same arrays, or those of
-            :func:`jaxnn.own_rows`.
+            :func:`jaxnn.own_rows`; a stream yields the process's own rows of every batch.
         epochs: the number of passes through the data in all. Either this or ``steps`` is required.
         steps: the number of batches to train on in all. Either this or ``epochs`` is required.
         batch_size: the number of rows per batch, for arrays only. The last rows of an epoch form a

@@ -1,10 +1,12 @@
-"""Signals while training runs: the cluster's notice to end is heard like Ctrl-C."""
+"""Signals while training runs: Ctrl-C, and a cluster's notice to end, which is heard alike."""
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import jax
 
 
 class Terminated(KeyboardInterrupt):
@@ -12,26 +14,41 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextmanager
-def terminating() -> Iterator[None]:
+def terminating() -> Iterator[Callable[[], int]]:
     """Raise :class:`Terminated` in the main thread when SIGTERM comes, until the block is left.
 
-    The signal is then handled as it was before. A second one, while the first is being handled,
-    ends the process at once. Other threads than the main one can set no handlers: there, this does
-    nothing. Where a handler was set by someone else, that one stays.
+    Of several processes, which exchange numbers in every step, none can stop alone. There, SIGTERM
+    and SIGINT are only noted, and the function that this yields returns the signal's number, or 0;
+    the processes agree after each call of the compiled loop, and stop together.
+
+    The signals are handled as before once the block is left. A second one, while the first is being
+    handled, ends the process at once. Other threads than the main one can set no handlers: there,
+    this does nothing. Where a handler was set by someone else, that one stays.
     """
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
-    ):
-        yield
-        return
+    together = jax.process_count() > 1
+    heard: list[int] = []
 
-    def terminate(number: int, frame: Any) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        raise Terminated("SIGTERM")
+    def note(number: int, frame: Any) -> None:
+        signal.signal(number, usual[number])
+        heard.append(number)
+        if not together:
+            raise Terminated("SIGTERM")
 
-    signal.signal(signal.SIGTERM, terminate)
+    usual: dict[int, Any] = {signal.SIGTERM: signal.SIG_DFL}
+    if together:
+        usual[signal.SIGINT] = signal.default_int_handler
+    if threading.current_thread() is not threading.main_thread():
+        usual = {}
+    usual = {number: how for number, how in usual.items() if signal.getsignal(number) == how}
+    for number in usual:
+        signal.signal(number, note)
     try:
-        yield
+        yield lambda: heard[0] if together and heard else 0
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number, how in usual.items():
+            signal.signal(number, how)
+
+
+def interrupt(number: int) -> KeyboardInterrupt:
+    """Return the exception for a signal that was noted."""
+    return Terminated("SIGTERM") if number == signal.SIGTERM else KeyboardInterrupt()

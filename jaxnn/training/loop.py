@@ -24,8 +24,8 @@ from jaxnn.progress import bar
 from jaxnn.training.feeds import Feed, Work
 from jaxnn.training.history import History, Record
 from jaxnn.training.hooks import Hook, closing_hooks
-from jaxnn.training.interrupts import Terminated, terminating
-from jaxnn.training.processes import of_the_first
+from jaxnn.training.interrupts import Terminated, interrupt, terminating
+from jaxnn.training.processes import agree
 from jaxnn.training.train_step import TrainState, TrainStep, explain_steps
 from jaxnn.types import AnyArray, Params, split_running
 
@@ -151,14 +151,14 @@ def train(
     position = run.history.step
     with (
         handing_out(who, run, result),
-        terminating(),
+        terminating() as heard,
         closing(feed),
         closing_hooks(hooks, run),
         bar(progress, total=total, initial=position, unit="step", desc=title or who) as shown,
     ):
         watched = any(hook.needs_state for hook in hooks) or (donate and bool(hooks))
         ends = Ends(total, every, watched=watched, require_finite=require_finite, donate=donate)
-        for record in records(run, feed, ends, shown):
+        for record in records(run, feed, ends, shown, heard):
             for hook in hooks:
                 hook.after_record(run, record)
         run.stop("completed")
@@ -191,14 +191,19 @@ class Ends:
         return end - position
 
 
-def records(run: Run, feed: Feed, ends: Ends, shown: Any) -> Iterator[Record]:
+def records(
+    run: Run, feed: Feed, ends: Ends, shown: Any, heard: Callable[[], int]
+) -> Iterator[Record]:
     """Make one compiled call after another, and yield each record of the history that becomes due.
 
     Raises:
+        KeyboardInterrupt: if one of several processes has heard a signal; in all of them.
         NotFiniteError: if a loss or a parameter was not finite; the run then has its last good
             state, if that still exists.
     """
     history, next_steps = run.history, FIRST_STEPS
+    if ends.every:  # an interrupt may have come just before this record was made
+        yield from map(history.record, history.due(ends.every))
     while not run.stopped and history.step != ends.total:
         work = feed.work(history.step, min(next_steps, ends.steps_from(history.step)))
         if work is None:
@@ -207,7 +212,7 @@ def records(run: Run, feed: Feed, ends: Ends, shown: Any) -> Iterator[Record]:
         chunk = work.call(run.step, run.state, span(work))
         feed.prepare()  # while the device computes
         losses = losses_made(work, chunk.losses)  # waits for the device
-        seconds = of_the_first(time.perf_counter() - began)
+        seconds, signal = agree(time.perf_counter() - began, heard())
         next_steps = max(1, int(len(work.rows) * SECONDS / max(seconds, 1e-6)))
         if ends.require_finite and not (chunk.finite and np.isfinite(losses).all()):
             _fall_back(run, work, losses, chunk.state if ends.donate else None)
@@ -225,6 +230,8 @@ def records(run: Run, feed: Feed, ends: Ends, shown: Any) -> Iterator[Record]:
                     break
         elif work.ends_epoch:
             yield history.record(history.step)
+        if signal:
+            raise interrupt(signal)
     if history.recorded != history.step:  # the last steps do not belong to a record yet
         yield history.record(history.step)
 

@@ -197,8 +197,9 @@ def _as_numpy(leaf: Any) -> np.ndarray:
     return np.asarray(leaf)
 
 
-def of_the_first(number: float) -> float:
-    """Return a number that was measured, the same in all processes: that of the first."""
+def agree(seconds: float, signal: int) -> tuple[float, int]:
+    """Return the time that the first process has measured, and a signal that any one has heard."""
     if jax.process_count() == 1:
-        return number
-    return float(multihost_utils.broadcast_one_to_all(np.float64(number)))
+        return seconds, signal
+    every = np.asarray(multihost_utils.process_allgather(np.array([seconds, signal], np.float32)))
+    return float(every[0, 0]), int(every[:, 1].max())
