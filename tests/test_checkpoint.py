@@ -16,6 +16,7 @@ import optax
 import pytest
 
 import jaxnn as nn
+from jaxnn.training import loop
 from jaxnn.training.batching import ahead
 from jaxnn.training.checkpoint import Checkpoints
 from jaxnn.training.checkpoint_folder import DamagedError, Folder
@@ -67,6 +68,19 @@ def assert_same_run(one, other):
     for name, values in one.history.items():
         assert values.tobytes() == other.history[name].tobytes(), name
     assert one.stopped == other.stopped
+
+
+def test_a_record_that_an_interrupt_prevented_is_made_on_resume(tmp_path, monkeypatch):
+    shown = loop._to_show
+
+    def interrupt(loss):  # between the steps of a call and the record that is due after them
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "_to_show", interrupt)
+    with pytest.raises(nn.TrainingInterrupted):
+        fit(checkpoint=tmp_path)
+    monkeypatch.setattr(loop, "_to_show", shown)
+    assert_same_run(fit(), fit(checkpoint=tmp_path))
 
 
 def test_resume_gives_the_same_bits(tmp_path):
