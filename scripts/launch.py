@@ -9,6 +9,7 @@ fails, the others are ended, and the job can continue from its last checkpoint.
 """
 
 import argparse
+import signal
 import socket
 import subprocess
 import sys
@@ -45,7 +46,13 @@ def main(argv=None):
 
 
 def wait(running):
-    """Wait until all have ended; after a failure, end those that do not end by themselves."""
+    """Wait until all have ended; after a failure, end those that do not end by themselves.
+
+    SIGTERM is passed on. A terminal sends Ctrl-C to all of them itself. After either, they save
+    what they have, and end.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: [process.terminate() for process in running])
+    signal.signal(signal.SIGINT, lambda *_: None)
     deadline = first = None
     while any(process.poll() is None for process in running):
         failed = [number for number, process in enumerate(running) if process.poll()]

@@ -8,6 +8,7 @@ It writes the losses and the parameters to FOLDER, once.
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -43,6 +44,8 @@ if is_stream:  # each process reads its part of the rows of each batch of 16
 
 
 def fail(event):
+    if mode == "terminate from outside":
+        time.sleep(1)
     if mode == "terminate" and number == 1 and event.step == 8:
         signal.raise_signal(signal.SIGTERM)
     if mode.startswith("fail") and number == 1 and event.step >= 8:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -37,12 +38,15 @@ JOB = Path(__file__).parent / "on_processes.py"
 LAUNCH = Path(__file__).parent.parent / "scripts" / "launch.py"
 
 
+def environment():
+    return os.environ | {"JAX_ENABLE_X64": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+
+
 def run_job(processes, mode, folder):
     """Run a job of several processes; return what it wrote, its exit status and its errors."""
-    environment = os.environ | {"JAX_ENABLE_X64": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     done = subprocess.run(
         [sys.executable, LAUNCH, str(processes), JOB, mode, folder],
-        env=environment, capture_output=True, text=True, check=False, timeout=120,
+        env=environment(), capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     path = folder / "result.npz"
     return (dict(np.load(path)) if path.exists() else None), done.returncode, done.stderr
@@ -105,6 +109,18 @@ def test_a_signal_to_one_process_saves_and_ends_all(alone, tmp_path):
     result, status, errors = run_job(2, "resume", tmp_path)
     assert status == 0, errors
     check_close(result, alone)
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_launcher_reaches_all(alone, tmp_path):
+    command = [sys.executable, LAUNCH, "2", JOB, "terminate from outside", tmp_path]
+    with subprocess.Popen(command, env=environment()) as job:
+        while job.poll() is None and not (tmp_path / "checkpoints" / "4").exists():
+            time.sleep(0.1)
+        job.terminate()
+        assert job.wait(60) == 0
+    assert not (tmp_path / "result.npz").exists()
+    check_close(run_job(2, "resume", tmp_path)[0], alone)
 
 
 @pytest.mark.slow
