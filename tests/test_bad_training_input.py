@@ -329,7 +329,7 @@ CASES = {
     ),
     "a monitor that there is not": (
         lambda: fit(early_stopping=nn.EarlyStopping()),
-        "EarlyStopping: expected monitor to be one of 'loss', got 'validation_loss'.",
+        "EarlyStopping: expected validation= in the call, for 'validation_loss', got none.",
     ),
     "no patience": (
         lambda: nn.EarlyStopping(patience=0),
