@@ -16,6 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxnn as nn
+from jaxnn.training.plan import traced_step
 
 KEY = jax.random.key(0)
 x = np.random.default_rng(0).normal(size=(32, 8))
@@ -176,6 +177,29 @@ def programs():
     assert "4 all-reduce an iteration of a loop" in str(tensor)
 
 
+def lowered():
+    """Every layout is written for GPUs and TPUs, too, with its divisions; nothing is compiled."""
+    words = jax.ShapeDtypeStruct((16, 8), int)
+    decoder = nn.transformer_decoder(12, features=16, heads=4, layers=2)
+    images, labels = (
+        jax.ShapeDtypeStruct((16, 8, 8, 3), np.float32),
+        jax.ShapeDtypeStruct((16,), int),
+    )
+    for model, batch, mesh, rules in [
+        (net, (x, y), DATA, ()),
+        (net, (x, y), DATA, nn.FULLY_SHARDED),
+        (decoder, (words, words), MODEL, nn.TENSOR_PARALLEL),
+        (decoder, (words, words), square("data", "sequence"), ()),
+        (nn.resnet(10), (images, labels), DATA, nn.FULLY_SHARDED),
+    ]:
+        for precision in (None, "bfloat16"):
+            traced = traced_step(model, loss, rule, batch, mesh, rules, precision)[2]
+            for platform in ("cuda", "tpu"):
+                text = traced.lower(lowering_platforms=(platform,)).as_text()
+                assert "sharding" in text
+                assert "xla_python_cpu_callback" not in text
+
+
 def refused():
     for options, words in [
         ({"mesh": 4}, "expected mesh to be a jax.sharding.Mesh, got 4"),
@@ -205,7 +229,7 @@ def expect(words, call, **options):
 
 TESTS = (
     rows_given, parameters_given, members_given, modes, sequences, members, resumed, programs,
-    refused,
+    lowered, refused,
 )  # fmt: skip
 
 if __name__ == "__main__":

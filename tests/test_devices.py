@@ -12,7 +12,7 @@ import pytest
 SCRIPT = Path(__file__).parent / "on_four_devices.py"
 TESTS = (
     "rows_given", "parameters_given", "members_given", "modes", "sequences", "members", "resumed",
-    "programs", "refused",
+    "programs", "lowered", "refused",
 )  # fmt: skip
 QUICK = {"resumed", "programs", "refused"}
 

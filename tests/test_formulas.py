@@ -187,6 +187,7 @@ def test_saturated_inputs_stay_finite():
         ("y[n] = import os", "expected an equation in the notation"),
         ("y[n] + 1", "expected an equation in the notation"),
         ("y[n] = open(x[n])", "expected an equation in the notation"),
+        ("y[n, o] = x @ w", "expected an equation in the notation"),
         ("y[n] = x[n] * q[n]", "expected a known name, got 'q'"),
         ("y[n, k] = x[n, k + 1]", "expected an array that says how far k counts"),
         ("y[n, k] = x[k, n, k, n]", "expected at most 2 letters for x"),

@@ -43,7 +43,7 @@ from jaxnn.formulas.names import (
 SIGNS: dict[type, str] = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Pow: "**",
     ast.FloorDiv: "//", ast.Mod: "%", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=",
-    ast.Eq: "==", ast.NotEq: "!=", ast.And: "and", ast.Or: "or",
+    ast.Eq: "==", ast.NotEq: "!=",
 }  # fmt: skip
 
 
@@ -153,7 +153,7 @@ class Line:
             raise not_in_notation(self.text)
         return name, tuple(fold(Ref(name, tuple(at)), {}).at)  # type: ignore[arg-type, union-attr]
 
-    def _declare(self, part: ast.expr | None) -> None:
+    def _declare(self, part: ast.expr) -> None:
         """Make the names in an index letters, with the number of values that it may state."""
         if isinstance(part, ast.Slice):
             letter, count = part.lower, part.upper
@@ -161,7 +161,7 @@ class Line:
                 raise not_in_notation(self.text)
             self.letters.stated[letter.id] = int(constant(count, self.names))
             part = letter
-        for node in ast.walk(part) if part is not None else ():
+        for node in ast.walk(part):
             if isinstance(node, ast.Starred) and isinstance(node.value, ast.Name):
                 self.letters.starred.add(node.value.id)
             if isinstance(node, ast.Name) and not self._is_known(node.id):
@@ -210,13 +210,13 @@ class Line:
     def _operation(self, node: ast.AST) -> Expr | None:
         match node:
             case ast.BinOp(left=left, op=op, right=right):
-                return _joined(SIGNS[type(op)], self.read(left), self.read(right))
+                return _joined(_sign(op), self.read(left), self.read(right))
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 return _joined("-", ZERO, self.read(operand))
             case ast.Compare(left=first, ops=signs, comparators=others):
                 sides = [self.read(side) for side in (first, *others)]
                 pairs = zip(signs, sides, sides[1:], strict=False)
-                return _all([_joined(SIGNS[type(sign)], a, b) for sign, a, b in pairs])
+                return _all([_joined(_sign(sign), a, b) for sign, a, b in pairs])
             case ast.BoolOp(op=ast.And(), values=values):
                 return _all([self.read(value) for value in values])
             case ast.IfExp(test=test, body=then, orelse=otherwise):
@@ -356,6 +356,12 @@ class Line:
 def _letter_of(index: ast.expr) -> ast.AST:
     """Return the index without the number of values that it may state, as in ``j:3``."""
     return index.lower if isinstance(index, ast.Slice) and index.lower is not None else index
+
+
+def _sign(operator: ast.AST) -> str:
+    if type(operator) not in SIGNS:
+        raise ValueError(type(operator).__name__)
+    return SIGNS[type(operator)]
 
 
 def _joined(sign: str, left: Expr | None, right: Expr | None) -> Expr | None:

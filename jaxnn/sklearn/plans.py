@@ -22,8 +22,8 @@ class Task(NamedTuple):
         loss: the objective.
         outputs: O, the numbers that the network has to return for each row.
         target: the target of the loss, n rows.
-        scale: what scikit-learn's objective is of this one: it sums over the outputs of a row,
-            and takes half of a square.
+        scale: the factor from this loss to scikit-learn's objective, which sums over the outputs of
+            a row, and takes half of a square.
         metric: the score on the rows that early stopping holds out.
     """
 

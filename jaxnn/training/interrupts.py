@@ -1,4 +1,4 @@
-"""Signals while training runs: Ctrl-C, and a cluster's notice to end, which is heard alike."""
+"""Signals while training runs: SIGTERM interrupts it as Ctrl-C does."""
 
 import signal
 import threading
@@ -21,9 +21,9 @@ def terminating() -> Iterator[Callable[[], int]]:
     and SIGINT are only noted, and the function that this yields returns the signal's number, or 0;
     the processes agree after each call of the compiled loop, and stop together.
 
-    The signals are handled as before once the block is left. A second one, while the first is being
-    handled, ends the process at once. Other threads than the main one can set no handlers: there,
-    this does nothing. Where a handler was set by someone else, that one stays.
+    The signals are handled as before once the block is left, and from the first one on: a second
+    one acts at once, on its process alone. Other threads than the main one can set no handlers:
+    there, this does nothing. Where a handler was set by someone else, that one stays.
     """
     together = jax.process_count() > 1
     heard: list[int] = []
@@ -32,7 +32,7 @@ def terminating() -> Iterator[Callable[[], int]]:
         signal.signal(number, usual[number])
         heard.append(number)
         if not together:
-            raise Terminated("SIGTERM")
+            raise interrupt(number)
 
     usual: dict[int, Any] = {signal.SIGTERM: signal.SIG_DFL}
     if together:

@@ -202,7 +202,7 @@ def records(
             state, if that still exists.
     """
     history, next_steps = run.history, FIRST_STEPS
-    if ends.every:  # an interrupt may have come just before this record was made
+    if ends.every:  # of a resumed run that was interrupted just before it made a record
         yield from map(history.record, history.due(ends.every))
     while not run.stopped and history.step != ends.total:
         work = feed.work(history.step, min(next_steps, ends.steps_from(history.step)))

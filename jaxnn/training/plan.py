@@ -128,6 +128,32 @@ def sharding_plan(
     Raises:
         InputError: for arguments that do not fit, see :func:`jaxnn.fit`.
     """
+    layout, state, traced = traced_step(net, loss, optimizer, batch, mesh, rules, precision)
+    program = traced.lower().compile()
+    return Plan(
+        dict(layout.mesh.shape),
+        tuple(_rows(layout, state.params)),
+        sum(_bytes(leaf, leaf.sharding) for leaf in jax.tree.leaves(state)),
+        _peak(program),
+        tuple(collectives(program.as_text() or "")),
+    )
+
+
+def traced_step(
+    net: Layer,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    batch: Any,
+    mesh: Any,
+    rules: Sequence[Rule] = (),
+    precision: str | None = None,
+) -> tuple[Layout, TrainState, Any]:
+    """Trace a step of training for a mesh, without computing anything.
+
+    Returns:
+        The layout; the state before the step, as shapes and places; and the traced program, which
+        ``lower`` writes for the devices that are there, or for others.
+    """
     who = "sharding_plan"
     step = make_step(who, net, loss, optimizer, "hand", precision)
     if not isinstance(batch, tuple) or len(batch) != 2:
@@ -145,14 +171,7 @@ def sharding_plan(
     step = dataclasses.replace(step, layout=layout)
     placed = _placed(step, layout, state)
     batch_here = jax.tree.map(lambda leaf: _on(leaf, layout.of_rows(leaf.shape)), (x, target))
-    program = jax.jit(step, donate_argnums=0).lower(placed, batch_here).compile()
-    return Plan(
-        dict(layout.mesh.shape),
-        tuple(_rows(layout, state.params)),
-        sum(_bytes(leaf, leaf.sharding) for leaf in jax.tree.leaves(placed)),
-        _peak(program),
-        tuple(collectives(program.as_text() or "")),
-    )
+    return layout, placed, jax.jit(step, donate_argnums=0).trace(placed, batch_here)
 
 
 def collectives(program: str) -> list[Collective]:

@@ -2,7 +2,9 @@
 
 The processes meet in every exchange between their devices. One that makes other calls than the
 rest, or has other data, would let them wait forever, or train on a mixture. So what decides the
-calls is compared before the first.
+calls is compared before the first; and what is found only while training runs, the time of a step
+or a signal, is exchanged after each call. A process can also read rows of its own, which are joined
+here.
 """
 
 import zlib
@@ -50,7 +52,6 @@ def own_rows(tree: PyTree, mesh: Mesh) -> PyTree:
             the same ones; for arrays with different numbers of rows; and, in every process, if
             they have different numbers, types or shapes. That is found before any is exchanged.
     """
-    axis_owners = _owners("own_rows", mesh)
     tree = as_arrays("own_rows", "tree", tree)
     leaves = jax.tree.leaves(tree)
     if not leaves or any(not np.shape(leaf) for leaf in leaves):
@@ -58,7 +59,8 @@ def own_rows(tree: PyTree, mesh: Mesh) -> PyTree:
             "own_rows: expected arrays with a first axis of rows, got none, or a number."
         )
     check_agreement("own_rows", **{"mesh": repr(mesh), "rows (numbers, types)": _about(tree)})
-    rows, parts = len(leaves[0]), axis_owners.count(jax.process_index())
+    owners = _owners("own_rows", mesh)
+    rows, parts = len(leaves[0]), owners.count(jax.process_index())
     if different := [len(leaf) for leaf in leaves if len(leaf) != rows]:
         raise InputError(
             f"own_rows: expected as many rows in each array as in the first, {rows}, "
@@ -69,13 +71,7 @@ def own_rows(tree: PyTree, mesh: Mesh) -> PyTree:
             f"own_rows: expected rows that the {parts} devices of this process along {DATA!r} "
             f"divide evenly, got {rows}."
         )
-    sharding = NamedSharding(automatic(mesh), PartitionSpec(DATA))
-
-    def joined(leaf: Any) -> jax.Array:
-        shape = (rows * jax.process_count(), *leaf.shape[1:])
-        return jax.make_array_from_process_local_data(sharding, np.asarray(leaf), shape)
-
-    return jax.tree.map(joined, tree)
+    return _joined(tree, mesh, axis=0)
 
 
 def rows_of_all(who: str, batches: PyTree, mesh: Mesh, about: str = "") -> PyTree:
@@ -91,16 +87,23 @@ def rows_of_all(who: str, batches: PyTree, mesh: Mesh, about: str = "") -> PyTre
         InputError: for a mesh as in :func:`own_rows`; and, in every process, if one has other
             numbers of batches, or other shapes. That is found before any is exchanged.
     """
-    _owners(who, mesh)
     text = f"{about}\n{_about(batches)}"
     _compare(who, {"batches of a stream (numbers, shapes)": zlib.crc32(text.encode())})
-    sharding = NamedSharding(automatic(mesh), PartitionSpec(None, DATA))
+    _owners(who, mesh)
+    return _joined(batches, mesh, axis=1)
 
-    def joined(leaf: Any) -> jax.Array:
-        shape = (leaf.shape[0], leaf.shape[1] * jax.process_count(), *leaf.shape[2:])
-        return jax.make_array_from_process_local_data(sharding, np.asarray(leaf), shape)
 
-    return jax.tree.map(joined, batches)
+def _joined(tree: PyTree, mesh: Mesh, *, axis: int) -> PyTree:
+    """Make one array of the rows of all processes, which are counted along an axis."""
+    sharding = NamedSharding(automatic(mesh), PartitionSpec(*[None] * axis, DATA))
+
+    def join(leaf: Any) -> jax.Array:
+        shape = list(leaf.shape)
+        shape[axis] *= jax.process_count()
+        own = np.asarray(leaf)
+        return jax.make_array_from_process_local_data(sharding, own, tuple(shape))
+
+    return jax.tree.map(join, tree)
 
 
 def _owners(who: str, mesh: Any) -> list[int]:
