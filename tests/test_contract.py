@@ -26,6 +26,13 @@ def public(protocol):
     }
 
 
+# layers of layers belong to the slow tests; what they are made of is here
+layers_quickly = pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, marks=pytest.mark.slow if children(c.layer) else (), id=c.id) for c in LAYERS],
+)
+
+
 def cast(tree, dtype):
     floating = lambda a: (
         jnp.asarray(a, dtype) if np.issubdtype(a.dtype, np.floating) else jnp.asarray(a)
@@ -49,10 +56,7 @@ def test_no_public_layer_or_loss_is_missing_from_the_table():
     assert public(nn.Loss) - tested == set()
 
 
-@pytest.mark.parametrize(
-    "case",
-    [pytest.param(c, marks=pytest.mark.slow if children(c.layer) else (), id=c.id) for c in LAYERS],
-)
+@layers_quickly
 def test_layer_is_certified(case):
     certificate = nn.certify(case.layer, case.x, key=case.key)
     assert certificate.passed
@@ -104,7 +108,7 @@ def both_passes(layer, params, x, key):
     return y, layer.backward(params, cache, y)
 
 
-@layers
+@layers_quickly
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_keeps_the_dtype(case, dtype):
     x, params = cast((case.x, case.params()), dtype)
@@ -144,7 +148,7 @@ def test_a_batch_of_one(case):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(dparams))
 
 
-@layers
+@layers_quickly
 def test_apart_and_over_the_bridge_the_gradient_is_that_of_jax(case):
     """The cache goes from one program to another; jax.grad takes the hand-derived rule."""
     params, x = case.params(), jax.tree.map(jnp.asarray, case.x)

@@ -163,6 +163,7 @@ def test_an_equal_network_compiles_nothing(suites):
     assert suite.compilations(lambda: suite.again(3e-3, 5, 1)) == 0
 
 
+@pytest.mark.slow
 def test_the_accelerator_suite_gives_figures_as_it_goes(suites, capsys):
     from suites import accelerator
 
