@@ -27,6 +27,9 @@ class OptaxCache(NamedTuple):
 class OptaxLoss:
     """Any loss function of optax, by name. Its derivative is JAX's, **not** derived by hand.
 
+    Shapes are checked, and classes where the function takes indices of them. Which other values of
+    targets make sense is not known here: see the function's own documentation.
+
     Args:
         name: the name of a function ``optax.losses.<name>(predictions, targets, **options)``.
         options: further arguments, as a tuple of (name, value) pairs.
