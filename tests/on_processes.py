@@ -46,7 +46,7 @@ if is_stream:  # each process reads its part of the rows of each batch of 16
 def fail(event):
     if mode == "terminate from outside":
         time.sleep(1)
-    if mode == "terminate" and number == 1 and event.step == 8:
+    if mode.startswith("terminate at") and number == 1 and event.step == int(mode.split()[-1]):
         signal.raise_signal(signal.SIGTERM)
     if mode.startswith("fail") and number == 1 and event.step >= 8:
         os._exit(9)
@@ -56,7 +56,8 @@ def train(*arguments, **how):
     try:
         return nn.fit(*arguments, **how)
     except nn.TrainingInterrupted as interrupt:
-        sys.exit("SIGTERM" not in str(interrupt) or int(interrupt.result.state.step) >= 16)
+        completed = int(interrupt.result.state.step) == 16
+        sys.exit("SIGTERM" not in str(interrupt) or completed != mode.endswith("16"))
 
 
 fit = train(

@@ -103,8 +103,9 @@ def test_a_process_that_fails_ends_the_job_which_resumes_in_fewer_processes(mode
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_process_saves_and_ends_all(alone, tmp_path):
-    result, status, errors = run_job(2, "terminate", tmp_path)
+@pytest.mark.parametrize("step", [8, 16])  # in the middle, and after the last step
+def test_a_signal_to_one_process_saves_and_ends_all(step, alone, tmp_path):
+    result, status, errors = run_job(2, f"terminate at {step}", tmp_path)
     assert (result, status) == (None, 0), errors
     result, status, errors = run_job(2, "resume", tmp_path)
     assert status == 0, errors

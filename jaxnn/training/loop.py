@@ -161,6 +161,9 @@ def train(
         for record in records(run, feed, ends, shown, heard):
             for hook in hooks:
                 hook.after_record(run, record)
+        _, signal = agree(0.0, heard())
+        if signal:  # one that came after the last call, which no process has acted on
+            raise interrupt(signal)
         run.stop("completed")
     return result()
 
