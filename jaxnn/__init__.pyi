@@ -133,10 +133,10 @@ from .training.hooks import Event as Event
 from .training.layout import FULLY_SHARDED as FULLY_SHARDED
 from .training.layout import TENSOR_PARALLEL as TENSOR_PARALLEL
 from .training.layout import largest_axis as largest_axis
+from .training.layout_cost import Plan as Plan
+from .training.layout_cost import sharding_plan as sharding_plan
 from .training.loop import TrainingError as TrainingError
 from .training.loop import TrainingInterrupted as TrainingInterrupted
-from .training.plan import Plan as Plan
-from .training.plan import sharding_plan as sharding_plan
 from .training.population import Population as Population
 from .training.population import fit_population as fit_population
 from .training.precision import loss_scaling as loss_scaling

@@ -16,7 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxnn as nn
-from jaxnn.training.plan import traced_step
+from jaxnn.training.layout_cost import traced_step
 
 KEY = jax.random.key(0)
 x = np.random.default_rng(0).normal(size=(32, 8))

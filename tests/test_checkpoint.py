@@ -20,7 +20,7 @@ from jaxnn.training import loop
 from jaxnn.training.batching import ahead
 from jaxnn.training.checkpoint import Checkpoints
 from jaxnn.training.checkpoint_folder import DamagedError, Folder
-from jaxnn.training.interrupts import Terminated, terminating
+from jaxnn.training.interrupts import Terminated, noting_signals
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(37, 4)).astype(np.float32)
@@ -463,9 +463,9 @@ def test_a_large_state_is_written_while_training_goes_on_and_as_it_was(tmp_path,
     checkpoints.wait()  # the error is told once
 
 
-def test_a_termination_is_heard_like_an_interrupt_and_only_while_it_is_wanted():
+def test_a_termination_is_taken_like_an_interrupt_and_only_while_it_is_wanted():
     def terminated():
-        with terminating(), terminating():
+        with noting_signals(), noting_signals():
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(1)
 
@@ -476,13 +476,13 @@ def test_a_termination_is_heard_like_an_interrupt_and_only_while_it_is_wanted():
             terminated()
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        with terminating():  # somebody else's handler stays
+        with noting_signals():  # somebody else's handler stays
             os.kill(os.getpid(), signal.SIGTERM)
         seen = []
         thread = threading.Thread(target=lambda: seen.append(in_thread()))
 
         def in_thread():
-            with terminating():
+            with noting_signals():
                 return signal.getsignal(signal.SIGTERM)
 
         thread.start()

@@ -118,15 +118,15 @@ def test_a_regressor_with_weights():
 
 def test_an_interrupted_population_goes_on(tmp_path, monkeypatch):
     expected = search().fit(X, Y)
-    call, count = members.BlocksFeed._call, []
+    call, count = members.Blocks.__call__, []
 
-    def interrupted(self, *arguments):
+    def interrupted(self, *arguments, **data):
         count.append(1)
         if len(count) % 9 == 0:
             raise KeyboardInterrupt
-        return call(self, *arguments)
+        return call(self, *arguments, **data)
 
-    monkeypatch.setattr(members.BlocksFeed, "_call", interrupted)
+    monkeypatch.setattr(members.Blocks, "__call__", interrupted)
     interrupts, found = [], None
     while found is None:
         try:

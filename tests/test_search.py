@@ -244,15 +244,15 @@ def test_bad_grids_have_the_errors_of_scikit_learn():
 
 @pytest.mark.filterwarnings("ignore")
 def test_an_interrupted_search_hands_over_what_it_has(monkeypatch):
-    call, count = members.BlocksFeed._call, []
+    call, count = members.Blocks.__call__, []
 
-    def interrupted(self, *arguments):
+    def interrupted(self, *arguments, **data):
         count.append(1)
         if len(count) > 20:
             raise KeyboardInterrupt
-        return call(self, *arguments)
+        return call(self, *arguments, **data)
 
-    monkeypatch.setattr(members.BlocksFeed, "_call", interrupted)
+    monkeypatch.setattr(members.Blocks, "__call__", interrupted)
     grid = {"hidden_layer_sizes": [(6,), (5,)], "learning_rate_init": [0.01, 0.03]}
     with pytest.raises(TrainingInterrupted, match="PopulationSearchCV was interrupted") as caught:
         PopulationSearchCV(clone(MODEL).set_params(max_iter=15), grid, cv=3).fit(X, Y)
@@ -287,15 +287,15 @@ def test_an_interrupted_search_goes_on(search, early_stopping, tmp_path, monkeyp
     model = clone(MODEL).set_params(max_iter=18, **how)
     how = {"cv": 3, "scoring": "neg_log_loss", "refit": False}
     expected = search(model, RESUMED, **how).fit(X, Y)
-    call, count = members.BlocksFeed._call, []
+    call, count = members.Blocks.__call__, []
 
-    def interrupted(self, *arguments):
+    def interrupted(self, *arguments, **data):
         count.append(1)
         if len(count) % 7 == 0:
             raise KeyboardInterrupt
-        return call(self, *arguments)
+        return call(self, *arguments, **data)
 
-    monkeypatch.setattr(members.BlocksFeed, "_call", interrupted)
+    monkeypatch.setattr(members.Blocks, "__call__", interrupted)
     interrupts, found = 0, None
     while found is None:
         try:

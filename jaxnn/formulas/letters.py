@@ -34,15 +34,15 @@ class Letters:
 
     Attributes:
         free: the letters that index the left side, and those of the sums that are being read.
-        stated: the numbers of values that the line states.
+        stated_sizes: the numbers of values that the line states.
         starred: the letters that stand for any number of axes.
         spread: the letters of the single axes for each letter that stands for several.
     """
 
-    def __init__(self, text: str, names: Names, counted: Mapping[str, set[str]]) -> None:
-        self.text, self.names, self.counted = text, names, counted
+    def __init__(self, text: str, names: Names, letters_of: Mapping[str, set[str]]) -> None:
+        self.text, self.names, self.letters_of = text, names, letters_of
         self.free: list[str] = []
-        self.stated: dict[str, int] = {}
+        self.stated_sizes: dict[str, int] = {}
         self.starred: set[str] = set()
         self.spread: dict[str, tuple[str, ...]] = {}
 
@@ -128,36 +128,36 @@ class Letters:
             for part, size in zip(ref.at or (), self.names.shapes[ref.name], strict=False):
                 if isinstance(part, Index):
                     sizes.setdefault(part.name, size)
-        for count, letters in self.counted.items():
-            if count in self.names.counts and len(letters) == 1:  # as in ``for t in T``
-                sizes.setdefault(next(iter(letters)), self.names.counts[count])
-        return sizes | self.stated
+        for count, letters in self.letters_of.items():
+            if count in self.names.named_sizes and len(letters) == 1:  # as in ``for t in T``
+                sizes.setdefault(next(iter(letters)), self.names.named_sizes[count])
+        return sizes | self.stated_sizes
 
     def _settled(self, body: Expr, sizes: Mapping[str, int]) -> Expr:
         """Put in the numbers that names such as ``I`` stand for, and simplify."""
 
-        def put_in(node: Any) -> Expr:
+        def with_numbers(node: Any) -> Expr:
             if not isinstance(node, Size):
-                return rebuild(node, put_in)
+                return rebuild(node, with_numbers)
             for letters in [node.letters] if not node.name else [(one,) for one in node.letters]:
                 wide = [part for one in letters for part in self.spread.get(one, (one,))]
                 if all(letter in sizes for letter in wide):
                     return Num(math.prod(sizes[letter] for letter in wide))
-            if node.name not in self.names.counts:
+            if node.name not in self.names.named_sizes:
                 raise InputError(
                     f"formulas: expected a known name, got {node.name!r} in {self.text!r}."
                 )
-            return Num(self.names.counts[node.name])
+            return Num(self.names.named_sizes[node.name])
 
-        return fold(put_in(body), sizes)
+        return fold(with_numbers(body), sizes)
 
-    def count(self, sizes: Mapping[str, int]) -> None:
+    def note_sizes(self, sizes: Mapping[str, int]) -> None:
         """Remember the numbers of values for which names such as ``I`` stand."""
-        for name, letters in self.counted.items():
+        for name, letters in self.letters_of.items():
             for letter in letters:
                 axes = self.spread.get(letter, (letter,))
                 if all(axis in sizes for axis in axes):
-                    self.names.counts[name] = math.prod(sizes[axis] for axis in axes)
+                    self.names.named_sizes[name] = math.prod(sizes[axis] for axis in axes)
 
 
 def _bound(body: Expr) -> list[str]:
@@ -167,10 +167,24 @@ def _bound(body: Expr) -> list[str]:
 def entry_by_entry(name: str, body: Expr, shapes: Mapping[str, Shape]) -> Equation:
     """Index all arrays of the full shape by the same letters."""
     shape = shapes.get(name, max((shapes[ref.name] for ref in refs(body)), key=len, default=()))
-    free = ("n", "i", "j", "k", "l", "m")[: len(shape)]
+    free = letters_for_axes(len(shape), name)
     whole = tuple(map(Index, free))
 
     def respell(ref: Ref) -> Ref:
         return ref._replace(at=whole if shapes[ref.name] == shape else ())
 
     return Equation(name, whole, replace(body, respell), dict(zip(free, shape, strict=True)))
+
+
+def letters_for_axes(count: int, text: str) -> tuple[str, ...]:
+    """Return a letter for each axis of an array that is indexed entry by entry.
+
+    Raises:
+        InputError: for more axes than there are letters.
+    """
+    letters = ("n", "i", "j", "k", "l", "m")
+    if count > len(letters):
+        raise InputError(
+            f"formulas: expected at most {len(letters)} axes, got {count} in {text!r}."
+        )
+    return letters[:count]

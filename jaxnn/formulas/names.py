@@ -31,6 +31,18 @@ class Size(NamedTuple):
     name: str
 
 
+class UnknownShapeError(InputError):
+    """An equation mentions an array whose shape is not known, or not known yet."""
+
+
+class Shapes(dict[str, Shape]):
+    """The shapes of arrays by name."""
+
+    def __missing__(self, name: str) -> Shape:
+        """Say that there is no such array."""
+        raise UnknownShapeError(f"formulas: expected a known array, got {name!r}.")
+
+
 class Names:
     """What the names in the formulas of one layer or loss mean.
 
@@ -39,7 +51,7 @@ class Names:
         settings: numbers, texts, and tuples of numbers.
         absent: the arrays that this layer could have and has not, such as the bias.
         aliases: other names of arrays.
-        counts: the numbers of values that equations have given to names such as ``I``.
+        named_sizes: the numbers of values that equations have given to names such as ``I``.
         starts: for an array that is defined step by step, what its entry before the first step is.
     """
 
@@ -49,10 +61,10 @@ class Names:
         settings: Mapping[str, Any],
         absent: Collection[str] = (),
     ) -> None:
-        self.shapes = dict(shapes)
+        self.shapes = Shapes(shapes)
         self.settings = {name: value for name, value in settings.items() if name not in shapes}
         self.absent, self.aliases = set(absent), dict[str, str]()
-        self.counts: dict[str, int] = {}
+        self.named_sizes: dict[str, int] = {}
         self.starts: dict[str, tuple[Ref, Expr]] = {}
 
     def with_setting(self, name: str, value: float) -> "Names":

@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 
 from jaxnn.checks import InputError
+from jaxnn.formulas.equation_reader import EquationReader
 from jaxnn.formulas.expressions import (
     ZERO,
     Equation,
@@ -21,10 +22,10 @@ from jaxnn.formulas.expressions import (
     substitute,
 )
 from jaxnn.formulas.folding import fold
-from jaxnn.formulas.line import Line
 from jaxnn.formulas.names import (
     Names,
     Shape,
+    UnknownShapeError,
     constant,
     not_in_notation,
     range_of,
@@ -69,24 +70,24 @@ def _letters_of_names(statements: list[ast.stmt]) -> dict[str, set[str]]:
 
 
 def _equations(
-    statements: list[ast.stmt], names: Names, counted: Mapping[str, set[str]]
+    statements: list[ast.stmt], names: Names, letters_of: Mapping[str, set[str]]
 ) -> Iterator[Equation]:
     for statement in statements:
         match statement:
             case ast.Assign(targets=[left], value=right):
-                equation = Line(statement, names, counted).equation(left, right)
+                equation = EquationReader(statement, names, letters_of).equation(left, right)
                 if equation is not None:
                     yield equation
             case ast.If(test=test, body=body, orelse=otherwise):
                 chosen = body if constant(test, names) else otherwise
-                yield from _equations(chosen, names, counted)
+                yield from _equations(chosen, names, letters_of)
             case ast.For(target=ast.Name(id=name), iter=ast.Call() as numbers, body=body):
                 for value in range_of(numbers, names):
                     with_value = names.with_setting(name, value)
-                    yield from _equations(body, with_value, counted)
+                    yield from _equations(body, with_value, letters_of)
             case ast.For(target=ast.Name(id=letter), iter=walk_, body=body):
                 lines = [line for _, line in _flat(body, names)]
-                yield from _step_by_step(lines, letter, walk_, names, counted)
+                yield from _step_by_step(lines, letter, walk_, names, letters_of)
             case ast.Expr(value=ast.Constant()):  # a remark
                 pass
             case _:
@@ -113,10 +114,10 @@ def _step_by_step(
     letter: str,
     order: ast.expr,
     names: Names,
-    counted: Mapping[str, set[str]],
+    letters_of: Mapping[str, set[str]],
 ) -> Iterator[Equation]:
     """Write the equations of a recurrence for each step in turn."""
-    lines = [Line(s, names, counted).equation(s.targets[0], s.value) for s in body]
+    lines = [EquationReader(s, names, letters_of).equation(s.targets[0], s.value) for s in body]
     equations = [line for line in lines if line is not None]
     steps = next((e.sizes[letter] for e in equations if letter in e.sizes), None)
     if steps is None:
@@ -152,15 +153,15 @@ def _inside(ref: Ref, shapes: Mapping[str, Shape]) -> Expr:
 
 def _infer_shapes(statements: list[ast.stmt], names: Names) -> None:
     """Find the shapes of the arrays that equations define, in whatever order they refer to them."""
-    counted = _letters_of_names(statements)
+    letters_of = _letters_of_names(statements)
     waiting = list(_flat(statements, names))
     while True:
         left_over = []
         for scope, statement in waiting:
-            line = Line(statement, scope, counted)
+            line = EquationReader(statement, scope, letters_of)
             try:
                 name, shape = line.defined(statement.targets[0], statement.value)
-            except KeyError:  # it mentions an array whose shape is not known yet
+            except UnknownShapeError:  # of an array that another equation defines
                 left_over.append((scope, statement))
                 continue
             if name not in names.shapes and shape is not None:

@@ -34,7 +34,7 @@ SECONDS = 1.6  # for the whole search, pairs of mistakes included
 KEPT = 6  # explanations of one gradient, among which more data decide
 
 
-class Line(NamedTuple):
+class BackwardEquation(NamedTuple):
     """One equation of the backward pass, with all steps of time in which it is used.
 
     Attributes:
@@ -118,7 +118,7 @@ class StatedBackward:
             general = step.equation.general
             groups.setdefault((step.number, k if general is None else id(general)), []).append(k)
         self.lines = [
-            Line(
+            BackwardEquation(
                 self.steps[group[0]].equation.general or self.steps[group[0]].equation,
                 tuple(group),
                 self.steps[group[0]],
@@ -155,7 +155,7 @@ class StatedBackward:
                 )
         return None
 
-    def shapes(self, line: Line) -> dict[str, tuple[int, ...]]:
+    def shapes(self, line: BackwardEquation) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the arrays that a layer's formulas know, by its own names."""
         return {
             name: np.shape(self.values[id_])
@@ -170,7 +170,7 @@ class StatedBackward:
         shapes = self.shapes(line)
         return {name: shape for name, shape in shapes.items() if line.of.ids[name] not in later}
 
-    def functions(self, line: Line) -> dict[str, Expr]:
+    def functions(self, line: BackwardEquation) -> dict[str, Expr]:
         """Return the arrays of a layer that are a function of another, entry by entry."""
         found = {}
         for step in self.equations.steps:

@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from jaxnn.compose import chain, output_shape
 from jaxnn.layers import Dense, ReLU, Sigmoid, Tanh
 from jaxnn.layers.dense import DenseParams
-from jaxnn.sklearn.plans import TRAINER, Plan, Rule, Task
+from jaxnn.sklearn.plans import TRAINER, Rule, Task, TrainingPlan
 from jaxnn.training.batching import padded_size
 from jaxnn.training.early_stopping import EarlyStopping
 from jaxnn.training.evaluation import ROWS, predict
@@ -192,7 +192,7 @@ class NetworkEstimator(BaseEstimator):
         with precision(x.dtype):
             net = self._network_for(task)
             batch_size = self._batch(len(data[0]), net)
-            plan = Plan(
+            plan = TrainingPlan(
                 net, task, data, held_out, self._rule(task.scale, _mean_weight(data, batch_size)),
                 batch_size, int(random.randint(2**31 - 1)), self.random_state is not None, epochs,
                 self._ending(task, held_out) if stop else None, self.shuffle,
@@ -209,7 +209,7 @@ class NetworkEstimator(BaseEstimator):
                 stacklevel=3,
             )
 
-    def _trained(self, plan: Plan, resume: bool) -> Fit:
+    def _trained(self, plan: TrainingPlan, resume: bool) -> Fit:
         """Train the network as planned."""
         state = self._first_state(plan)
         return fit(
@@ -221,7 +221,7 @@ class NetworkEstimator(BaseEstimator):
             progress=bool(self.verbose),
         )  # fmt: skip
 
-    def _replanned(self, plan: Plan) -> Plan:
+    def _replanned(self, plan: TrainingPlan) -> TrainingPlan:
         """Return the plan for the same data, from that of an estimator with other ``NUMBERS``."""
         weight = _mean_weight(plan.data, plan.batch_size)
         return plan._replace(
@@ -230,7 +230,7 @@ class NetworkEstimator(BaseEstimator):
             ending=self._ending(plan.task, plan.held_out),
         )
 
-    def _first_state(self, plan: Plan) -> TrainState:
+    def _first_state(self, plan: TrainingPlan) -> TrainState:
         """Return the state before the first step; check that the network fits the task."""
         x = plan.data[0]
         shape = jax.ShapeDtypeStruct(x.shape, x.dtype)

@@ -81,7 +81,7 @@ class RuleUpdate:
         return update((), gradient, opt_state, trained, value)
 
 
-class Plan(NamedTuple):
+class TrainingPlan(NamedTuple):
     """A training run before it begins: everything that decides its result.
 
     Attributes:
@@ -113,7 +113,7 @@ class Plan(NamedTuple):
 
 # What an estimator asks first, with its plan: a search that has trained its candidates together
 # answers with the result. None means that the estimator has to train by itself.
-Trainer = Callable[[Any, Plan], Fit | None]
+Trainer = Callable[[Any, TrainingPlan], Fit | None]
 TRAINER: ContextVar[Trainer] = ContextVar("trainer", default=lambda estimator, plan: None)
 
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from jaxnn.checks import InputError
-from jaxnn.sklearn.plans import Plan
+from jaxnn.sklearn.plans import TrainingPlan
 from jaxnn.training.checkpoint import Checkpoint, Checkpoints
 from jaxnn.training.members import Member
 from jaxnn.training.train_step import TrainState
@@ -158,7 +158,7 @@ class Saved:
         return self._stacked[kind]
 
 
-def name_of(plan: Plan, data: bytes, member: Member) -> str:
+def name_of(plan: TrainingPlan, data: bytes, member: Member) -> str:
     """Return a digest of everything that decides the result of a plan, but for the epochs.
 
     It is the same in another process.

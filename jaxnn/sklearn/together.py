@@ -16,7 +16,7 @@ from sklearn.utils.metaestimators import _safe_split
 from sklearn.utils.validation import _check_method_params, _num_samples
 
 from jaxnn.sklearn.network import NetworkEstimator, precision
-from jaxnn.sklearn.plans import TRAINER, Plan, RuleUpdate, Trainer
+from jaxnn.sklearn.plans import TRAINER, RuleUpdate, Trainer, TrainingPlan
 from jaxnn.sklearn.saving import Saved, name_of
 from jaxnn.training.batching import Batch
 from jaxnn.training.fit import Fit, can_be_padded, check_data
@@ -50,7 +50,7 @@ class Planned(NamedTuple):
 
     candidate: int
     estimator: NetworkEstimator
-    plan: Plan
+    plan: TrainingPlan
     rows: np.ndarray
     digest: bytes
 
@@ -119,7 +119,7 @@ class Together:
         self._unfinished = False
         self.seconds = (time.perf_counter() - began) / (len(candidates) * len(splits))
 
-    def result(self, _: NetworkEstimator, plan: Plan) -> Fit | None:
+    def result(self, _: NetworkEstimator, plan: TrainingPlan) -> Fit | None:
         """Return the result of a plan; None if it was not trained, or failed.
 
         A run that failed is then made once more, alone, so that the error is the estimator's own.
@@ -225,7 +225,7 @@ def placed(members: Sequence[Member], group: Sequence[Planned], count: int) -> B
 
 
 def train_planned(
-    who: str, members: Sequence[Member], data: Batch, plan: Plan, **options: Any
+    who: str, members: Sequence[Member], data: Batch, plan: TrainingPlan, **options: Any
 ) -> None:
     """Train members whose plans differ only in what one program can take, as in ``plan``.
 
@@ -245,12 +245,12 @@ def train_planned(
 class _PlanMade(BaseException):
     """An estimator has made its plan, and need not go on."""
 
-    def __init__(self, estimator: NetworkEstimator, plan: Plan) -> None:
+    def __init__(self, estimator: NetworkEstimator, plan: TrainingPlan) -> None:
         super().__init__()
         self.estimator, self.plan = estimator, plan
 
 
-def _stop_at_the_plan(estimator: NetworkEstimator, plan: Plan) -> NoReturn:
+def _stop_at_the_plan(estimator: NetworkEstimator, plan: TrainingPlan) -> NoReturn:
     raise _PlanMade(estimator, plan)
 
 
@@ -270,7 +270,7 @@ def plans(
     for train, _ in splits:
         own_x, own_y = _safe_split(estimator, X, y, train)
         own_params = _check_method_params(X, params=fit_params, indices=train)
-        similar: dict[str, tuple[Plan, bytes]] = {}
+        similar: dict[str, tuple[TrainingPlan, bytes]] = {}
         for number, parameters in enumerate(candidates):
             own = clone(estimator).set_params(**clone(dict(parameters), safe=False))
             with contextlib.suppress(Exception):
@@ -285,8 +285,8 @@ def _plan_of(
     x: Any,
     y: Any,
     fit_params: Mapping[str, Any],
-    similar: dict[str, tuple[Plan, bytes]],
-) -> tuple[NetworkEstimator, Plan, bytes] | None:
+    similar: dict[str, tuple[TrainingPlan, bytes]],
+) -> tuple[NetworkEstimator, TrainingPlan, bytes] | None:
     """Return the plan of an estimator, or of one inside of it, and the digest of its data.
 
     Args:
@@ -322,7 +322,7 @@ def _has_network(estimator: Any) -> bool:
     return any(isinstance(each, NetworkEstimator) for each in (estimator, *inner))
 
 
-def _digest(plan: Plan) -> bytes:
+def _digest(plan: TrainingPlan) -> bytes:
     """Return a digest of the data of a plan."""
     digest = hashlib.sha256()
     for array in (*plan.data, *(plan.held_out or ())):
@@ -331,7 +331,7 @@ def _digest(plan: Plan) -> bytes:
     return digest.digest()
 
 
-def _name(plan: Plan, digest: bytes) -> Hashable:
+def _name(plan: TrainingPlan, digest: bytes) -> Hashable:
     """Return everything that decides the result of a plan, except for the number of epochs.
 
     Without a fixed random state, any seed will do.

@@ -55,24 +55,34 @@ class CompiledLoop:
         loop: one of the functions below.
         *static: the names of its arguments that are plain numbers.
         rows: a function ``(i, **data)`` that returns arrays, and the rows of them on which step i
-            trains; None if the steps are not to be made one by one.
+            trains.
+        one_by_one: whether the steps may be made in calls of their own, where that is faster.
     """
 
     def __init__(
-        self, loop: Callable[..., Chunk], *static: str, rows: Callable[..., Any] | None = None
+        self,
+        loop: Callable[..., Chunk],
+        *static: str,
+        rows: Callable[..., Any],
+        one_by_one: bool = True,
     ) -> None:
         self._keeping = _programs(loop, static_argnames=static)
         self._in_place = _programs(loop, static_argnames=static, donate_argnames="state")
-        self._rows = rows
+        self._rows, self._may_go_one_by_one = rows, one_by_one
 
     def __call__(
         self, step: TrainStep, state: TrainState, span: Span, *, donate: bool = False, **data: Any
     ) -> Chunk:
         """Make the steps of the span; with ``donate``, reuse the memory of the state."""
-        if self._rows is not None and _is_slow_in_a_loop(step):
+        if self._may_go_one_by_one and _is_slow_in_a_loop(step):
             return _one_by_one(step, state, span, functools.partial(self._rows, **data), donate)
         programs = self._in_place if donate else self._keeping
         return programs(jax.tree.structure(step))(step, state, span, **data)
+
+    def batch(self, i: int, **data: Any) -> Batch:
+        """Return the batch of step i, counted as the span is."""
+        arrays, rows = self._rows(i, **data)
+        return jax.tree.map(lambda leaf: leaf[rows], arrays)
 
 
 def _is_slow_in_a_loop(step: TrainStep) -> bool:
@@ -246,13 +256,20 @@ def _finite(trained: Params) -> Array:
     return jnp.stack(finite).all() if finite else jnp.array(True)
 
 
-# ── The same steps without a loop ─────────────────────────────────────────────────────────────────
+# ── The rows of a single step ─────────────────────────────────────────────────────────────────────
 
 
 def rows_of_an_epoch(i: int, *, data: Batch, orders: np.ndarray, batch_size: int) -> Any:
     """Return the data, and the rows of step i of :func:`over_rows`."""
     epoch, step = divmod(i, -(-orders.shape[1] // batch_size))
     return data, orders[epoch, step * batch_size : (step + 1) * batch_size]
+
+
+def rows_of_first_member(
+    i: int, *, data: Batch, orders: np.ndarray, batch_size: int, **_: Any
+) -> Any:
+    """Return the data, and the rows of step i for the first member of :func:`over_members`."""
+    return rows_of_an_epoch(i, data=data, orders=orders[0], batch_size=batch_size)
 
 
 def batch_of_a_stack(i: int, *, batches: Batch) -> Any:
@@ -262,6 +279,8 @@ def batch_of_a_stack(i: int, *, batches: Batch) -> Any:
 
 ROWS = CompiledLoop(over_rows, "batch_size", rows=rows_of_an_epoch)
 STACK = CompiledLoop(over_stack, rows=batch_of_a_stack)
-MEMBERS = CompiledLoop(over_members, "batch_size", "group")
+MEMBERS = CompiledLoop(
+    over_members, "batch_size", "group", rows=rows_of_first_member, one_by_one=False
+)
 _ONE_STEP = _programs(_one_step, donate_argnames="state")
 _finite_program = jax.jit(_finite)

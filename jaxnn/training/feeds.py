@@ -5,7 +5,7 @@ A feed only determines what the next compiled call does; :mod:`jaxnn.training.lo
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -15,32 +15,70 @@ from jax.sharding import Mesh
 from jaxnn.training.batching import Batch, Stack, ahead, epoch_order, on_device, padded_size
 from jaxnn.training.compiled_loops import MEMBERS, ROWS, STACK, Chunk
 from jaxnn.training.processes import rows_of_all
+from jaxnn.training.train_step import TrainStep
 from jaxnn.types import AnyArray
 
 EPOCH_STEPS = 1024  # about the number of steps of the epochs that are passed to one call
 PADDED_STEPS = 64  # the same with rows that are filled up, at the least
 
 
+class Loop(Protocol):
+    """What makes the steps of a span, and tells on which batch each is made."""
+
+    def __call__(self, *args: Any, **data: Any) -> Chunk:
+        """Make the steps: ``loop(step, state, span, donate=donate, **data)``."""
+
+    def batch(self, *args: Any, **data: Any) -> Batch:
+        """Return the batch of step i, counted as the span is: ``loop.batch(i, **data)``."""
+
+
 class Work(NamedTuple):
     """The work of one compiled call.
 
     Attributes:
-        call: the compiled loop with its data: ``call(step, state, span) -> Chunk``.
-        first: the first step to make, counted from the beginning of the call's own data.
+        loop: the compiled loop, a :class:`~jaxnn.training.compiled_loops.CompiledLoop` or the like.
+        data: the arguments of the loop that hold its data.
+        first: the first step to make, counted from the beginning of these data.
         rows: the number of rows in the batch of each step to make, one entry per step.
         ends_epoch: whether an epoch of the data ends with this call.
-        batch: a function that returns the batch of a step, counted as ``first`` is.
+        donate: whether the call reuses the memory of the state that it starts from.
     """
 
-    call: Callable[..., Chunk]
+    loop: Loop
+    data: dict[str, Any]
     first: int
     rows: np.ndarray
     ends_epoch: bool
-    batch: Callable[[int], Batch]
+    donate: bool = False
+
+    @property
+    def call(self) -> Callable[[TrainStep, Any, np.ndarray], Chunk]:
+        """The loop with its data, a function of a step, a state, and a span."""
+        return functools.partial(self.loop, donate=self.donate, **self.data)
+
+    def span(self, steps: int | None = None) -> np.ndarray:
+        """Return the first step and the one after the last, of all steps or the first few."""
+        steps = len(self.rows) if steps is None else steps
+        return np.array([self.first, self.first + steps], np.int32)
+
+    def losses(self, chunk: Chunk) -> np.ndarray:
+        """Return the losses of the steps, with the steps along the first axis."""
+        losses = np.moveaxis(np.asarray(chunk.losses), -1, 0)
+        return losses[self.first : self.first + len(self.rows)]
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of a step, counted from the first one of this work."""
+        return self.loop.batch(self.first + step, **self.data)
 
 
 class Feed(Protocol):
-    """The source of the work of a training run."""
+    """The source of the work of a training run.
+
+    Attributes:
+        donate: whether the calls reuse the memory of the state that they start from.
+    """
+
+    donate: bool
 
     def work(self, position: int, most: int) -> Work | None:
         """Return the work from a step on, at most ``most`` steps; None at the end of the data."""
@@ -60,21 +98,28 @@ class Epochs:
         batch_size: B; the last rows of an epoch form a smaller batch.
         seeds: the seed of each member's shuffles, one for a single network; None to keep the order.
         drop_last: whether to leave out the rows that do not fill a batch.
+
+    Attributes:
+        used: the number of rows of which an epoch consists.
+        steps: the number of steps of an epoch.
+        at_once: the number of epochs whose orders are passed to one compiled call.
     """
 
     def __init__(
         self, n: int, batch_size: int, seeds: list[list[int]] | None, *, drop_last: bool
     ) -> None:
+        self.batch_size = batch_size
         self.used = n - n % batch_size if drop_last else n
         self.steps = -(-self.used // batch_size)
-        self._n, self._batch_size, self._seeds = n, batch_size, seeds
+        self.at_once = max(1, EPOCH_STEPS // self.steps)
+        self._n, self._seeds = n, seeds
         self._drawn: dict[int, np.ndarray] = {}
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Return the number of rows in the batch of each step."""
-        last = self.used - (self.steps - 1) * self._batch_size
+        last = self.used - (self.steps - 1) * self.batch_size
         is_last = np.arange(start, stop) % self.steps == self.steps - 1
-        return np.where(is_last, last, self._batch_size)
+        return np.where(is_last, last, self.batch_size)
 
     def order(self, epoch: int) -> np.ndarray:
         """Return the order of the rows in one epoch for each member, (members, used)."""
@@ -85,100 +130,70 @@ class Epochs:
             self._drawn[epoch] = np.stack(each)
         return self._drawn[epoch]
 
-    def batch(self, data: Batch, orders: np.ndarray, step: int) -> Batch:
-        """Return the batch of one step, counted from the first of the epochs with these orders."""
-        epoch, i = divmod(step, self.steps)
-        rows = orders[epoch, i * self._batch_size : (i + 1) * self._batch_size]
-        return jax.tree.map(lambda leaf: leaf[rows], data)
+    def orders(self, epochs: range) -> np.ndarray:
+        """Return the orders of some epochs for a single network, (at_once, used)."""
+        orders = np.zeros((self.at_once, self.used), np.int32)
+        for i, epoch in enumerate(epochs):
+            orders[i] = self.order(epoch)[0]
+        return orders
 
     def draw(self, start: int, stop: int) -> None:
         """Draw the orders of some epochs ahead of time, and discard all others."""
         self._drawn = {epoch: self.order(epoch) for epoch in range(start, stop)}
 
 
+class PaddedEpochs(Epochs):
+    """The same division where the last batch of an epoch is filled up with a row of weight 0.
+
+    A compiled loop then does not depend on the number of rows: the data have one of a few sizes,
+    with at least one row of weight 0 after the n rows, and the orders of all epochs of a call stand
+    one after another in an array of a fixed size.
+    """
+
+    def __init__(
+        self, n: int, batch_size: int, seeds: list[list[int]] | None, *, drop_last: bool
+    ) -> None:
+        super().__init__(n, batch_size, seeds, drop_last=drop_last)
+        self._call_steps = padded_size(self.steps, PADDED_STEPS)
+        self.at_once = self._call_steps // self.steps
+
+    def orders(self, epochs: range) -> np.ndarray:
+        """Return the orders of some epochs in a single row, as if they were one epoch."""
+        orders = np.full((self._call_steps, self.batch_size), self.used, np.int32)
+        for i, epoch in enumerate(epochs):
+            steps = orders[i * self.steps : (i + 1) * self.steps].reshape(-1)
+            steps[: self.used] = self.order(epoch)[0]
+        return orders.reshape(1, -1)
+
+
 class RowsFeed:
-    """The feed of a single network from arrays in memory, n rows.
+    """The feed of a single network from arrays in memory.
 
     Args:
-        data: the n rows.
-        batch_size: B.
-        epochs: the division of the rows into steps.
+        data: the n rows, and for :class:`PaddedEpochs` some of weight 0 after them.
+        epochs: the division of the n rows into steps.
         donate: whether a call may reuse the memory of the state that it starts from.
     """
 
-    def __init__(self, data: Batch, batch_size: int, epochs: Epochs, *, donate: bool) -> None:
-        self._data = on_device(data)
-        self._loop = functools.partial(ROWS, data=self._data, batch_size=batch_size, donate=donate)
-        self._epochs = epochs
-        self._at_once = max(1, EPOCH_STEPS // epochs.steps)
+    def __init__(self, data: Batch, epochs: Epochs, *, donate: bool) -> None:
+        self.donate = donate
+        self._data, self._epochs = on_device(data), epochs
         self._coming = range(0)
 
     def work(self, position: int, most: int) -> Work:
         """Return the work of several epochs, with their orders in an array of a fixed size."""
-        steps, epochs = self._epochs.steps, self._at_once
-        first = position // steps
-        end = min(position + most, (first + epochs) * steps)
-        last = -(-end // steps)
-        orders = np.zeros((epochs, self._epochs.used), np.int32)
-        for i in range(last - first):
-            orders[i] = self._epochs.order(first + i)[0]
-        self._coming = range(last - 1, 2 * last - first)  # the last one may be needed again
-        return Work(
-            functools.partial(self._loop, orders=orders),
-            position - first * steps,
-            self._epochs.rows(position, end),
-            ends_epoch=end % steps == 0,
-            batch=functools.partial(self._epochs.batch, self._data, orders),
-        )
-
-    def prepare(self) -> None:
-        """Draw the orders that the next call will need."""
-        self._epochs.draw(self._coming.start, self._coming.stop)
-
-    def close(self) -> None:
-        """Do nothing: arrays in memory need no closing."""
-
-
-class PaddedFeed:
-    """The feed of a single network from rows that are filled up with rows of weight 0.
-
-    Its program does not depend on the number of rows: the data have one of a few sizes, and the
-    orders of all epochs of a call stand one after another in an array of a fixed size.
-
-    Args:
-        data: the n rows, and at least one row of weight 0 after them.
-        batch_size: B.
-        epochs: the division of the n rows into steps; the last batch of an epoch is filled up.
-        donate: whether a call may reuse the memory of the state that it starts from.
-    """
-
-    def __init__(self, data: Batch, batch_size: int, epochs: Epochs, *, donate: bool) -> None:
-        self._data = on_device(data)
-        self._loop = functools.partial(ROWS, data=self._data, batch_size=batch_size, donate=donate)
-        self._epochs, self._batch_size = epochs, batch_size
-        self._steps = padded_size(epochs.steps, PADDED_STEPS)  # in one call
-        self._at_once = self._steps // epochs.steps
-        self._coming = range(0)
-
-    def work(self, position: int, most: int) -> Work:
-        """Return the work of several epochs."""
         steps = self._epochs.steps
         first = position // steps
-        end = min(position + most, (first + self._at_once) * steps)
+        end = min(position + most, (first + self._epochs.at_once) * steps)
         last = -(-end // steps)
-        n = self._epochs.used
-        orders = np.full((self._steps, self._batch_size), n, np.int32)  # row n has the weight 0
-        for i in range(last - first):
-            epoch = orders[i * steps : (i + 1) * steps].reshape(-1)
-            epoch[:n] = self._epochs.order(first + i)[0]
-        self._coming = range(last - 1, 2 * last - first)
-        return Work(
-            functools.partial(self._loop, orders=orders.reshape(1, -1)),
-            position - first * steps,
-            self._epochs.rows(position, end),
-            ends_epoch=end % steps == 0,
-            batch=lambda step: jax.tree.map(lambda leaf: leaf[orders[step]], self._data),
-        )
+        self._coming = range(last - 1, 2 * last - first)  # the last one may be needed again
+        data = {
+            "data": self._data,
+            "orders": self._epochs.orders(range(first, last)),
+            "batch_size": self._epochs.batch_size,
+        }
+        rows = self._epochs.rows(position, end)
+        return Work(ROWS, data, position - first * steps, rows, end % steps == 0, self.donate)
 
     def prepare(self) -> None:
         """Draw the orders that the next call will need."""
@@ -194,30 +209,22 @@ class MembersFeed:
     Args:
         data: the n rows, which all members share.
         weights: the weight of each row for each member, (M, n), or None.
-        batch_size: B.
         epochs: the division of the rows into steps.
         members: M.
         group: the number of members to train in parallel.
     """
 
+    donate = False
+
     def __init__(
-        self,
-        data: Batch,
-        weights: AnyArray | None,
-        batch_size: int,
-        epochs: Epochs,
-        *,
-        members: int,
-        group: int,
+        self, data: Batch, weights: AnyArray | None, epochs: Epochs, *, members: int, group: int
     ) -> None:
-        self._data = on_device(data)
-        self._loop = functools.partial(
-            MEMBERS,
-            data=self._data,
-            weights=None if weights is None else jnp.asarray(weights),
-            batch_size=batch_size,
-            group=group,
-        )
+        self._shared = {
+            "data": on_device(data),
+            "weights": None if weights is None else jnp.asarray(weights),
+            "batch_size": epochs.batch_size,
+            "group": group,
+        }
         self._epochs, self._members = epochs, members
         self._coming = 0
 
@@ -228,13 +235,9 @@ class MembersFeed:
         order = self._epochs.order(epoch)[:, None]
         orders = np.broadcast_to(order, (self._members, 1, self._epochs.used))
         self._coming = epoch + 1
-        return Work(
-            functools.partial(self._loop, orders=orders),
-            first,
-            self._epochs.rows(position, end),
-            ends_epoch=end % self._epochs.steps == 0,
-            batch=functools.partial(self._epochs.batch, self._data, orders[0]),
-        )
+        rows = self._epochs.rows(position, end)
+        ends_epoch = end % self._epochs.steps == 0
+        return Work(MEMBERS, self._shared | {"orders": orders}, first, rows, ends_epoch)
 
     def prepare(self) -> None:
         """Draw the orders of the next epoch; the present one may be needed again."""
@@ -258,7 +261,7 @@ class StreamFeed:
 
     def __init__(self, items: Iterator[Stack], *, mesh: Mesh | None = None, donate: bool) -> None:
         self._mesh = mesh
-        self._loop = functools.partial(STACK, donate=donate)
+        self.donate = donate
         self._stacks = ahead(items)
         self._stack: Stack | None = None
         self._made = 0  # the number of batches of the present stack that were returned as work
@@ -272,13 +275,9 @@ class StreamFeed:
         batches, first = self._stack.batches, self._made
         self._made = min(self._stack.filled, first + most)
         size = jax.tree.leaves(batches.x)[0].shape[1]
-        return Work(
-            functools.partial(self._loop, batches=batches),
-            first,
-            np.full(self._made - first, size),
-            ends_epoch=self._stack.ends_pass and self._made == self._stack.filled,
-            batch=lambda step: jax.tree.map(lambda leaf: leaf[step], batches),
-        )
+        rows = np.full(self._made - first, size)
+        ends_pass = self._stack.ends_pass and self._made == self._stack.filled
+        return Work(STACK, {"batches": batches}, first, rows, ends_pass, self.donate)
 
     def _next_stack(self) -> Stack | None:
         stack = next(self._stacks, None)

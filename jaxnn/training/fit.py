@@ -52,7 +52,7 @@ from jaxnn.training.evaluation import (
     make_scorer,
     predict,
 )
-from jaxnn.training.feeds import Epochs, Feed, PaddedFeed, RowsFeed, StreamFeed
+from jaxnn.training.feeds import Epochs, Feed, PaddedEpochs, RowsFeed, StreamFeed
 from jaxnn.training.hooks import Callback, Callbacks, Hook, Validation
 from jaxnn.training.layout import Layout, Rule, make_layout
 from jaxnn.training.loop import Run, TrainingInterrupted, train
@@ -299,7 +299,6 @@ def fit(
         lambda: _result(run),
         total=total,
         every=every,
-        donate=not keep_last_good,
         progress=progress,
     )
 
@@ -370,9 +369,9 @@ class _Arrays:
         """Return the feed, the last step, and the number of steps between two records."""
         seeds = shuffle_seeds(run.state.key) if shuffle else None
         assert self.rows is not None
-        cut = Epochs(self.rows, self.batch_rows, seeds, drop_last=drop_last)
-        made = PaddedFeed if self._pad_rows else RowsFeed
-        feed: Feed = made(self._data, self.batch_rows, cut, donate=donate)
+        divided = PaddedEpochs if self._pad_rows else Epochs
+        cut = divided(self.rows, self.batch_rows, seeds, drop_last=drop_last)
+        feed: Feed = RowsFeed(self._data, cut, donate=donate)
         return feed, steps if epochs is None else epochs * cut.steps, every or cut.steps
 
 

@@ -14,7 +14,7 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextmanager
-def terminating() -> Iterator[Callable[[], int]]:
+def noting_signals() -> Iterator[Callable[[], int]]:
     """Raise :class:`Terminated` in the main thread when SIGTERM comes, until the block is left.
 
     Of several processes, which exchange numbers in every step, none can stop alone. There, SIGTERM
@@ -26,11 +26,11 @@ def terminating() -> Iterator[Callable[[], int]]:
     there, this does nothing. Where a handler was set by someone else, that one stays.
     """
     together = jax.process_count() > 1
-    heard: list[int] = []
+    noted: list[int] = []
 
     def note(number: int, frame: Any) -> None:
         signal.signal(number, usual[number])
-        heard.append(number)
+        noted.append(number)
         if not together:
             raise interrupt(number)
 
@@ -43,7 +43,7 @@ def terminating() -> Iterator[Callable[[], int]]:
     for number in usual:
         signal.signal(number, note)
     try:
-        yield lambda: heard[0] if together and heard else 0
+        yield lambda: noted[0] if together and noted else 0
     finally:
         for number, how in usual.items():
             signal.signal(number, how)

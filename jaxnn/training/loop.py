@@ -2,32 +2,31 @@
 
 :func:`records` makes the calls and yields a record at regular intervals; :func:`train` passes each
 record to the hooks, one after another. Validation, early stopping, callbacks and checkpoints are
-such hooks.
+such hooks. :class:`Pace` decides how many steps a call makes.
 """
 
 import dataclasses
 import functools
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxnn.checks import InputError
 from jaxnn.gradcheck.not_finite import NanReport
 from jaxnn.progress import bar
+from jaxnn.training.compiled_loops import Chunk
 from jaxnn.training.feeds import Feed, Work
 from jaxnn.training.history import History, Record
 from jaxnn.training.hooks import Hook, closing_hooks
-from jaxnn.training.interrupts import Terminated, interrupt, terminating
+from jaxnn.training.interrupts import Terminated, interrupt, noting_signals
 from jaxnn.training.processes import agree
 from jaxnn.training.train_step import TrainState, TrainStep, explain_steps
-from jaxnn.types import AnyArray, Params, split_running
+from jaxnn.types import Params, split_running
 
 SECONDS = 0.5  # the aim for the length of a call, so that the bar moves and interrupts are noticed
 FIRST_STEPS = 4  # the number of steps of the first call, when the time of a step is not known yet
@@ -121,7 +120,6 @@ def train(
     total: int | None,
     every: int | None,
     require_finite: bool = True,
-    donate: bool = False,
     progress: bool | None = None,
     title: str | None = None,
 ) -> Any:
@@ -136,8 +134,6 @@ def train(
         total: the last step, or None for the end of the data.
         every: the number of steps between two records, or None for a record after each epoch.
         require_finite: whether a loss that is not finite ends the run with an error.
-        donate: whether the calls reuse the memory of the state, so that an earlier state does not
-            exist any more.
         progress: whether to show a progress bar; None to show it on a terminal and in a notebook.
         title: what stands before the bar; by default ``who``.
 
@@ -148,87 +144,107 @@ def train(
         TrainingError: for any error during training. It carries the result so far.
         TrainingInterrupted: for Ctrl-C or SIGTERM. It carries the result so far.
     """
-    position = run.history.step
+    position, donate = run.history.step, feed.donate
     with (
         handing_out(who, run, result),
-        terminating() as heard,
+        noting_signals() as noted,
         closing(feed),
         closing_hooks(hooks, run),
         bar(progress, total=total, initial=position, unit="step", desc=title or who) as shown,
     ):
         watched = any(hook.needs_state for hook in hooks) or (donate and bool(hooks))
-        ends = Ends(total, every, watched=watched, require_finite=require_finite, donate=donate)
-        for record in records(run, feed, ends, shown, heard):
+        pace = Pace(total, every if watched else None)
+        for record in records(run, feed, pace, every, shown, noted, require_finite=require_finite):
             for hook in hooks:
                 hook.after_record(run, record)
-        _, signal = agree(0.0, heard())
+        _, signal = agree(0.0, noted())
         if signal:  # one that came after the last call, which no process has acted on
             raise interrupt(signal)
         run.stop("completed")
     return result()
 
 
-@dataclasses.dataclass(frozen=True)
-class Ends:
-    """The conditions under which the loop has to return from a compiled call.
+class Pace:
+    """The number of steps of the next compiled call, of which a feed may offer fewer.
 
-    Attributes:
+    A call ends with the last step of the run, with a record before which hooks have to act, and
+    after about as much time as :data:`SECONDS`.
+
+    Args:
         total: the last step, or None for the end of the data.
-        every: the number of steps between two records, or None for a record after each epoch.
-        watched: whether hooks have to act before the run goes beyond a record.
-        require_finite: whether a loss that is not finite is an error.
-        donate: whether the state before a call does not exist any more after it.
+        stop_every: the number of steps between two records at which each call has to end, or None.
     """
 
-    total: int | None
-    every: int | None
-    watched: bool
-    require_finite: bool
-    donate: bool
+    def __init__(self, total: int | None, stop_every: int | None) -> None:
+        self.total = total
+        self._stop_every = stop_every
+        self._in_time = FIRST_STEPS
 
     def steps_from(self, position: int) -> int:
-        """Return the number of steps until the loop next has to return."""
-        end = sys.maxsize if self.total is None else self.total
-        if self.every and self.watched:
-            end = min(end, (position // self.every + 1) * self.every)
+        """Return the number of steps of the call that begins after the step ``position``."""
+        end = position + self._in_time
+        if self.total is not None:
+            end = min(end, self.total)
+        if self._stop_every:
+            end = min(end, (position // self._stop_every + 1) * self._stop_every)
         return end - position
+
+    def measure(self, steps: int, seconds: float) -> None:
+        """Take note of the time of a call."""
+        self._in_time = max(1, int(steps * SECONDS / max(seconds, 1e-6)))
 
 
 def records(
-    run: Run, feed: Feed, ends: Ends, shown: Any, heard: Callable[[], int]
+    run: Run,
+    feed: Feed,
+    pace: Pace,
+    every: int | None,
+    shown: Any,
+    noted: Callable[[], int],
+    *,
+    require_finite: bool,
 ) -> Iterator[Record]:
     """Make one compiled call after another, and yield each record of the history that becomes due.
 
+    Args:
+        run: the run to train.
+        feed: the source of its data.
+        pace: the number of steps of each call.
+        every: the number of steps between two records, or None for a record after each epoch.
+        shown: the progress bar.
+        noted: a function that returns the signal that this process has noted, or 0.
+        require_finite: whether a loss or a parameter that is not finite ends the run.
+
     Raises:
-        KeyboardInterrupt: if one of several processes has heard a signal; in all of them.
-        NotFiniteError: if a loss or a parameter was not finite; the run then has its last good
+        KeyboardInterrupt: if one of several processes has noted a signal; in all of them.
+        NotFiniteError: for a loss or a parameter that is not finite; the run then has its last good
             state, if that still exists.
     """
-    history, next_steps = run.history, FIRST_STEPS
-    if ends.every:  # of a resumed run that was interrupted just before it made a record
-        yield from map(history.record, history.due(ends.every))
-    while not run.stopped and history.step != ends.total:
-        work = feed.work(history.step, min(next_steps, ends.steps_from(history.step)))
+    history = run.history
+    if every:  # of a resumed run that was interrupted just before it made a record
+        yield from map(history.record, history.due(every))
+    while not run.stopped and history.step != pace.total:
+        work = feed.work(history.step, pace.steps_from(history.step))
         if work is None:
             break
         began = time.perf_counter()
-        chunk = work.call(run.step, run.state, span(work))
+        chunk = work.call(run.step, run.state, work.span())
         feed.prepare()  # while the device computes
-        losses = losses_made(work, chunk.losses)  # waits for the device
-        seconds, signal = agree(time.perf_counter() - began, heard())
-        next_steps = max(1, int(len(work.rows) * SECONDS / max(seconds, 1e-6)))
-        if ends.require_finite and not (chunk.finite and np.isfinite(losses).all()):
-            _fall_back(run, work, losses, chunk.state if ends.donate else None)
+        losses = work.losses(chunk)  # waits for the device
+        seconds, signal = agree(time.perf_counter() - began, noted())
+        pace.measure(len(losses), seconds)
+        if require_finite and not (chunk.finite and np.isfinite(losses).all()):
+            raise _not_finite(run, work, chunk, losses)
         before, run.state = run.state, chunk.state
         history.add(losses, work.rows)
         shown.update(len(losses))
         shown.set_postfix(refresh=False, **_to_show(losses[-1]))
-        if ends.every:  # the hooks act during the yield, and may stop the run
-            for step in history.due(ends.every):
-                yield history.record(step)
-                if run.stopped and step < history.step:  # set back the steps beyond the record
-                    made = len(losses) - (history.step - step)
-                    run.state = work.call(run.step, before, span(work, made)).state
+        if every:
+            for step in history.due(every):
+                yield history.record(step)  # hooks act now, and may stop the run
+                if run.stopped and step < history.step:  # discard the steps beyond this record
+                    steps = len(losses) - (history.step - step)
+                    run.state = work.call(run.step, before, work.span(steps)).state
                     history.forget()
                     break
         elif work.ends_epoch:
@@ -239,50 +255,37 @@ def records(
         yield history.record(history.step)
 
 
-def span(work: Work, steps: int | None = None) -> np.ndarray:
-    """Return the first step of a call and the one after the last, as compiled loops take them."""
-    return np.array(
-        [work.first, work.first + (len(work.rows) if steps is None else steps)], np.int32
-    )
+def _not_finite(run: Run, work: Work, chunk: Chunk, losses: np.ndarray) -> NotFiniteError:
+    """Return the error for a call with a number that is not finite, and set back the run.
 
-
-def losses_made(work: Work, losses: AnyArray) -> np.ndarray:
-    """Return the losses of the steps that were made, with the steps along the first axis."""
-    return np.moveaxis(np.asarray(losses), -1, 0)[slice(*span(work))]
-
-
-def _fall_back(
-    run: Run, work: Work, losses: np.ndarray, state_after: TrainState | None
-) -> NoReturn:
-    """Restore the last state with a finite loss, if possible, and report the step that failed.
-
-    The loss of a step is computed before its update. If it is not finite, the update of the step
-    before may be the cause, so the state before that update is the one to return to.
+    The run gets its last good state, if that still exists. The loss of a step is computed before
+    its update. If it is not finite, the update of the step before may be the cause, so the state
+    before that update is the one to return to.
     """
     finite = np.isfinite(losses)
-    bad = len(finite) if finite.all() else int(finite.argmin())
-    what = "a parameter was not finite after" if finite.all() else f"the loss was {losses[bad]} at"
-    step = run.history.step + bad + (not finite.all())
-    if state_after is not None:  # the state before this call does not exist any more
-        run.state = state_after
+    if finite.all():
+        bad = len(losses)
+        what = f"a parameter was not finite after step {run.history.step + bad}"
+    else:
+        bad = int(finite.argmin())
+        what = f"the loss was {losses[bad]} at step {run.history.step + bad + 1}"
+    what += _by_range(run.state)
+    if work.donate:  # the state before this call does not exist any more
+        run.state = chunk.state
         run.history.add(losses, work.rows)
-        raise NotFiniteError(
-            f"{what} step {step}{_by_range(run.state)}; there is no earlier state to go back to"
-        )
+        return NotFiniteError(f"{what}; there is no earlier state to go back to")
     good = max(bad - 1, 0)
-    state = work.call(run.step, run.state, span(work, good)).state
-    trained = jax.tree.leaves(split_running(state.params)[0])
-    if not all(bool(jnp.isfinite(leaf).all()) for leaf in trained):
-        good, state = 0, run.state
-    run.state = state
+    again = work.call(run.step, run.state, work.span(good))
+    if again.finite:
+        run.state = again.state
+    else:
+        good = 0
     run.history.add(losses[:good], work.rows[:good])
-    begin = work.first + good
-    batches = [work.batch(i) for i in range(begin, min(begin + 2, work.first + len(finite)))]
-    raise NotFiniteError(
-        f"{what} step {step}{_by_range(state)}; "
-        f"the last good state is that after step {run.history.step}. "
+    batches = [work.batch(i) for i in range(good, min(good + 2, len(losses)))]
+    return NotFiniteError(
+        f"{what}; the last good state is that after step {run.history.step}. "
         "The method explain_nan() of this error finds where the number came from",
-        functools.partial(explain_steps, run.step, state, batches),
+        functools.partial(explain_steps, run.step, run.state, batches),
     )
 
 

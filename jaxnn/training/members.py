@@ -8,7 +8,6 @@ its block when the others fit into fewer blocks, so that no work is spent on it 
 """
 
 import dataclasses
-import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -148,17 +147,18 @@ def train_members(
     Raises:
         TrainingInterrupted: for an interrupt from the keyboard; the members have what they reached.
     """
-    feed = BlocksFeed(members, data, batch_size, shuffle=shuffle, pad_rows=pad_rows)
-    run = Run(members[0].step, feed.states, History(int(members[0].state.step)))
-    hooks: list[Hook] = [EndMembers(feed, tuple(metrics))]
+    blocks = Blocks(members, data, batch_size)
+    feed = BlocksFeed(blocks, batch_size, shuffle=shuffle, pad_rows=pad_rows)
+    run = Run(members[0].step, blocks.states, History(int(members[0].state.step)))
+    hooks: list[Hook] = [EndMembers(blocks, tuple(metrics))]
     if save is not None:
-        hooks.append(SaveMembers(feed, save, save_every))
+        hooks.append(SaveMembers(blocks, save, save_every))
     train(
         who,
         run,
         feed,
         hooks,
-        lambda: feed.keep_active(run.state),
+        lambda: blocks.keep_active(run.state),
         total=max(member.epochs for member in members) * feed.steps,
         every=feed.steps,
         require_finite=False,
@@ -167,50 +167,35 @@ def train_members(
     )
 
 
-class BlocksFeed:
-    """The feed of many members, of which each takes its own rows in its own order.
+class Blocks:
+    """The blocks of members, and the loop that trains them.
 
     Args:
-        members: see :func:`train_members`, as the other arguments.
-        data: see there.
-        batch_size: see there.
-        shuffle: see there.
-        pad_rows: see there.
+        members: the members, as in :func:`train_members`.
+        data: the N rows.
+        batch_size: B.
 
     Attributes:
-        steps: the number of steps in an epoch.
         active: the numbers of the members in the blocks.
+        n_rows: N.
         states: the first states of the blocks, a tuple of states that are stacked along a new
             first axis of C. It takes the place of a single state in the run.
     """
 
-    def __init__(
-        self,
-        members: Sequence[Member],
-        data: Batch,
-        batch_size: int,
-        *,
-        shuffle: bool,
-        pad_rows: bool,
-    ) -> None:
-        self.members = members
-        self._rows, self._batch_size, self._pad = rows_of(data), batch_size, pad_rows
-        self._data = on_device(padded(data))
+    def __init__(self, members: Sequence[Member], data: Batch, batch_size: int) -> None:
+        self.members, self.n_rows = members, rows_of(data)
+        self._data, self._batch_size = on_device(padded(data)), batch_size
         size = rows_of(self._data)
         self._weights = np.zeros((len(members), size), members[0].weights.dtype)
-        self._weights[:, : self._rows] = [member.weights for member in members]
-        self._seeds = [shuffle_seeds(each.state.key)[0] if shuffle else None for each in members]
+        self._weights[:, : self.n_rows] = [member.weights for member in members]
         each_constant = zip(*(each.step.constants for each in members), strict=True)
         self._varied = [  # the others need not be passed for each member
             not all(np.array_equal(value, values[0]) for value in values)
             for values in each_constant
         ]
-        self._counts = np.array([len(member.rows) for member in members])
-        self.steps = -(-int(self._counts[0]) // batch_size)
         on_cpu = jax.default_backend() == "cpu"
         self._pool = ThreadPoolExecutor(_cores() if on_cpu else 1)
-        self._drawn: dict[int, np.ndarray] = {}
-        self._coming, self._compiled = 0, False
+        self._compiled = False
         self._block = BLOCK if on_cpu else padded_size(len(members), BLOCK)
         self.states = self.arrange(list(range(len(members))))
 
@@ -281,49 +266,14 @@ class BlocksFeed:
                 found[m] = results(known, [jax.tree.map(lambda leaf, i=i: leaf[i], parts)])
         return found
 
-    def work(self, position: int, most: int) -> Work:
-        """Return the work of one epoch of all blocks, or of what remains of it."""
-        epoch, first = divmod(position, self.steps)
-        end = min(position + most, (epoch + 1) * self.steps)
-        self._coming = epoch
-        rows = np.full((end - position, len(self.members)), self._batch_size)
-        if end == (epoch + 1) * self.steps:
-            rows[-1] = self._counts - (self.steps - 1) * self._batch_size
-        return Work(
-            functools.partial(self._call, self._orders(epoch)),
-            first,
-            rows,
-            ends_epoch=end % self.steps == 0,
-            batch=lambda _: self._data,
-        )
-
-    def prepare(self) -> None:
-        """Draw the orders of the next epoch; the present one may be needed again."""
-        self._drawn = {epoch: self._orders(epoch) for epoch in (self._coming, self._coming + 1)}
-
-    def close(self) -> None:
-        """End the threads."""
-        self._pool.shutdown(cancel_futures=True)
-
-    def _orders(self, epoch: int) -> np.ndarray:
-        """Return the order of its rows in one epoch for each active member, (M, 1, rows)."""
-        if epoch in self._drawn:
-            return self._drawn[epoch]
-        length = self.steps * self._batch_size if self._pad else int(self._counts[0])
-        orders = np.full((len(self.members), 1, length), self._rows, np.int32)  # of weight 0
-        permutations: dict[Any, np.ndarray] = {}  # members of one seed share them
-        for m in self.active:
-            rows, seed = self.members[m].rows, self._seeds[m]
-            if seed is not None:
-                known = (*seed, len(rows))
-                if known not in permutations:
-                    permutations[known] = epoch_order(seed, epoch, len(rows))
-                rows = rows[permutations[known]]
-            orders[m, 0, : len(rows)] = rows
-        return orders
-
-    def _call(
-        self, orders: np.ndarray, step: TrainStep, states: tuple[TrainState, ...], span: np.ndarray
+    def __call__(
+        self,
+        step: TrainStep,
+        states: Any,
+        span: np.ndarray,
+        *,
+        donate: bool = False,
+        orders: np.ndarray,
     ) -> Chunk:
         """Train every block, and return their states, and the losses (M, steps) of all members."""
         precise = jnp.result_type(float) == jnp.float64  # which each thread has for itself
@@ -335,6 +285,7 @@ class BlocksFeed:
                     step,
                     states[block],
                     span,
+                    donate=donate,
                     data=self._data,
                     weights=weights,
                     orders=orders[self._places[block]],
@@ -355,51 +306,123 @@ class BlocksFeed:
             losses[place] = chunk.losses
         return Chunk(tuple(chunk.state for chunk in chunks), losses, np.array(True))  # type: ignore[arg-type]
 
+    def batch(self, i: int, *, orders: np.ndarray) -> Batch:
+        """Return the batch of step i for the first active member."""
+        return MEMBERS.batch(
+            i, data=self._data, orders=orders[self.active[:1]], batch_size=self._batch_size
+        )
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+class BlocksFeed:
+    """The feed of many members, of which each takes its own rows in its own order.
+
+    Args:
+        blocks: the members in their blocks.
+        batch_size: see :func:`train_members`.
+        shuffle: see there.
+        pad_rows: see there.
+
+    Attributes:
+        steps: the number of steps in an epoch.
+    """
+
+    donate = False
+
+    def __init__(self, blocks: Blocks, batch_size: int, *, shuffle: bool, pad_rows: bool) -> None:
+        self._blocks, self._batch_size, self._pad = blocks, batch_size, pad_rows
+        members = blocks.members
+        self._seeds = [shuffle_seeds(each.state.key)[0] if shuffle else None for each in members]
+        self._counts = np.array([len(member.rows) for member in members])
+        self.steps = -(-int(self._counts[0]) // batch_size)
+        self._drawn: dict[int, np.ndarray] = {}
+        self._coming = 0
+
+    def work(self, position: int, most: int) -> Work:
+        """Return the work of one epoch of all blocks, or of what remains of it."""
+        epoch, first = divmod(position, self.steps)
+        end = min(position + most, (epoch + 1) * self.steps)
+        self._coming = epoch
+        rows = np.full((end - position, len(self._counts)), self._batch_size)
+        if end == (epoch + 1) * self.steps:
+            rows[-1] = self._counts - (self.steps - 1) * self._batch_size
+        data = {"orders": self._orders(epoch)}
+        return Work(self._blocks, data, first, rows, end % self.steps == 0)
+
+    def prepare(self) -> None:
+        """Draw the orders of the next epoch; the present one may be needed again."""
+        self._drawn = {epoch: self._orders(epoch) for epoch in (self._coming, self._coming + 1)}
+
+    def close(self) -> None:
+        """End the threads."""
+        self._blocks.close()
+
+    def _orders(self, epoch: int) -> np.ndarray:
+        """Return the order of its rows in one epoch for each active member, (M, 1, rows)."""
+        if epoch in self._drawn:
+            return self._drawn[epoch]
+        members = self._blocks.members
+        length = self.steps * self._batch_size if self._pad else int(self._counts[0])
+        orders = np.full((len(members), 1, length), self._blocks.n_rows, np.int32)  # of weight 0
+        permutations: dict[Any, np.ndarray] = {}  # members of one seed share them
+        for m in self._blocks.active:
+            rows, seed = members[m].rows, self._seeds[m]
+            if seed is not None:
+                known = (*seed, len(rows))
+                if known not in permutations:
+                    permutations[known] = epoch_order(seed, epoch, len(rows))
+                rows = rows[permutations[known]]
+            orders[m, 0, : len(rows)] = rows
+        return orders
+
 
 class EndMembers(Hook):
     """The hook that ends each member at its own time, and the run when all have ended.
 
     Args:
-        feed: the feed of the members.
+        blocks: the members in their blocks.
         metrics: the scores on the rows that are held out.
     """
 
-    def __init__(self, feed: BlocksFeed, metrics: tuple[str, ...]) -> None:
-        self._feed, self._metrics = feed, metrics
+    def __init__(self, blocks: Blocks, metrics: tuple[str, ...]) -> None:
+        self._blocks, self._metrics = blocks, metrics
 
     def after_record(self, run: Run, record: Record) -> None:
         """Keep the members that have ended, and arrange the others anew if they need less room."""
-        feed, scores = self._feed, {}
-        members = feed.members
-        before = [m for m in feed.active if members[m].active]
+        blocks, scores = self._blocks, {}
+        members = blocks.members
+        before = [m for m in blocks.active if members[m].active]
         if members[0].held_out is not None:
-            scores = feed.scores(run.state, self._metrics)
+            scores = blocks.scores(run.state, self._metrics)
         improved = []
         for m in before:
             own = {f"validation_{name}": value for name, value in scores.get(m, {}).items()}
             if members[m].take({"loss": float(record["loss"][m]), **own}):
                 improved.append(m)
-        feed.keep_best(run.state, improved)
+        blocks.keep_best(run.state, improved)
         going = [m for m in before if members[m].active]
-        feed.keep(run.state, sorted(set(before) - set(going)))
+        blocks.keep(run.state, sorted(set(before) - set(going)))
         if not going:
             run.stop("completed")
-        elif feed.fits_into_fewer(going):
-            feed.keep(run.state, going)
-            run.state = feed.arrange(going)
+        elif blocks.fits_into_fewer(going):
+            blocks.keep(run.state, going)
+            run.state = blocks.arrange(going)
 
 
 class SaveMembers(Hook):
     """The hook that has the members saved at regular intervals, and at the end.
 
     Args:
-        feed: the feed of the members.
+        blocks: the members in their blocks.
         save: see :func:`train_members`.
         every: the number of epochs from one time to the next.
     """
 
-    def __init__(self, feed: BlocksFeed, save: Callable[[], None], every: int) -> None:
-        self._feed, self._save, self._every = feed, save, every
+    def __init__(self, blocks: Blocks, save: Callable[[], None], every: int) -> None:
+        self._blocks, self._save, self._every = blocks, save, every
 
     def after_record(self, run: Run, record: Record) -> None:
         """Save the members if it is time."""
@@ -409,7 +432,7 @@ class SaveMembers(Hook):
     def at_end(self, run: Run) -> None:
         """Save the members, unless the run was interrupted within an epoch."""
         if run.history.recorded == run.history.step:
-            self._feed.keep_active(run.state)
+            self._blocks.keep_active(run.state)
             self._save()
 
 

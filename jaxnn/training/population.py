@@ -63,7 +63,7 @@ from jaxnn.training.fit import (
 )
 from jaxnn.training.hooks import Callback
 from jaxnn.training.layout import spread_members
-from jaxnn.training.loop import Run, span, train
+from jaxnn.training.loop import Run, train
 from jaxnn.training.metrics import better
 from jaxnn.training.optimizers import hoisted_init
 from jaxnn.training.train_step import TrainState, TrainStep, make_step, one_row
@@ -282,7 +282,7 @@ def fit_population(
     )
     seeds = shuffle_seeds(states.key) if shuffle else None
     cut = Epochs(rows_of(data), batch_size, seeds, drop_last=drop_last)
-    feed_by = functools.partial(MembersFeed, data, weights, batch_size, cut, members=members)
+    feed_by = functools.partial(MembersFeed, data, weights, cut, members=members)
     if saving:
         saving.resume(run)
     if strategy == "auto" and saving and "group" in saving.choices:
@@ -428,17 +428,17 @@ def _choose(
 
 def _what_decides(step: TrainStep, feed_by: Any, states: TrainState) -> Any:
     """Return everything that the fastest group depends on, in a hashable form."""
-    data, weights, batch_size, _ = feed_by.args
+    data, weights, cut = feed_by.args
     shapes = tuple(
         (leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves((data, weights, states))
     )
-    return jax.tree.structure(step), batch_size, shapes
+    return jax.tree.structure(step), cut.batch_size, shapes
 
 
 def _trial(step: TrainStep, feed: MembersFeed, states: TrainState) -> float:
     work = feed.work(0, TRIAL_STEPS)
     began = time.perf_counter()
-    jax.block_until_ready(work.call(step, states, span(work)))
+    jax.block_until_ready(work.call(step, states, work.span()))
     return time.perf_counter() - began
 
 

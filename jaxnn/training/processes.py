@@ -59,7 +59,7 @@ def own_rows(tree: PyTree, mesh: Mesh) -> PyTree:
             "own_rows: expected arrays with a first axis of rows, got none, or a number."
         )
     check_agreement("own_rows", **{"mesh": repr(mesh), "rows (numbers, types)": _about(tree)})
-    owners = _owners("own_rows", mesh)
+    owners = _process_of_each_place("own_rows", mesh)
     rows, parts = len(leaves[0]), owners.count(jax.process_index())
     if different := [len(leaf) for leaf in leaves if len(leaf) != rows]:
         raise InputError(
@@ -89,7 +89,7 @@ def rows_of_all(who: str, batches: PyTree, mesh: Mesh, about: str = "") -> PyTre
     """
     text = f"{about}\n{_about(batches)}"
     _compare(who, {"batches of a stream (numbers, shapes)": zlib.crc32(text.encode())})
-    _owners(who, mesh)
+    _process_of_each_place(who, mesh)
     return _joined(batches, mesh, axis=1)
 
 
@@ -106,7 +106,7 @@ def _joined(tree: PyTree, mesh: Mesh, *, axis: int) -> PyTree:
     return jax.tree.map(join, tree)
 
 
-def _owners(who: str, mesh: Any) -> list[int]:
+def _process_of_each_place(who: str, mesh: Any) -> list[int]:
     """Return the process of each position along "data"."""
     if not isinstance(mesh, Mesh) or DATA not in mesh.shape:
         axes = tuple(mesh.shape) if isinstance(mesh, Mesh) else mesh
@@ -201,7 +201,7 @@ def _as_numpy(leaf: Any) -> np.ndarray:
 
 
 def agree(seconds: float, signal: int) -> tuple[float, int]:
-    """Return the time that the first process has measured, and a signal that any one has heard."""
+    """Return the time that the first process has measured, and a signal that any one has noted."""
     if jax.process_count() == 1:
         return seconds, signal
     every = np.asarray(multihost_utils.process_allgather(np.array([seconds, signal], np.float32)))

@@ -6,14 +6,14 @@ import sys
 import numpy as np
 
 from jaxnn.training.checkpoint import Checkpoints
-from jaxnn.training.interrupts import terminating
+from jaxnn.training.interrupts import noting_signals
 
 
 def main(folder, steps):
     checkpoints = Checkpoints(folder, keep=3)
     state = {"w": np.linspace(0, 1, 2000), "step": np.zeros((), int)}
     try:
-        with terminating():
+        with noting_signals():
             found = checkpoints.load()
             if found is not None:
                 state = {name: np.array(array) for name, array in found.group("state").items()}

@@ -28,7 +28,7 @@ from jaxnn.formulas.expressions import (
     substitute,
 )
 from jaxnn.formulas.folding import fold
-from jaxnn.formulas.letters import Letters, entry_by_entry
+from jaxnn.formulas.letters import Letters, entry_by_entry, letters_for_axes
 from jaxnn.formulas.names import (
     KINDS,
     Names,
@@ -47,15 +47,15 @@ SIGNS: dict[type, str] = {
 }  # fmt: skip
 
 
-class Line:
+class EquationReader:
     """Reads one equation."""
 
     def __init__(
-        self, statement: ast.Assign, names: Names, counted: Mapping[str, set[str]]
+        self, statement: ast.Assign, names: Names, letters_of: Mapping[str, set[str]]
     ) -> None:
         self.text = ast.unparse(statement)
-        self.names, self.counted = names, counted
-        self.letters = Letters(self.text, names, counted)
+        self.names, self.letters_of = names, letters_of
+        self.letters = Letters(self.text, names, letters_of)
         self.flat_place: dict[str, Expr] = {}  # what m means in y.flat[m]
 
     def equation(self, left: ast.expr, right: ast.expr) -> Equation | None:
@@ -73,7 +73,7 @@ class Line:
         if at is not None and self._is_outside(name, at):
             self.names.starts[name] = equation.left, equation.body
             return None
-        self.letters.count(equation.sizes)
+        self.letters.note_sizes(equation.sizes)
         return equation
 
     def defined(self, left: ast.expr, right: ast.expr) -> tuple[str, Shape | None]:
@@ -92,7 +92,7 @@ class Line:
             return name, entry_by_entry(name, body, known).shape if refs(body) else None
         at, body = self.letters.one_for_each_axis(name, at, body)
         sizes = self.letters.sizes(name, at, body)
-        self.letters.count(sizes)
+        self.letters.note_sizes(sizes)
         letters = [part.name for part in at if isinstance(part, Index)]
         if len(letters) != len(at) or not all(letter in sizes for letter in letters):
             return name, None
@@ -134,8 +134,6 @@ class Line:
                 return self._named(name), None
             case ast.Subscript(value=ast.Attribute(value=ast.Name(id=name), attr="flat")):
                 name = self._named(name)
-                if name not in self.names.shapes:
-                    raise KeyError(name)
                 return name, self._flat_left(target.slice, self.names.shapes[name])
             case ast.Subscript(value=ast.Subscript(value=ast.Name(id=family), slice=child)):
                 name = self._child(family, child)
@@ -159,7 +157,7 @@ class Line:
             letter, count = part.lower, part.upper
             if not isinstance(letter, ast.Name) or count is None:
                 raise not_in_notation(self.text)
-            self.letters.stated[letter.id] = int(constant(count, self.names))
+            self.letters.stated_sizes[letter.id] = int(constant(count, self.names))
             part = letter
         for node in ast.walk(part):
             if isinstance(node, ast.Starred) and isinstance(node.value, ast.Name):
@@ -171,7 +169,7 @@ class Line:
         """Give each axis of ``y.flat[m]`` a letter, and take m for the place that they make."""
         if not isinstance(index, ast.Name):
             raise not_in_notation(self.text)
-        letters = ("n", "i", "j", "k", "l", "m")[: len(shape)]
+        letters = letters_for_axes(len(shape), self.text)
         self.letters.free += letters
         steps = [math.prod(shape[k + 1 :]) for k in range(len(shape))]
         place: Expr = ZERO
@@ -240,17 +238,22 @@ class Line:
             return None
         if named in self.names.shapes:
             return Ref(named, None)
-        letters = self.counted.get(name) or {name.lower()} & set(self.letters.free)
+        letters = self.letters_of.get(name) or {name.lower()} & set(self.letters.free)
         if letters:
             return Size(tuple(letters), name)
-        return Num(self.names.counts[name]) if name in self.names.counts else Ref(named, None)
+        return (
+            Num(self.names.named_sizes[name])
+            if name in self.names.named_sizes
+            else Ref(named, None)
+        )
 
     def _named(self, name: str) -> str:
         return self.names.aliases.get(name, name)
 
     def _is_known(self, name: str) -> bool:
         return any(
-            name in known for known in (self.names.settings, self.counted, self.names.counts)
+            name in known
+            for known in (self.names.settings, self.letters_of, self.names.named_sizes)
         )
 
     def _is_family(self, name: str) -> bool:
@@ -326,19 +329,19 @@ class Line:
         outer, self.letters.free = self.letters.free, [*self.letters.free, *names]
         for name, loop in zip(names, loops, strict=True):
             if isinstance(loop.iter, ast.Call):
-                self.letters.stated[name] = len(range_of(loop.iter, self.names))
+                self.letters.stated_sizes[name] = len(range_of(loop.iter, self.names))
         inner = self.read(body)
         condition = _all([self.read(test) for loop in loops for test in loop.ifs])
         self.letters.free = outer
         if inner is None:
             return None
         letters = tuple(names)
-        counted: Expr = Size(letters, "")  # type: ignore[assignment]
+        count: Expr = Size(letters, "")  # type: ignore[assignment]
         if condition is not None:
             inner = Choice(condition, inner, KINDS[kind])
-            counted = Over("sum", letters, Choice(condition, ONE, ZERO))
+            count = Over("sum", letters, Choice(condition, ONE, ZERO))
         if kind == "mean":
-            return Op("/", Over("sum", letters, inner), counted)
+            return Op("/", Over("sum", letters, inner), count)
         return Over(kind, letters, inner)
 
     def _over_children(self, name: str, body: ast.expr, numbers: ast.expr) -> Expr | None:
