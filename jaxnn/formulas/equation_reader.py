@@ -241,20 +241,15 @@ class EquationReader:
         letters = self.letters_of.get(name) or {name.lower()} & set(self.letters.free)
         if letters:
             return Size(tuple(letters), name)
-        return (
-            Num(self.names.named_sizes[name])
-            if name in self.names.named_sizes
-            else Ref(named, None)
-        )
+        size = self.names.named_sizes.get(name)
+        return Ref(named, None) if size is None else Num(size)
 
     def _named(self, name: str) -> str:
         return self.names.aliases.get(name, name)
 
     def _is_known(self, name: str) -> bool:
-        return any(
-            name in known
-            for known in (self.names.settings, self.letters_of, self.names.named_sizes)
-        )
+        names = self.names
+        return any(name in known for known in (names.settings, self.letters_of, names.named_sizes))
 
     def _is_family(self, name: str) -> bool:
         shapes = self.names.shapes
