@@ -168,7 +168,7 @@ def programs():
     # tensor parallel: in each block two sums forward and two backward, one after attention and one
     # after the perceptron, as in the paper
     words = jax.ShapeDtypeStruct((16, 8), int)
-    model = nn.transformer_decoder(12, features=16, heads=4, layers=2)
+    model = nn.transformer_decoder(12, features=16, heads=4, layers=5)
     tensor = plan(nn.TENSOR_PARALLEL, MODEL, model, (words, words))
     sums = [each for each in tensor.collectives if each.in_loop]
     assert [each.kind for each in sums] == ["all-reduce"] * 4
