@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import xml.etree.ElementTree
 
+import jax
+import matplotlib as mpl
 import numpy as np
 import pytest
 import traces
@@ -369,6 +371,34 @@ def test_frames_show_more_and_more():
     assert len(frames) == 9
     assert all(before <= after for before, after in itertools.pairwise(texts))
     assert "-0.20134" in texts[-1] - texts[-3]
+
+
+def test_a_frame_lights_what_its_step_computes_and_shows_the_formula():
+    deep = nn.chain(nn.Conv2D(2, 2), nn.Tanh(), nn.Flatten(), nn.Dense(2))
+    x = jax.random.normal(jax.random.key(0), (2, 3, 3, 1))
+    params = deep.init(jax.random.key(1), x)
+    blocks = nn.trace(deep, nn.SoftmaxCrossEntropy(), params, x, np.array([0, 1]))
+    for trace, formula in (
+        (traces.lecture(), r"\partial J/\partial W^{(2)} = {a^{(1)}}^{\top}\, \delta^{(2)}"),
+        (blocks, "dx[n, i] = sum(dy[n, o] * w[i, o] for o in O)"),
+    ):
+        known, titles = set(), []
+        for figure in nn.explain(trace, "frames"):
+            axes = figure.axes[0]
+            lit = plots.display.palette(axes).lit
+            boxed = [t for t in axes.texts if t.get_bbox_patch() is not None]
+            shown = {t.get_text() for t in axes.texts if any(map(str.isdigit, t.get_text()))}
+            lights = {t.get_text() for t in boxed if same_color(t.get_bbox_patch(), lit)}
+            assert lights <= shown
+            assert lights >= (shown - known if known else set())
+            assert lights
+            known |= shown
+            titles.append(axes.get_title())
+        assert any(formula in title for title in titles), titles
+
+
+def same_color(patch, color):
+    return mpl.colors.same_color(patch.get_facecolor(), color)
 
 
 def test_an_animation_and_an_svg_are_one_call_away():

@@ -4,32 +4,33 @@ A row contains the shapes, and the norms of values, weights and derivatives.
 """
 
 import re
+from collections.abc import Iterable
 
 import jax
 from matplotlib.axes import Axes
 
 from jaxnn.plots.display import palette
+from jaxnn.plots.passes import Frame, lit_box
 from jaxnn.tracing import Trace, norm_of, same_arrays, shapes_of
 
 PLACES = (5.3, 6.4, 7.4, 8.4, 9.5)  # the positions of the columns of numbers
+KINDS = ("", "values", "slopes", "", "dweights")  # of the numbers in them, as in a frame
 INDENT = 0.2  # of layers inside another, which are drawn above it
 LONGEST = 56  # the number of letters of a layer's name that fit in its box
 
 
-def draw_blocks(
-    ax: Axes, trace: Trace, reason: str, known: set[str], sloped: set[str], loss: bool
-) -> None:
+def draw_blocks(ax: Axes, trace: Trace, reason: str, shown: Frame) -> None:
     """Draw the layers from top to bottom, with the numbers that are known.
 
     Args:
         ax: where to draw.
         trace: both passes.
         reason: the reason why the network is drawn as blocks, a note above them.
-        known: the paths of the layers whose outputs are known.
-        sloped: the paths of the layers whose derivatives are known.
-        loss: whether J is known.
+        shown: what is known.
     """
     stages = trace.own_work()
+    known, sloped = (_paths(trace, which) for which in (shown.values, shown.slopes))
+    lit = {kind: _paths(trace, {i for of, i in shown.lit if of == kind}) for kind in KINDS}
     norms = ("y", r"\partial J/\partial y", r"\theta", r"\partial J/\partial\theta")
     heads = ("output", *(rf"$\Vert {norm}\Vert$" for norm in norms))
     colors = palette(ax)
@@ -65,14 +66,21 @@ def draw_blocks(
             norm_of(stage.params) if trained else "",
             norm_of(stage.dparams) if trained and stage.path in sloped else "",
         )
-        for place, cell, ink in zip(PLACES, cells, inks, strict=True):
-            ax.text(place, -row, cell, color=ink, ha="center", va="center", fontsize=8.5)
+        for place, cell, ink, kind in zip(PLACES, cells, inks, KINDS, strict=True):
+            box = lit_box(ax, bool(cell) and stage.path in lit[kind], pad=2)
+            ax.text(place, -row, cell, color=ink, ha="center", va="center", fontsize=8.5, bbox=box)
     last = len(stages) + 1
-    value = f"  $J$ = {float(trace.value):.5g}" if loss else ""
-    ax.text(0.1, -last, f"{trace.loss!r}{value}", ha="left", va="center", fontsize=9)
+    value = f"  $J$ = {float(trace.value):.5g}" if shown.loss else ""
+    box = lit_box(ax, ("loss", 0) in shown.lit, pad=2)
+    ax.text(0.1, -last, f"{trace.loss!r}{value}", ha="left", va="center", fontsize=9, bbox=box)
     _draw_arrow(ax, last)
     ax.set(xlim=(-0.1, 10.2), ylim=(-last - 0.6, 1.2))
     ax.axis("off")
+
+
+def _paths(trace: Trace, numbers: Iterable[int]) -> set[str]:
+    """Return the paths of some stages, and of all layers inside them."""
+    return {stage.path for i in numbers for stage in trace.stages[i]}
 
 
 def _draw_arrow(ax: Axes, row: int) -> None:

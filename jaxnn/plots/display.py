@@ -21,6 +21,7 @@ class Palette(NamedTuple):
         paper: of what lies behind.
         faint: of remarks.
         panel: of the box of a layer whose numbers are known.
+        lit: of what lies behind the numbers that a step computes.
     """
 
     value: str
@@ -30,15 +31,16 @@ class Palette(NamedTuple):
     paper: str
     faint: str
     panel: str
+    lit: str
 
 
 LIGHT = Palette(
     "#1a1a1a", "#1f5fbf", "#c8202f", ("#b35900", "#6a3d9a", "#00786c", "#8c2d6b"),
-    "white", "0.4", "#eef3fb",
+    "white", "0.4", "#eef3fb", "#ffe58a",
 )  # fmt: skip
 DARK = Palette(
     "#ececec", "#8ab8ff", "#ff8f8f", ("#ffb366", "#c8a8f0", "#66d4c4", "#f09ad0"),
-    "black", "0.7", "#1d2a40",
+    "black", "0.7", "#1d2a40", "#6b5400",
 )  # fmt: skip
 CLASSES = ("#2f6fb7", "#e07b39", "#3d9a6d", "#8e5ea8", "#b8a03a", "#7a7a7a")
 

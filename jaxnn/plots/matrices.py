@@ -10,7 +10,14 @@ from jaxnn.layers.dense import DenseParams
 from jaxnn.mlp_columns import Column
 from jaxnn.plots.diagram import draw_neuron, node_name, positions, set_view
 from jaxnn.plots.display import palette
-from jaxnn.plots.passes import Frame, column_numbers, draw_legend, label_of, weight_names
+from jaxnn.plots.passes import (
+    Frame,
+    column_numbers,
+    draw_legend,
+    label_of,
+    lit_box,
+    weight_names,
+)
 from jaxnn.tracing import Trace
 
 RADIUS = 0.2  # of a neuron
@@ -48,24 +55,27 @@ def draw_matrices(ax: Axes, trace: Trace, columns: list[Column], shown: Frame) -
     for c in range(1, len(columns)):
         stage = trace.stages[columns[c].dense or 0]
         w, dw = stage.params, stage.dparams if c in shown.dweights else None
+        lit = ("dweights", c) in shown.lit
         _draw_edges(ax, xs[c - 1], xs[c], w.w)
         center = ((xs[c - 1] + xs[c]) / 2, -top - 0.35)
         slopes_ink = colors.weight_derivatives[(c - 1) % len(colors.weight_derivatives)]
-        _draw_matrix(ax, center, names[c - 1], w, dw, slopes_ink)
+        _draw_matrix(ax, center, names[c - 1], w, dw, slopes_ink, lit)
     for c, column in enumerate(columns):
         values, slopes = column_numbers(trace, column)
         for k, y in enumerate(positions(column.size, SPACING)):
             draw_neuron(ax, (xs[c], y), RADIUS, node_name(columns, c, k), fontsize=8.5)
             if c in shown.values:
-                _number(ax, xs[c], y + RADIUS + 0.095, values[k], colors.value)
+                lit = ("values", c) in shown.lit
+                _number(ax, xs[c], y + RADIUS + 0.095, values[k], colors.value, lit)
             if c in shown.slopes:
-                _number(ax, xs[c], y - RADIUS - 0.095, slopes[k], colors.derivative)
+                lit = ("slopes", c) in shown.lit
+                _number(ax, xs[c], y - RADIUS - 0.095, slopes[k], colors.derivative, lit)
     ax.annotate(
         "", (xs[-1] + 0.6, 0), (xs[-1] + RADIUS, 0), arrowprops={"arrowstyle": "->", "color": "0.5"}
     )
     if shown.loss:
-        value = f"$J$ = {float(trace.value):.4g}"
-        ax.text(xs[-1] + 0.65, 0.04, value, ha="left", va="bottom", fontsize=8)
+        value, box = f"$J$ = {float(trace.value):.4g}", lit_box(ax, ("loss", 0) in shown.lit)
+        ax.text(xs[-1] + 0.65, 0.04, value, ha="left", va="bottom", fontsize=8, bbox=box)
     ax.text(xs[-1] + 0.65, -0.04, label_of(trace), ha="left", va="top", color="0.35", fontsize=8)
     key = "edges: the thicker the larger, dashed where negative"
     ax.text(left + 0.1, top - 0.05, key, ha="left", va="top", fontsize=7.5, color="0.45")
@@ -89,6 +99,7 @@ def _draw_matrix(
     params: DenseParams,
     dparams: DenseParams | None,
     color: str,
+    lit: bool,
 ) -> None:
     """Draw a matrix, and the biases in a row below it, each weight above its derivative.
 
@@ -106,10 +117,10 @@ def _draw_matrix(
         for j, value in enumerate(row):
             _number(ax, left + CELL * j, y + 0.07, value, palette(ax).weight)
             if drow is not None:
-                _number(ax, left + CELL * j, y - 0.07, drow[j], color)
+                _number(ax, left + CELL * j, y - 0.07, drow[j], color, lit)
 
 
-def _number(ax: Axes, x: float, y: float, value: float, color: str) -> None:
+def _number(ax: Axes, x: float, y: float, value: float, color: str, lit: bool = False) -> None:
     text = f"{float(value) + 0.0:.3g}"
-    box = {"facecolor": palette(ax).paper, "edgecolor": "none", "pad": 0.3, "alpha": 0.85}
+    box = lit_box(ax, lit, pad=0.3, alpha=0.85)
     ax.text(x, y, text, color=color, ha="center", va="center", fontsize=SMALL, zorder=2, bbox=box)

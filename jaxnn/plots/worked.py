@@ -19,6 +19,7 @@ from jaxnn.plots.passes import (
     frames_of_blocks,
     frames_of_graph,
     label_of,
+    lit_box,
     weight_names,
 )
 from jaxnn.tracing import Trace
@@ -78,26 +79,26 @@ class BackpropDisplay(Display):
     def frames(self) -> list[Frame]:
         """The steps of both passes, in order."""
         if self.columns is None:
-            return frames_of_blocks([stage.path for stage in self.trace.stages])
-        return frames_of_graph(len(self.columns))
+            return frames_of_blocks(self.trace)
+        return frames_of_graph(self.columns, self.trace)
 
     def plot(
         self, *, frame: int | None = None, title: str | None = None, ax: Axes | None = None
     ) -> Self:
         """Draw the graph and its legend, or the blocks."""
-        shown = self.frames[-1] if frame is None else self.frames[frame]
+        whole = self.frames[-1]._replace(formula="", lit=frozenset())
+        shown = whole if frame is None else self.frames[frame]
         if self.columns is None:
             ax = self._draw_in(ax, figsize=(11, 0.36 * (len(self.trace.own_work()) + 2) + 1.0))
-            known = {stage.path for i in shown.values for stage in self.trace.stages[i]}
-            sloped = {stage.path for i in shown.slopes for stage in self.trace.stages[i]}
-            draw_blocks(ax, self.trace, self.reason, known, sloped, shown.loss)
+            draw_blocks(ax, self.trace, self.reason, shown)
         elif max(column.size for column in self.columns) > LABELLED:
             ax = self._draw_in(ax, figsize=size_of_matrices(self.columns))
             draw_matrices(ax, self.trace, self.columns, shown)
         else:
             ax = self._draw_graph(ax, self.columns, shown)
         if title is not None or frame is not None:
-            ax.set_title(shown.title if title is None else title, fontsize=11)
+            title = shown.title if title is None else title
+            ax.set_title(f"{title}\n{shown.formula}".rstrip(), fontsize=11)
         return self
 
     def _draw_graph(self, ax: Axes | None, columns: list[Column], shown: Frame) -> Axes:
@@ -110,7 +111,8 @@ class BackpropDisplay(Display):
         for c in range(1, len(columns)):
             stage = stages[columns[c].dense or 0]
             dw = stage.dparams.w if c in shown.dweights else None
-            self._draw_weights(ax, c, stage.params.w, dw, spacing)
+            lit = ("dweights", c) in shown.lit
+            self._draw_weights(ax, c, stage.params.w, dw, spacing, lit)
         for c, column in enumerate(columns):
             values, slopes = column_numbers(self.trace, column)
             for k, y in enumerate(positions(column.size, spacing)):
@@ -119,10 +121,12 @@ class BackpropDisplay(Display):
                 above, below = y + RADIUS + 0.1, y - RADIUS - 0.1
                 if c in shown.values:
                     value = format_number(values[k])
-                    ax.text(x, above, value, ha="center", va="bottom", color=colors.value)
+                    box = lit_box(ax, ("values", c) in shown.lit)
+                    ax.text(x, above, value, ha="center", va="bottom", color=colors.value, bbox=box)
                 if c in shown.slopes:
                     slope = format_number(slopes[k])
-                    ax.text(x, below, slope, ha="center", va="top", color=colors.derivative)
+                    box, ink = lit_box(ax, ("slopes", c) in shown.lit), colors.derivative
+                    ax.text(x, below, slope, ha="center", va="top", color=ink, bbox=box)
                 dense = None if column.dense is None else stages[column.dense]
                 if dense is not None and dense.params.b is not None:
                     small: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 8.5}
@@ -131,14 +135,15 @@ class BackpropDisplay(Display):
                     if c in shown.dweights:
                         color = colors.weight_derivatives[(c - 1) % len(colors.weight_derivatives)]
                         slope = format_number(dense.dparams.b[k])
-                        ax.text(x, y + RADIUS + 0.56, slope, color=color, **small)
-        self._draw_loss(ax, len(columns) - 1, shown.loss)
+                        box = lit_box(ax, ("dweights", c) in shown.lit)
+                        ax.text(x, y + RADIUS + 0.56, slope, color=color, bbox=box, **small)
+        self._draw_loss(ax, len(columns) - 1, shown)
         draw_legend(ax, names)
         set_view(ax, (-1.3, len(columns) * STEP - 1.2), (-height / 2 - 1.4, height / 2 + 0.5))
         return ax
 
     def _draw_weights(
-        self, ax: Axes, c: int, w: np.ndarray, dw: np.ndarray | None, spacing: float
+        self, ax: Axes, c: int, w: np.ndarray, dw: np.ndarray | None, spacing: float, lit: bool
     ) -> None:
         colors = palette(ax)
         color = colors.weight_derivatives[(c - 1) % len(colors.weight_derivatives)]
@@ -150,20 +155,22 @@ class BackpropDisplay(Display):
             for j, y1 in enumerate(targets):
                 ax.plot([x0, x1], [y0, y1], color="0.75", lw=1, zorder=1)
                 x, y = x0 + along * (x1 - x0), y0 + along * (y1 - y0)
-                box = {"facecolor": colors.paper, "edgecolor": "none", "pad": 0.6}
-                label: dict[str, Any] = {"ha": "center", "fontsize": 8.5, "zorder": 2, "bbox": box}
-                ax.text(x, y, format_number(w[i, j]), color=colors.weight, va="bottom", **label)
+                label: dict[str, Any] = {"ha": "center", "fontsize": 8.5, "zorder": 2}
+                weight, box = format_number(w[i, j]), lit_box(ax, False)
+                ax.text(x, y, weight, color=colors.weight, va="bottom", bbox=box, **label)
                 if dw is not None:
-                    ax.text(x, y, format_number(dw[i, j]), color=color, va="top", **label)
+                    slope, box = format_number(dw[i, j]), lit_box(ax, lit)
+                    ax.text(x, y, slope, color=color, va="top", bbox=box, **label)
 
-    def _draw_loss(self, ax: Axes, c: int, known: bool) -> None:
+    def _draw_loss(self, ax: Axes, c: int, shown: Frame) -> None:
         x = c * STEP
         ax.annotate(
             "", (x + 2.0, 0), (x + RADIUS, 0), arrowprops={"arrowstyle": "->", "color": "0.5"}
         )
-        if known:
+        if shown.loss:
             value = f"$J$ = {format_number(float(self.trace.value))}"
-            ax.text(x + 2.1, 0.08, value, ha="left", va="bottom")
+            box = lit_box(ax, ("loss", 0) in shown.lit)
+            ax.text(x + 2.1, 0.08, value, ha="left", va="bottom", bbox=box)
         ax.text(x + 2.1, -0.08, label_of(self.trace), ha="left", va="top", color="0.35")
 
 
