@@ -43,7 +43,7 @@ class Programs:
         **options: Any,
     ) -> None:
         functools.update_wrapper(self, function)
-        self._function, self._settings = function, settings
+        self._function, self._settings, self._runs_once = function, settings, runs_once
         self._who = who or function.__name__.strip("_")
 
         def program(*values: Any) -> Any:
@@ -55,6 +55,8 @@ class Programs:
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         """Run the program for these settings; it is compiled on its first call."""
         count = self._settings
+        if self._runs_once and _is_traced(arguments[count:]):  # XLA takes no options within another
+            return self._function(*arguments, **named)
         try:
             return self.of(*arguments[:count])(*arguments[count:], **named)
         except TypeError:
@@ -78,6 +80,10 @@ class Programs:
                 place = f"{name}{jax.tree_util.keystr(path)}"
                 if not is_typed_key(leaf):
                     check_array(self._who, place, leaf)
+
+
+def _is_traced(arguments: Any) -> bool:
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments))
 
 
 def compiled(*, settings: int, **options: Any) -> Callable[[Callable[..., Any]], Programs]:

@@ -316,8 +316,6 @@ def _compiled(init: Callable[[Any, Any, Any], Params]) -> Callable[[Any, Any, An
                     f"{self!r}: expected an input with at least one entry along each axis, "
                     f"got shape {leaf.shape}."
                 )
-        if isinstance(key, jax.core.Tracer):  # already inside a program
-            return _drawn(init, self, key, shape)
         leaves, tree = jax.tree.flatten(shape)
         return _init_program(init, self, tuple(leaves), tree, key)
 

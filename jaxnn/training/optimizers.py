@@ -84,19 +84,30 @@ def hoisted_init(
     return _hoist_init(optimizer, *_specs(trained))
 
 
+def init_program(
+    who: str, optimizer: optax.GradientTransformation, trained: Params
+) -> tuple[Program, Constants]:
+    """Return :func:`hoisted_init` for the trained parameters, or for their shapes.
+
+    Raises:
+        InputError: for an optimizer that does not take them.
+    """
+    try:
+        return hoisted_init(optimizer, trained)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{who}: expected an optimizer that takes these parameters, "
+            f"got {type(error).__name__}: {error}"
+        ) from error
+
+
 def first_state(who: str, optimizer: optax.GradientTransformation, trained: Params) -> PyTree:
     """Return the optimizer's state before the first step, for the trained parameters.
 
     Raises:
         InputError: for an optimizer that does not take them.
     """
-    try:
-        return _run(*hoisted_init(optimizer, trained), trained)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"{who}: expected an optimizer that takes these parameters, "
-            f"got {type(error).__name__}: {error}"
-        ) from error
+    return _run(*init_program(who, optimizer, trained), trained)
 
 
 def state_shapes(optimizer: optax.GradientTransformation, trained: Params) -> PyTree:
@@ -113,12 +124,12 @@ def warn_of_ascent(who: str, optimizer: optax.GradientTransformation) -> None:
     Warns:
         UserWarning: for such an optimizer.
     """
-    zeros, ones = np.zeros(2, np.float32), np.ones(2, np.float32)
+    two = jax.ShapeDtypeStruct((2,), np.float32)
     try:
-        init, constants = hoisted_init(optimizer, zeros)
-        state = _run(init, constants, zeros)
-        update, constants = _hoist_update(OptaxUpdate(optimizer), *_specs((zeros, state)))
-        climbs = float(_first_update(update, constants, ones, state, zeros).sum()) > 0
+        init, first = hoisted_init(optimizer, two)
+        state = _state_shapes(optimizer, *_specs(two))
+        update, constants = _hoist_update(OptaxUpdate(optimizer), *_specs((two, state)))
+        climbs = float(_first_update(init, update, first, constants)) > 0
     except Exception:  # it takes only parameters of a certain form, which these are not
         return
     if climbs:
@@ -129,11 +140,11 @@ def warn_of_ascent(who: str, optimizer: optax.GradientTransformation) -> None:
         )
 
 
-@compiled(settings=1, runs_once=True)
-def _first_update(
-    program: Program, constants: Constants, gradient: Any, state: PyTree, trained: Any
-) -> Any:
-    return program(constants, gradient, state, trained, jnp.ones((), gradient.dtype))[0]
+@compiled(settings=2, runs_once=True)
+def _first_update(init: Program, update: Program, first: Constants, constants: Constants) -> Any:
+    """Return the sum of the first update of two parameters for a gradient of ones."""
+    zeros, ones = jnp.zeros(2, np.float32), jnp.ones(2, np.float32)
+    return update(constants, ones, init(first, zeros), zeros, ones[0])[0].sum()
 
 
 @compiled(settings=1)

@@ -14,14 +14,18 @@ from jaxnn.checks import InputError, check_choice, check_finite, check_key
 from jaxnn.conversion import as_example
 from jaxnn.gradcheck.not_finite import NanReport, explain_nan, explain_update
 from jaxnn.parameters import check_fit
+from jaxnn.programs import compiled
 from jaxnn.training.batching import Batch, as_batch
+from jaxnn.training.constant_hoisting import Program
 from jaxnn.training.layout import Layout
 from jaxnn.training.optimizers import (
+    Constants,
     OptaxUpdate,
     Update,
     as_transformation,
     first_state,
     hoisted,
+    init_program,
     state_shapes,
     warn_of_ascent,
 )
@@ -282,12 +286,25 @@ def first_train_state(
     check_key(who, key)
     x = as_example(who, "x", x)
     optimizer = as_transformation(who, optimizer)
-    init_key, run_key = jax.random.split(key)
     if params is None:
-        params = net.init(init_key, one_row(x))
-    else:
-        check_fit(who, net, params, x)
-        check_finite(who, "params", params)
-        params = with_automatic_axes(jax.tree.map(jnp.array, params))
+        row = one_row(x)
+        shapes = jax.eval_shape(net.init, key, row)
+        program, constants = init_program(who, optimizer, split_running(shapes)[0])
+        leaves, tree = jax.tree.flatten(row)
+        return _drawn_state(net, tuple(leaves), tree, program, constants, key)
+    check_fit(who, net, params, x)
+    check_finite(who, "params", params)
+    params = with_automatic_axes(jax.tree.map(jnp.array, params))
     opt_state = first_state(who, optimizer, split_running(params)[0])
+    return TrainState(params, opt_state, jax.random.split(key)[1], jnp.zeros((), jnp.int32))
+
+
+@compiled(settings=4, runs_once=True)
+def _drawn_state(
+    net: Layer, leaves: Any, tree: Any, program: Program, constants: Constants, key: PRNGKeyArray
+) -> TrainState:
+    """Draw the parameters, and make the state before the first step, in one program."""
+    init_key, run_key = jax.random.split(key)
+    params = net.init(init_key, jax.tree.unflatten(tree, leaves))
+    opt_state = program(constants, split_running(params)[0])
     return TrainState(params, opt_state, run_key, jnp.zeros((), jnp.int32))
