@@ -117,7 +117,7 @@ def test_a_pipeline_trains_together_too(calls):
     assert calls == [12]
     same_results(ours, GridSearchCV(model, grid, cv=3, scoring="neg_log_loss").fit(X, Y), rtol=1e-6)
     halving = PopulationHalvingSearchCV(
-        model, grid, cv=3, factor=3, resource="mlpclassifier__max_iter"
+        model, grid, cv=3, factor=3, min_resources="exhaust", resource="mlpclassifier__max_iter"
     )
     assert halving.fit(X, Y).n_resources_ == [4, 12]
     assert calls == [12, 12, 6]
@@ -178,7 +178,9 @@ def test_a_network_that_does_not_fit_harms_no_other():
 
 def test_halving_continues_with_the_survivors(calls):
     grid = {"alpha": [1e-4, 1e-2, 1.0], "learning_rate_init": [0.003, 0.01, 0.03]}
-    search = PopulationHalvingSearchCV(MODEL, grid, cv=3, factor=3, max_resources=18).fit(X, Y)
+    search = PopulationHalvingSearchCV(
+        MODEL, grid, cv=3, factor=3, max_resources=18, min_resources="exhaust"
+    ).fit(X, Y)
     assert search.n_candidates_ == [9, 3, 1]
     assert search.n_resources_ == [2, 6, 18]
     assert calls == [27, 9, 3]
@@ -199,6 +201,17 @@ def test_halving_takes_the_first_of_the_candidates_that_are_equal():
     assert search.n_candidates_ == [6, 3]
     assert len(set(search.cv_results_["mean_test_score"][6:])) == 1  # the same but for alpha
     assert search.best_params_ == {"alpha": 0.0, "learning_rate_init": 0.03, "max_iter": 12}
+
+
+def test_halving_looks_early_and_trains_the_survivors_to_the_end():
+    grid = {"alpha": [1e-4, 1e-2, 1.0], "learning_rate_init": [0.003, 0.01, 0.03]}
+    search = PopulationHalvingSearchCV(MODEL, grid, cv=3, max_resources=40, refit=False).fit(X, Y)
+    assert (search.n_resources_, search.n_candidates_) == ([3, 40], [9, 2])
+    assert search.n_iterations_ == 2
+    assert list(search.cv_results_["n_resources"]) == [3] * 9 + [40] * 2
+    best = {name: [value] for name, value in search.best_params_.items()}
+    alone = GridSearchCV(MODEL, best, cv=3, refit=False).fit(X, Y)
+    assert search.best_score_ == pytest.approx(alone.best_score_)
 
 
 def test_halving_of_what_has_no_epochs():

@@ -10,6 +10,7 @@ import optax
 import pandas as pd
 import pytest
 import sklearn
+import skops.io
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_diabetes, load_iris, make_multilabel_classification
 from sklearn.exceptions import ConvergenceWarning
@@ -106,6 +107,31 @@ def test_a_search_a_pickle_and_the_same_seed():
     assert again.network_ == search.best_estimator_.network_
     same = sklearn.clone(search.best_estimator_).fit(X, Y)
     assert np.array_equal(same.predict_proba(X), search.predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        MLPClassifier(**QUICK),
+        MLPRegressor(**QUICK, early_stopping=True),
+        MLPClassifier(**QUICK, network=nn.chain(nn.Dense(5), nn.Tanh(), nn.Dense(1))),
+        Perceptron(),
+        LogisticNeuron(max_iter=50),
+        NetworkTransformer(MLPClassifier(**QUICK)),
+    ],
+)
+def test_a_file_of_skops_needs_trust_in_the_estimators_alone(estimator):
+    fitted = estimator.fit(X[Y < 2], Y[Y < 2])
+    data = skops.io.dumps(fitted)
+    foreign = skops.io.get_untrusted_types(data=data)
+    parts = [fitted, getattr(fitted, "estimator_", fitted), getattr(fitted, "network", None)]
+    assert {name.split(".")[0] for name in foreign} == {"jaxnn"}
+    own = {f"{type(part).__module__}.{type(part).__qualname__}" for part in parts}
+    if getattr(fitted, "network", None) is None:
+        assert set(foreign) <= own
+    again = skops.io.loads(data, trusted=foreign)
+    use = "transform" if hasattr(fitted, "transform") else "predict"
+    assert np.array_equal(getattr(again, use)(X), getattr(fitted, use)(X))
 
 
 def test_several_labels_and_several_numbers():

@@ -1,6 +1,7 @@
 """Searches over hyperparameters, which train all candidates on all splits together."""
 
 import functools
+import math
 import numbers
 import os
 import warnings
@@ -12,12 +13,17 @@ from sklearn.base import is_classifier
 from sklearn.model_selection import ParameterGrid, ParameterSampler, check_cv
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.model_selection._search_successive_halving import BaseSuccessiveHalving
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, StrOptions
 
 from jaxnn.sklearn.saving import Saved
 from jaxnn.sklearn.together import Together, training_by
 from jaxnn.training.checkpoint import Checkpoints
 from jaxnn.training.loop import TrainingInterrupted
+
+# The part of the epochs after which halving first looks. For 18 of 20 seeds of 64 candidates on
+# digits, the winner after 54 epochs was among the best fifth after 4, or the best quarter after 6;
+# for 16, among the best sixth after 9.
+FIRST_PART = 13
 
 
 class PopulationSearch(BaseSearchCV):
@@ -226,12 +232,13 @@ class PopulationHalvingSearchCV(PopulationSearch, BaseSuccessiveHalving):
     """Successive halving on epochs, trained together.
 
     All candidates train for a few epochs, the best part of them continues for ``factor`` times as
-    many, and so on. Each candidate continues from the state that it has reached, in fewer blocks of
-    members. Apart from that it is scikit-learn's ``HalvingGridSearchCV`` with
-    ``resource="max_iter"``, and with a larger factor: among candidates that are nearly as good as
-    each other, each iteration is a chance to lose the best one, so that few iterations find it more
-    often than many. Of candidates that are as good as each other in the end, the first of the grid
-    is the best one, as in :class:`PopulationSearchCV`.
+    many, and so on; those of the last iteration continue to ``max_resources``. Each candidate
+    continues from the state that it has reached, in fewer blocks of members. Apart from that it is
+    scikit-learn's ``HalvingGridSearchCV`` with ``resource="max_iter"``. By default there are two
+    iterations: candidates that are nearly as good as each other change places from epoch to epoch,
+    so that each further iteration may lose the best one, and it is better to look early and keep
+    more. Of candidates that are as good as each other in the end, the first of the grid is the best
+    one, as in :class:`PopulationSearchCV`.
 
     Args:
         estimator: an ``MLPClassifier`` or ``MLPRegressor`` of this library, or a pipeline with one.
@@ -239,10 +246,11 @@ class PopulationHalvingSearchCV(PopulationSearch, BaseSuccessiveHalving):
         n_iter: see there.
         resource: the name of the number of epochs, such as "mlpclassifier__max_iter" in a pipeline.
         factor: the number of candidates of which one is kept after each iteration.
-        max_resources: the number of epochs of the last iteration at most; "auto" for the
-            estimator's ``max_iter``.
-        min_resources: the number of epochs of the first iteration; "smallest" for 1, "exhaust" for
-            as many as let the last iteration reach ``max_resources``.
+        max_resources: the number of epochs of the last iteration; "auto" for the estimator's
+            ``max_iter``.
+        min_resources: the number of epochs of the first iteration; "auto" for a thirteenth of
+            ``max_resources``, "smallest" for 1, "exhaust" for as many as make the numbers of all
+            iterations powers of ``factor`` apart.
         aggressive_elimination: as in ``HalvingGridSearchCV``, and also the next five.
         scoring: see there.
         refit: see there.
@@ -264,7 +272,13 @@ class PopulationHalvingSearchCV(PopulationSearch, BaseSuccessiveHalving):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = (
         PopulationSearch._parameter_constraints
         | BaseSuccessiveHalving._parameter_constraints
-        | {"factor": [Interval(numbers.Real, 1, None, closed="neither")]}
+        | {
+            "factor": [Interval(numbers.Real, 1, None, closed="neither")],
+            "min_resources": [
+                Interval(numbers.Integral, 1, None, closed="left"),
+                StrOptions({"auto", "smallest", "exhaust"}),
+            ],
+        }
     )
 
     def __init__(
@@ -274,9 +288,9 @@ class PopulationHalvingSearchCV(PopulationSearch, BaseSuccessiveHalving):
         *,
         n_iter: int | None = None,
         resource: str = "max_iter",
-        factor: float = 9,
+        factor: float = 5,
         max_resources: int | str = "auto",
-        min_resources: int | str = "exhaust",
+        min_resources: int | str = "auto",
         aggressive_elimination: bool = False,
         scoring: Any = None,
         refit: Any = True,
@@ -299,14 +313,18 @@ class PopulationHalvingSearchCV(PopulationSearch, BaseSuccessiveHalving):
         self.progress, self.checkpoint = progress, checkpoint
 
     def _check_input_parameters(self, X: Any, y: Any, split_params: Any) -> None:
-        given: Any = self.max_resources  # type: ignore[has-type]
+        most: Any = self.max_resources  # type: ignore[has-type]
+        first: Any = self.min_resources  # type: ignore[has-type]
         known = self.estimator.get_params()
-        if given == "auto" and self.resource in known:
+        if most == "auto" and self.resource in known:
             self.max_resources = known[self.resource]
+        if first == "auto":
+            whole = isinstance(self.max_resources, numbers.Integral)
+            self.min_resources = max(1, self.max_resources // FIRST_PART) if whole else 1
         try:
             super()._check_input_parameters(X, y, split_params)
         finally:
-            self.max_resources = given
+            self.max_resources, self.min_resources = most, first
 
     def _select_best_index(self, refit: Any, refit_metric: str, results: Any) -> Any:
         best = super()._select_best_index(refit, refit_metric, results)
@@ -318,7 +336,24 @@ class PopulationHalvingSearchCV(PopulationSearch, BaseSuccessiveHalving):
     def _run_search(
         self, evaluate_candidates: Callable[..., Any], callback_ctx: Any = None
     ) -> None:
-        evaluate = functools.partial(self._evaluate, evaluate_candidates)
+        def evaluate(
+            candidates: Sequence[Mapping[str, Any]], cv: Any, *, more_results: Any, **how: Any
+        ) -> Any:
+            """Evaluate the candidates of an iteration, after all epochs if it is the last one."""
+            if more_results["iter"][0] + 1 == self._number_of_iterations():
+                most = self.max_resources_
+                candidates = [{**candidate, self.resource: most} for candidate in candidates]
+                more_results = {**more_results, "n_resources": [most] * len(candidates)}
+                self.n_resources_[-1] = most
+            how["more_results"] = more_results
+            return self._evaluate(evaluate_candidates, candidates, cv, **how)
+
         # scikit-learn has callbacks from version 1.9 on
         context = {} if callback_ctx is None else {"callback_ctx": callback_ctx}
         super()._run_search(evaluate, **context)
+
+    def _number_of_iterations(self) -> int:
+        """Return ``n_iterations_``, which scikit-learn sets only after the last iteration."""
+        required = math.floor(math.log(self.n_candidates_[0], self.factor))
+        possible = math.floor(math.log(self.max_resources_ // self.min_resources_, self.factor))
+        return 1 + (required if self.aggressive_elimination else min(required, possible))

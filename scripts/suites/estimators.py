@@ -8,7 +8,14 @@ import time
 import warnings
 
 import numpy as np
-from sklearn.datasets import load_diabetes, load_digits, load_iris, make_classification, make_moons
+from sklearn.datasets import (
+    load_diabetes,
+    load_digits,
+    load_iris,
+    make_circles,
+    make_classification,
+    make_moons,
+)
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
@@ -90,19 +97,48 @@ def timed(name, x, y, settings):
     }  # fmt: skip
 
 
-# name: the data, and the two estimators; None for the settings that they share
+def moons(return_X_y):
+    """Return two interleaved half circles."""
+    return make_moons(100, noise=0.3, random_state=0)
+
+
+def circles(return_X_y):
+    """Return a circle within a circle."""
+    return make_circles(100, noise=0.2, factor=0.5, random_state=1)
+
+
+def separable(return_X_y):
+    """Return two classes that a line nearly divides."""
+    x, y = make_classification(
+        n_features=2, n_redundant=0, n_informative=2, random_state=0, n_clusters_per_class=1
+    )
+    return x + 2 * np.random.default_rng(2).uniform(size=x.shape), y
+
+
+CLASSIFIERS = MLPClassifier, ours.MLPClassifier
+# name: the data, the two estimators, and the settings that they share
 TASKS = {
-    "digits": (load_digits, (MLPClassifier, ours.MLPClassifier), {"max_iter": 100}),
-    "iris": (load_iris, (MLPClassifier, ours.MLPClassifier), {"max_iter": 1000}),
+    "digits": (load_digits, CLASSIFIERS, {"max_iter": 100}),
+    "iris": (load_iris, CLASSIFIERS, {"max_iter": 1000}),
     "diabetes": (
         load_diabetes,
         (MLPRegressor, ours.MLPRegressor),
         # those of scikit-learn's example of partial dependence
         {"hidden_layer_sizes": (30, 15), "learning_rate_init": 0.01, "early_stopping": True},
     ),
-    "moons_alpha": (lambda return_X_y: make_moons(200, noise=0.3, random_state=0),
-                    (MLPClassifier, ours.MLPClassifier), {"max_iter": 1000, "alpha": 0.1}),
-}  # fmt: skip
+    # scikit-learn's example of the weights of a network, with digits that it ships
+    "weights": (
+        load_digits,
+        CLASSIFIERS,
+        {"hidden_layer_sizes": (40,), "max_iter": 8, "solver": "sgd", "learning_rate_init": 0.2},
+    ),
+}
+# scikit-learn's example of the strength of regularisation, with Adam: L-BFGS is not a rule of optax
+# that takes batches
+for load in (moons, circles, separable):
+    for alpha in np.logspace(-1, 1, 5):
+        settings = {"hidden_layer_sizes": (10, 10), "alpha": alpha, "max_iter": 2000}
+        TASKS[f"{load.__name__}_{alpha:.2g}"] = (load, CLASSIFIERS, settings)
 
 
 def scored(name, load, classes, settings):
@@ -113,11 +149,14 @@ def scored(name, load, classes, settings):
         scores[who] = []
         for seed in range(SEEDS):
             parts = train_test_split(x, y, test_size=0.25, random_state=seed)
-            model = make_pipeline(StandardScaler(), cls(random_state=seed, **settings))
+            own = dict(settings)
+            if who == "ours" and "solver" in own:
+                own["optimizer"] = own.pop("solver")
+            model = make_pipeline(StandardScaler(), cls(random_state=seed, **own))
             scores[who].append(model.fit(parts[0], parts[2]).score(parts[1], parts[3]))
     means = {who: float(np.mean(each)) for who, each in scores.items()}
     print(
-        f"{name:<12} ours {means['ours']:.4f} ± {np.std(scores['ours']):.4f}, "
+        f"{name:<14} ours {means['ours']:.4f} ± {np.std(scores['ours']):.4f}, "
         f"scikit-learn {means['sklearn']:.4f} ± {np.std(scores['sklearn']):.4f}"
     )
     return {**means, "scores": scores}
