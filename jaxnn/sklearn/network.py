@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from jaxnn.compose import chain, output_shape
 from jaxnn.layers import Dense, ReLU, Sigmoid, Tanh
 from jaxnn.layers.dense import DenseParams
-from jaxnn.sklearn.plans import TRAINER, Rule, Task, TrainingPlan
+from jaxnn.sklearn.plans import TRAINER, Rule, Task, TrainingPlan, optimizer_of
 from jaxnn.training.batching import padded_size
 from jaxnn.training.early_stopping import EarlyStopping
 from jaxnn.training.evaluation import ROWS, predict
@@ -213,7 +213,7 @@ class NetworkEstimator(BaseEstimator):
         """Train the network as planned."""
         state = self._first_state(plan)
         return fit(
-            plan.net, plan.task.loss, plan.rule.optimizer(), plan.data, epochs=plan.epochs,
+            plan.net, plan.task.loss, optimizer_of(plan.rule), plan.data, epochs=plan.epochs,
             batch_size=plan.batch_size, state=self._resumed(state) if resume else state,
             shuffle=plan.shuffle, validation=plan.held_out,
             metrics=() if plan.held_out is None else (plan.task.metric,),
@@ -234,7 +234,7 @@ class NetworkEstimator(BaseEstimator):
         """Return the state before the first step; check that the network fits the task."""
         x = plan.data[0]
         shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
-        state = init_state(plan.net, plan.rule.optimizer(), shape, jax.random.key(plan.seed))
+        state = init_state(plan.net, optimizer_of(plan.rule), shape, jax.random.key(plan.seed))
         _check_outputs(type(self).__name__, plan.net, state.params, x, plan.task.outputs)
         return state
 

@@ -1,6 +1,7 @@
 """What an estimator trains, and how: a plan that a search can carry out together with others."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -61,6 +62,15 @@ class Rule(NamedTuple):
             rule = getattr(optax, self.name)(self.learning_rate)
         penalty = optax.add_decayed_weights(self.decay, mask=_are_matrices)
         return optax.chain(optax.scale(self.scale), penalty, rule)
+
+
+@functools.lru_cache(maxsize=64)
+def optimizer_of(rule: Rule) -> optax.GradientTransformation:
+    """Return the optimizer of a rule, the same object for equal rules.
+
+    By the object, ``fit`` knows again what it has traced of an optimizer.
+    """
+    return rule.optimizer()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ from sklearn.utils.metaestimators import _safe_split
 from sklearn.utils.validation import _check_method_params, _num_samples
 
 from jaxnn.sklearn.network import NetworkEstimator, precision
-from jaxnn.sklearn.plans import TRAINER, RuleUpdate, Trainer, TrainingPlan
+from jaxnn.sklearn.plans import TRAINER, RuleUpdate, Trainer, TrainingPlan, optimizer_of
 from jaxnn.sklearn.saving import Saved, name_of
 from jaxnn.training.batching import Batch
 from jaxnn.training.fit import Fit, can_be_padded, check_data
@@ -146,7 +146,7 @@ class Together:
         if known not in self._begun:
             with precision(x.dtype):
                 state = planned.estimator._first_state(plan)
-                optimizer = plan.rule.optimizer()
+                optimizer = optimizer_of(plan.rule)
                 step = make_step("fit", plan.net, plan.task.loss, optimizer, "hand", None)
                 last = len(x) % plan.batch_size or plan.batch_size
                 check_data("fit", step, state.params, Batch(*plan.data), None, (), last)
