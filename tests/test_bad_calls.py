@@ -312,7 +312,7 @@ MISTAKES = {
     "rows of raw bytes": lambda: nn.predict(NET, PARAMS, X.astype(np.float32).view("V4")),
     "plan: x alone": lambda: plan(X),
     "plan: no batch": lambda: plan(None),
-    "plan: no mesh": lambda: plan((X, Y), mesh=None),
+    "plan: devices without a mesh": lambda: plan((X, Y), mesh=jax.devices()),
     # layers and losses of one's own that break the contract
     "forward without a cache": lambda: own(forward=lambda x: x).forward((), X),
     "forward of three": lambda: own(forward=lambda x: (x, x, x)).forward((), X),

@@ -3,6 +3,7 @@
 import cases
 import jax
 import numpy as np
+import optax
 import pytest
 
 import jaxnn as nn
@@ -68,3 +69,24 @@ def test_a_summary_and_a_diagnosis_show_themselves_in_a_notebook():
     graded = nn.diagnose(nn.Tanh(), backward=wrong, x=np.ones((2, 3)) / 3)._repr_html_()
     assert 'class="bad"' in graded
     assert "left out" in graded
+
+
+def test_the_memory_of_a_step_is_foretold():
+    block = nn.networks.transformer_block(32, 4, causal=True)
+    loss, rule = nn.SoftmaxCrossEntropy(), optax.adam(1e-3)
+    words = jax.ShapeDtypeStruct((16, 64), np.int32)
+
+    def peak_of(block):
+        net = nn.chain(nn.Embedding(50, 32), nn.Repeat(block, 6), nn.Dense(50))
+        return net, nn.sharding_plan(net, loss, rule, (words, words)).peak_bytes
+
+    net, peak = peak_of(block)
+    state = nn.init_state(net, rule, words, jax.random.key(0))
+    step = jax.jit(nn.train_step(net, loss, rule), donate_argnums=0)
+    memory = step.lower(state, (words, words)).compile().memory_analysis()
+    needed = (
+        memory.argument_size_in_bytes + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes - memory.alias_size_in_bytes
+    )  # fmt: skip
+    assert peak == pytest.approx(needed, rel=0.1)
+    assert peak_of(nn.Remat(block))[1] < peak / 2

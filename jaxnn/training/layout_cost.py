@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -102,11 +103,11 @@ def sharding_plan(
     optimizer: optax.GradientTransformation,
     batch: Any,
     *,
-    mesh: Mesh,
+    mesh: Mesh | None = None,
     rules: Sequence[Rule] = (),
     precision: str | None = None,
 ) -> Plan:
-    """Compile a step of training for a mesh, and tell what it costs. Nothing is computed.
+    """Compile a step of training for some devices, and tell what it costs. Nothing is computed.
 
     ::
 
@@ -118,7 +119,8 @@ def sharding_plan(
         loss: its objective.
         optimizer: any optimizer of optax.
         batch: (x, target) of one batch, as arrays or their ShapeDtypeStructs.
-        mesh: the devices, see :func:`jaxnn.fit`.
+        mesh: the devices, see :func:`jaxnn.fit`; None for a single one, of which it is then told
+            how much memory a step needs, and for instance how much ``Remat`` saves.
         rules: the division of the parameters, see there.
         precision: see there.
 
@@ -160,9 +162,7 @@ def traced_step(
         got = f"{len(batch)} entries" if isinstance(batch, tuple) else kind_of(batch)
         raise InputError(f"{who}: expected batch as (x, target), got {got}.")
     if mesh is None:
-        raise InputError(
-            f"{who}: expected a mesh such as jax.make_mesh((2,), ('data',)), got None."
-        )
+        mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
     x, target = as_example(who, "batch", batch)
     state = jax.eval_shape(lambda: init_state(net, optimizer, x, jax.random.key(0)))
     rows = jax.tree.leaves(x)[0].shape[0]
