@@ -260,10 +260,11 @@ def with_script(page, end):
     return page.replace("script-src ", f"script-src 'sha256-{source}' ").replace("</body>", end)
 
 
-def use(page, tmp_path, driver=DRIVER):
+def use(page, tmp_path, driver=DRIVER, *options):
     """Open a page in a browser window as narrow as a phone, use it, and return what it shows."""
     (tmp_path / "page.html").write_text(with_script(page, driver), encoding="utf-8")
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=500,900"]
+    command += options
     command += ["--virtual-time-budget=4000", "--dump-dom", (tmp_path / "page.html").as_uri()]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     return json.loads(html.unescape(re.search(r'<pre id="seen">(.*?)</pre>', shown, re.DOTALL)[1]))
