@@ -397,6 +397,23 @@ def test_a_frame_lights_what_its_step_computes_and_shows_the_formula():
         assert any(formula in title for title in titles), titles
 
 
+def test_blocks_show_the_kernels_of_convolutions():
+    net = nn.chain(nn.Repeat(nn.Residual(nn.Conv2D(6, 3)), 2), nn.Flatten(), nn.Dense(2))
+    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 6))
+    params = net.init(jax.random.key(1), x)
+    trace = nn.trace(net, nn.SoftmaxCrossEntropy(), params, x, np.array([0, 1]))
+    axes = nn.explain(trace, "figure").ax_
+    convolutions = [stage for stage in trace.own_work() if isinstance(stage.layer, nn.Conv2D)]
+    expected = [
+        w[:, :, 0, k] for stage in convolutions for w in (stage.params.w, stage.dparams.w)
+        for k in range(5)
+    ]  # fmt: skip
+    assert len(axes.images) == len(expected) > 0
+    for image, kernel in zip(axes.images, expected, strict=True):
+        np.testing.assert_array_equal(image.get_array(), kernel)
+    assert axes.get_title() == ""
+
+
 def same_color(patch, color):
     return mpl.colors.same_color(patch.get_facecolor(), color)
 

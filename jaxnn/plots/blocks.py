@@ -7,8 +7,10 @@ import re
 from collections.abc import Iterable
 
 import jax
+import numpy as np
 from matplotlib.axes import Axes
 
+from jaxnn.layers import Conv2D
 from jaxnn.plots.display import palette
 from jaxnn.plots.passes import Frame, lit_box
 from jaxnn.tracing import Trace, norm_of, same_arrays, shapes_of
@@ -16,6 +18,8 @@ from jaxnn.tracing import Trace, norm_of, same_arrays, shapes_of
 PLACES = (5.3, 6.4, 7.4, 8.4, 9.5)  # the positions of the columns of numbers
 KINDS = ("", "values", "slopes", "", "dweights")  # of the numbers in them, as in a frame
 INDENT = 0.2  # of layers inside another, which are drawn above it
+KERNELS, ROOM = 10.2, 1.7  # where the kernels of convolutions begin, and the room for five of them
+SHOWN, TILE = 5, 0.27  # kernels of a layer, and the width of each
 LONGEST = 56  # the number of letters of a layer's name that fit in its box
 
 
@@ -66,6 +70,10 @@ def draw_blocks(ax: Axes, trace: Trace, reason: str, shown: Frame) -> None:
             norm_of(stage.params) if trained else "",
             norm_of(stage.dparams) if trained and stage.path in sloped else "",
         )
+        if isinstance(stage.layer, Conv2D):
+            _draw_kernels(ax, KERNELS, row, stage.params.w)
+            if stage.path in sloped:
+                _draw_kernels(ax, KERNELS + ROOM, row, stage.dparams.w)
         for place, cell, ink, kind in zip(PLACES, cells, inks, KINDS, strict=True):
             box = lit_box(ax, bool(cell) and stage.path in lit[kind], pad=2)
             ax.text(place, -row, cell, color=ink, ha="center", va="center", fontsize=8.5, bbox=box)
@@ -74,8 +82,34 @@ def draw_blocks(ax: Axes, trace: Trace, reason: str, shown: Frame) -> None:
     box = lit_box(ax, ("loss", 0) in shown.lit, pad=2)
     ax.text(0.1, -last, f"{trace.loss!r}{value}", ha="left", va="center", fontsize=9, bbox=box)
     _draw_arrow(ax, last)
-    ax.set(xlim=(-0.1, 10.2), ylim=(-last - 0.6, 1.2))
+    right = 10.2
+    if any(isinstance(stage.layer, Conv2D) for stage in stages):
+        right = KERNELS + 2 * ROOM
+        ax.text(KERNELS, 0.75, "kernels, red above 0", color=inks[3], va="center", fontsize=9)
+        slopes = r"$\partial J/\partial\,$kernels"
+        ax.text(KERNELS + ROOM, 0.75, slopes, color=inks[4], va="center", fontsize=9)
+    ax.set(xlim=(-0.1, right), ylim=(-last - 0.6, 1.2), aspect="auto")
     ax.axis("off")
+
+
+def size_of_blocks(trace: Trace) -> tuple[float, float]:
+    """Return the size of the figure, in inches."""
+    stages = trace.own_work()
+    has_kernels = any(isinstance(stage.layer, Conv2D) for stage in stages)
+    width = 11 * (KERNELS + 2 * ROOM) / 10.2 if has_kernels else 11.0
+    return width, 0.36 * (len(stages) + 2) + 1.0
+
+
+def _draw_kernels(ax: Axes, left: float, row: int, w: np.ndarray) -> None:
+    """Draw the first kernels of a layer, of its first input channel: blue below 0, red above."""
+    largest = np.abs(w).max() or 1.0
+    for k in range(min(w.shape[-1], SHOWN)):
+        kernel = np.asarray(w[..., 0, k], float)
+        x = left + k * 1.15 * TILE
+        ax.imshow(
+            kernel, extent=(x, x + TILE, -row - 0.4, -row + 0.4), cmap="RdBu_r",
+            vmin=-largest, vmax=largest, aspect="auto", zorder=2,
+        )  # fmt: skip
 
 
 def _paths(trace: Trace, numbers: Iterable[int]) -> set[str]:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from jaxnn.checks import InputError
 from jaxnn.layers import Dense
 from jaxnn.mlp_columns import Column, columns_or_reason
-from jaxnn.plots.blocks import draw_blocks
+from jaxnn.plots.blocks import draw_blocks, size_of_blocks
 from jaxnn.plots.diagram import draw_neuron, node_name, positions, set_view
 from jaxnn.plots.display import Display, format_number, palette
 from jaxnn.plots.matrices import draw_matrices, size_of_matrices
@@ -89,7 +89,7 @@ class BackpropDisplay(Display):
         whole = self.frames[-1]._replace(formula="", lit=frozenset())
         shown = whole if frame is None else self.frames[frame]
         if self.columns is None:
-            ax = self._draw_in(ax, figsize=(11, 0.36 * (len(self.trace.own_work()) + 2) + 1.0))
+            ax = self._draw_in(ax, figsize=size_of_blocks(self.trace))
             draw_blocks(ax, self.trace, self.reason, shown)
         elif max(column.size for column in self.columns) > LABELLED:
             ax = self._draw_in(ax, figsize=size_of_matrices(self.columns))
