@@ -1,6 +1,7 @@
 """The code that the drawings of both passes share: their frames, numbers and legend."""
 
 import ast
+import re
 import textwrap
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ from jaxnn.layers.softmax import OfRows
 from jaxnn.mlp_columns import Column
 from jaxnn.plots.display import palette
 from jaxnn.tracing import Trace
+
+LINE = 110  # letters of a formula in a line
 
 
 class Frame(NamedTuple):
@@ -137,17 +140,20 @@ def _lit(frames: list[Frame]) -> list[Frame]:
 
 
 def _stated(layer: Any, name: str) -> str:
-    """Return the equation by which a layer states y or dx, in at most three lines."""
+    """Return the equation by which a layer states y or dx, in at most three lines.
+
+    Where its settings choose between several, or where it is longer, that is nothing.
+    """
     stated = formulas_of(layer)
     if stated is None:
         return ""
     text = textwrap.dedent(stated.forward if name == "y" else stated.backward)
-    for statement in ast.walk(ast.parse(text)):
-        if isinstance(statement, ast.Assign):
-            written = " ".join((ast.get_source_segment(text, statement) or "").split())
-            if written.partition("[")[0].partition(" ")[0] == name:
-                return "\n".join(textwrap.wrap(written, 110)[:3])
-    return ""
+    statements = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Assign)]
+    sources = [ast.get_source_segment(text, node) or "" for node in statements]
+    written = [re.sub(r"(?<=[\[(]) |,? (?=[\])])", "", " ".join(each.split())) for each in sources]
+    own = [equation for equation in written if re.match(rf"{name}\b", equation)]
+    lines = textwrap.wrap(own[0], LINE) if len(own) == 1 else []
+    return "\n".join(lines) if len(lines) <= 3 else ""
 
 
 def column_numbers(trace: Trace, column: Column) -> tuple[np.ndarray, np.ndarray]:
