@@ -214,6 +214,37 @@ def test_the_tokens_are_labelled_by_their_characters(characters, tmp_path):
     assert seen["entry"].startswith(("∂J∂y4,4", "y4,4"))
 
 
+ASKED = """<script>window.addEventListener("load", () => {
+  const by = (id) => document.getElementById(id);
+  const data = JSON.parse(by("trace").textContent), seen = [];
+  const steps = Number(by("slider").max) + 1;
+  by("ask").click();
+  for (let k = 0; k < steps; k += 7) {
+    backprop.go(k);
+    const one = { asks: !by("question").hidden, hidden: by("result").textContent === "" };
+    const { s, at } = backprop.moments[k], array = backprop.arrays[data.steps[s].defines];
+    const value = array.data[at.reduce((flat, i, axis) => flat * array.shape[axis] + i, 0)];
+    by("answer").value = String(value);
+    by("question").requestSubmit();
+    one.shows = by("result").textContent !== "" && by("question").hidden;
+    seen.push({ ...one, score: by("score").textContent });
+  }
+  const out = document.createElement("pre");
+  out.id = "seen";
+  out.textContent = JSON.stringify(seen);
+  document.body.append(out);
+});</script></body>"""
+
+
+@needs_browser
+def test_a_page_of_many_numbers_asks_for_the_one_that_is_written_out(characters, tmp_path):
+    seen = use(characters, tmp_path, ASKED)
+    assert len(seen) > 5
+    for k, one in enumerate(seen, start=1):
+        score = f"{k} of {k} right at the first try"
+        assert one == {"asks": True, "hidden": True, "shows": True, "score": score}
+
+
 LOOK = """<script>window.addEventListener("load", () => backprop.show("dscore@3.1.2", 9));
 </script></body>"""
 

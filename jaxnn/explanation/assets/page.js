@@ -87,7 +87,7 @@
 
   // ── The step at hand ──
 
-  const asking = () => by("ask").checked && asked !== now && !whole();
+  const asking = () => by("ask").checked && asked !== now;
 
   function renderStep({ step, at, right }) {
     const id = step.defines, value = digits(valueOf(id, at)), plain = right[0] === "n" || right[0] === "r";
