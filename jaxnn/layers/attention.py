@@ -425,24 +425,11 @@ def attend_backward(
     q: Array, k: Array, v: Array, o: Array, p: Array, do: Array
 ) -> tuple[Array, Array, Array]:
     """Return dq, dk and dv."""
-    dv = _sum_over_queries(p, do)
+    dv = jnp.einsum("bnts,bntd->bnsd", p, do)
     dp = upcast(jnp.einsum("bntd,bnsd->bnts", do, v))
     delta = (upcast(do) * upcast(o)).sum(axis=-1, keepdims=True)
     ds = (upcast(p) * (dp - delta) / math.sqrt(q.shape[-1])).astype(q.dtype)
-    return jnp.einsum("bnts,bnsd->bntd", ds, k), _sum_over_queries(ds, q), dv
-
-
-def _sum_over_queries(p: Array, g: Array) -> Array:
-    """Return pᵀ g, (B, N, S, D), which a CPU computes faster as (gᵀ p)ᵀ: g is the smaller one."""
-
-    def directly(p: Array, g: Array) -> Array:
-        return jnp.einsum("bnts,bntd->bnsd", p, g)
-
-    def transposed(p: Array, g: Array) -> Array:
-        product = jnp.einsum("bntd,bnts->bnds", g, p)
-        return jnp.swapaxes(lax.optimization_barrier(product), -1, -2)  # lest XLA undo it
-
-    return lax.platform_dependent(p, g, cpu=transposed, default=directly)
+    return jnp.einsum("bnts,bnsd->bntd", ds, k), jnp.einsum("bnts,bntd->bnsd", ds, q), dv
 
 
 def attend_in_blocks(
