@@ -48,7 +48,7 @@ from jaxnn.types import (
 from jaxnn.values import check_layer, layer
 
 # A loop over at most so many blocks is written out when it is compiled. Its caches then need not be
-# stacked in larger arrays, which takes a step of a decoder of three blocks an eighth of its time.
+# stacked in larger arrays, which takes a step of a decoder of three blocks a tenth of its time.
 WRITTEN_OUT = 4
 
 DTYPES = ("float64", "float32", "float16", "bfloat16")
