@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
@@ -27,6 +28,7 @@ from jaxnn.sklearn import (
     MLPRegressor,
     PopulationHalvingSearchCV,
     PopulationSearchCV,
+    widening,
 )
 from jaxnn.training import members
 from jaxnn.training.loop import TrainingInterrupted
@@ -97,6 +99,51 @@ def test_groups_of_one_program_each(calls):
     ours = PopulationSearchCV(MODEL, grid, cv=2, scoring="neg_log_loss").fit(X, Y)
     assert calls == [8, 8, 8, 8]
     same_results(ours, GridSearchCV(MODEL, grid, cv=2, scoring="neg_log_loss").fit(X, Y), rtol=1e-6)
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize(("optimizer", "activation"), [("adam", "relu"), ("sgd", "tanh")])
+def test_narrow_networks_share_the_program_of_a_wide_one(
+    optimizer, activation, early_stopping, calls
+):
+    """Neither of (4, 6) and (6, 4) is as wide as the other, but (8, 8) is wider than both."""
+    model = clone(MODEL).set_params(
+        optimizer=optimizer, activation=activation, early_stopping=early_stopping, alpha=0.1
+    )
+    grid = {"hidden_layer_sizes": [(4, 6), (8, 8), (6, 4), (5,)]}
+    ours = PopulationSearchCV(model, grid, cv=3, scoring="neg_log_loss").fit(X, Y)
+    assert sorted(calls) == [3, 9]
+    theirs = GridSearchCV(model, grid, cv=3, scoring="neg_log_loss").fit(X, Y)
+    same_results(ours, theirs, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"activation": ["logistic"]},  # of 0 is 1/2
+        {"optimizer": [optax.adafactor(0.01)]},  # it takes means over rows and columns
+        {"network": [nn.chain(nn.Dense(n), nn.Dropout(0.1), nn.Dense(3)) for n in (4, 6)]},
+    ],
+)  # fmt: skip
+def test_what_would_differ_if_it_were_wider_has_its_own_program(changes, calls):
+    grid = {"hidden_layer_sizes": [(4,), (6,)]} if "network" not in changes else {}
+    model = clone(MODEL).set_params(max_iter=2)
+    ours = PopulationSearchCV(model, grid | changes, cv=2, scoring="neg_log_loss").fit(X, Y)
+    assert calls == [2, 2]
+    theirs = GridSearchCV(model, grid | changes, cv=2, scoring="neg_log_loss").fit(X, Y)
+    same_results(ours, theirs, rtol=1e-6)
+
+
+def test_a_wide_program_pays_while_the_work_is_small():
+    def member(width):
+        net = nn.chain(nn.Dense(width), nn.ReLU(), nn.Dense(3))
+        params = jax.eval_shape(net.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 4), float))
+        return SimpleNamespace(state=SimpleNamespace(params=params))
+
+    narrow, wide = member(10), member(110)
+    assert widening.size(wide) - widening.size(narrow) == 800
+    assert widening.pays(narrow, wide, 3_000_000)
+    assert not widening.pays(narrow, wide, 4_000_000)
 
 
 def test_regression_weights_and_distributions():
@@ -266,7 +313,7 @@ def test_an_interrupted_search_hands_over_what_it_has(monkeypatch):
         return call(self, *arguments, **data)
 
     monkeypatch.setattr(members.Blocks, "__call__", interrupted)
-    grid = {"hidden_layer_sizes": [(6,), (5,)], "learning_rate_init": [0.01, 0.03]}
+    grid = {"hidden_layer_sizes": [(6,), (5, 4)], "learning_rate_init": [0.01, 0.03]}
     with pytest.raises(TrainingInterrupted, match="PopulationSearchCV was interrupted") as caught:
         PopulationSearchCV(clone(MODEL).set_params(max_iter=15), grid, cv=3).fit(X, Y)
     found = caught.value.result
@@ -280,7 +327,7 @@ def test_an_interrupted_search_hands_over_what_it_has(monkeypatch):
 RESUMED = {
     "alpha": [1e-4, 1.0],
     "learning_rate_init": [0.003, 0.03, 0.1],
-    "hidden_layer_sizes": [(6,), (5,)],  # two programs
+    "hidden_layer_sizes": [(6,), (5,), (4, 3)],  # two programs, the first for two widths
 }
 
 

@@ -174,8 +174,10 @@ class PopulationSearchCV(PopulationSearch):
     The results are those of ``GridSearchCV``, or of ``RandomizedSearchCV``, up to rounding. All
     candidates and splits whose networks, optimizers and batches have the same form train in one
     program. They may differ in numbers such as ``learning_rate_init``, ``alpha``, ``momentum``,
-    ``max_iter``, ``tol`` and ``random_state``. Others form several such groups, and what can't be
-    trained in this way is trained by the estimator's own ``fit``, with a warning.
+    ``max_iter``, ``tol`` and ``random_state``; and in the widths of their hidden layers, where to
+    train them as one wider network takes less time than to compile a program for each width
+    (:mod:`jaxnn.sklearn.widening`). Others form several such groups, and what can't be trained in
+    this way is trained by the estimator's own ``fit``, with a warning.
 
     Args:
         estimator: an ``MLPClassifier`` or ``MLPRegressor`` of this library, or a pipeline with one.

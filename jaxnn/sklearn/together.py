@@ -2,10 +2,9 @@
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
@@ -18,6 +17,7 @@ from sklearn.utils.validation import _check_method_params, _num_samples
 from jaxnn.sklearn.network import NetworkEstimator, precision
 from jaxnn.sklearn.plans import TRAINER, RuleUpdate, Trainer, TrainingPlan, optimizer_of
 from jaxnn.sklearn.saving import Saved, name_of
+from jaxnn.sklearn.widening import Widened, can_join, pays, size
 from jaxnn.training.batching import Batch
 from jaxnn.training.fit import Fit, can_be_padded, check_data
 from jaxnn.training.members import Member, on_host, train_members
@@ -58,6 +58,23 @@ class Planned(NamedTuple):
     def name(self) -> Hashable:
         """Everything that decides the result, but for the number of epochs."""
         return _name(self.plan, self.digest)
+
+
+_Kind = tuple[Hashable, Hashable]  # a program without the number of epochs
+
+
+class Program(NamedTuple):
+    """What members have in common that share a program.
+
+    Attributes:
+        step: the structure of their step.
+        data: what decides the shapes of the data, and the scores.
+        epochs: the number of epochs that they have made.
+    """
+
+    step: Hashable
+    data: Hashable
+    epochs: int
 
 
 class Together:
@@ -113,9 +130,10 @@ class Together:
         if self._saved is not None:
             self._saved.check_used()
         self._unfinished = True
-        for number, group in enumerate(groups.values(), start=1):
-            title = f"{self._who}, program {number} of {len(groups)}{best}"
-            self._train_group(group, _num_samples(X), title)
+        shared = self._shared(groups)
+        for number, (group, wide) in enumerate(shared, start=1):
+            title = f"{self._who}, program {number} of {len(shared)}{best}"
+            self._train_group(group, _num_samples(X), title, wide)
         self._unfinished = False
         self.seconds = (time.perf_counter() - began) / (len(candidates) * len(splits))
 
@@ -159,8 +177,8 @@ class Together:
             step = dataclasses.replace(step, constants=tuple(np.array(n, dtype) for n in numbers))
         return step, state
 
-    def _program(self, planned: Planned) -> Hashable:
-        """Return everything that members have to have in common to share a program."""
+    def _program(self, planned: Planned) -> Program:
+        """Return the program that trains the member of a plan."""
         plan = planned.plan
         if planned.name not in self._members:
             step, state = self.first(planned)
@@ -171,11 +189,40 @@ class Together:
             self._take_up(self._saved, planned, member)
         shapes = [(part.shape[1:], part.dtype) for part in plan.data]
         held_out = plan.held_out and (len(plan.held_out[0]), plan.task.metric)
-        return (
-            jax.tree.structure(member.step), str(shapes), plan.batch_size, plan.shuffle,
-            -(-n // plan.batch_size), None if can_be_padded(plan.net) else n, len(member.records),
-            held_out,
+        data = (
+            str(shapes), plan.batch_size, plan.shuffle, -(-n // plan.batch_size),
+            None if can_be_padded(plan.net) else n, held_out,
         )  # fmt: skip
+        return Program(jax.tree.structure(member.step), data, len(member.records))
+
+    def _shared(
+        self, groups: Mapping[Program, list[Planned]]
+    ) -> list[tuple[list[Planned], Member]]:
+        """Let narrower networks join the program of wider ones, where that is faster.
+
+        Args:
+            groups: the plans of each program.
+
+        Returns:
+            The plans of each program that remains, and the widest member in it.
+        """
+        rows, first = Counter[_Kind](), dict[_Kind, Member]()
+        for program, group in groups.items():
+            kind = program.step, program.data
+            first.setdefault(kind, self._members[group[0].name])
+            rows[kind] += sum(each.plan.epochs * len(each.plan.data[0]) for each in group)
+        widest: dict[_Kind, Member] = {}
+        for kind in sorted(first, key=lambda kind: size(first[kind]), reverse=True):
+            own = first[kind]
+            others = [wide for its, wide in reversed(widest.items()) if its[1] == kind[1]]
+            fits = (wide for wide in others if can_join(own, wide) and pays(own, wide, rows[kind]))
+            widest[kind] = next(fits, own)
+        joined: dict[Program, tuple[list[Planned], Member]] = {}
+        for program, group in groups.items():
+            wide = widest[program.step, program.data]
+            merged = program._replace(step=jax.tree.structure(wide.step))
+            joined.setdefault(merged, ([], wide))[0].extend(group)
+        return list(joined.values())
 
     def _take_up(self, saved: Saved, planned: Planned, member: Member) -> None:
         """Take up a member where it was saved, and have it saved from now on."""
@@ -189,23 +236,36 @@ class Together:
         saved.restore(name, member, epochs)
         self._to_save[name] = member
 
-    def _train_group(self, group: Sequence[Planned], count: int, title: str) -> None:
-        """Train members that share a program."""
+    def _train_group(self, group: Sequence[Planned], count: int, title: str, wide: Member) -> None:
+        """Train members that share a program, which is that of the widest of them."""
         members = [self._members[planned.name] for planned in group]
         data = placed(members, group, count)
         for member, planned in zip(members, group, strict=True):
             member.epochs = planned.plan.epochs
         distinct = {id(member): member for member in members}  # two candidates may be the same
         going = [member for member in distinct.values() if member.active]
-        if going:
-            saved, save, every = self._saved, None, 1
-            if saved is not None:
-                save = functools.partial(saved.save, self._to_save)
-                every = saved.checkpoints.every
+        if not going:
+            return
+        widened = [Widened(member, wide) for member in going]
+
+        def hand_back() -> None:
+            for each in widened:
+                each.hand_back()
+
+        def save() -> None:
+            hand_back()
+            if self._saved is not None:
+                self._saved.save(self._to_save)
+
+        try:
             train_planned(
-                self._who, going, data, group[0].plan, progress=self._progress, title=title,
-                save=save, save_every=every,
+                self._who, [each.member for each in widened], data, group[0].plan,
+                progress=self._progress, title=title,
+                save=None if self._saved is None else save,
+                save_every=1 if self._saved is None else self._saved.checkpoints.every,
             )  # fmt: skip
+        finally:
+            hand_back()
 
 
 def placed(members: Sequence[Member], group: Sequence[Planned], count: int) -> Batch:
