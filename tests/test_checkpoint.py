@@ -17,6 +17,7 @@ import pytest
 
 import jaxnn as nn
 from jaxnn.training import loop
+from jaxnn.training.array_files import join_parts, write_arrays
 from jaxnn.training.batching import ahead
 from jaxnn.training.checkpoint import Checkpoints
 from jaxnn.training.checkpoint_folder import DamagedError, Folder
@@ -163,15 +164,15 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_used(tmp_path, how):
 
 
 def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
-    write = Folder.write
+    finish = Folder.finish
 
-    def full(self, step, fill):
+    def full(self, step, document):
         if step == 10:
             raise OSError(28, "No space left on device")
-        write(self, step, fill)
+        finish(self, step, document)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Folder, "write", full)
+        patch.setattr(Folder, "finish", full)
         with pytest.raises(nn.TrainingError, match="No space left on device") as caught:
             fit(checkpoint=tmp_path)
     assert int(caught.value.result.state.step) == 10
@@ -447,8 +448,8 @@ def test_a_stream_that_waits_forever_stops_nobody():
 
 def test_a_large_state_is_written_while_training_goes_on_and_as_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr("jaxnn.training.checkpoint.AT_ONCE", 0)
-    go_on, write = threading.Event(), Folder.write
-    monkeypatch.setattr(Folder, "write", lambda *arguments: go_on.wait(60) and write(*arguments))
+    go_on, name = threading.Event(), "jaxnn.training.checkpoint.write_arrays"
+    monkeypatch.setattr(name, lambda *arguments: go_on.wait(60) and write_arrays(*arguments))
     checkpoints, numbers = Checkpoints(tmp_path), np.arange(9.0)
     checkpoints.save(1, {"a": numbers}, {})
     numbers[:] = 0  # as the next step may
@@ -456,11 +457,19 @@ def test_a_large_state_is_written_while_training_goes_on_and_as_it_was(tmp_path,
     go_on.set()
     checkpoints.wait()
     assert checkpoints.read(1).arrays["['a']"].tolist() == list(range(9))
-    monkeypatch.setattr(Folder, "write", lambda *_: 1 / 0)
+    monkeypatch.setattr(name, lambda *_: 1 / 0)
     checkpoints.save(2, {"a": numbers}, {})
     with pytest.raises(ZeroDivisionError):
         checkpoints.wait()
     checkpoints.wait()  # the error is told once
+
+
+def test_a_process_that_does_not_write_its_part_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxnn.training.array_files.SECONDS", 0.05)
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    write_arrays(tmp_path, {})
+    with pytest.raises(TimeoutError, match="process 1 of 3 did not write its part within 0 s"):
+        join_parts(tmp_path)
 
 
 def test_a_termination_is_taken_like_an_interrupt_and_only_while_it_is_wanted():
@@ -546,7 +555,7 @@ def test_an_interrupt_releases_the_folder_also_where_the_last_save_fails(tmp_pat
         raise OSError("no space")
 
     def interrupted(event):
-        monkeypatch.setattr(Folder, "write", broken)
+        monkeypatch.setattr(Folder, "finish", broken)
         monkeypatch.setattr(Folder, "release", lambda folder: released.append(folder))
         raise KeyboardInterrupt
 

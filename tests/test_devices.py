@@ -1,5 +1,7 @@
 """Training on four devices: each test of ``on_four_devices.py`` in a process of its own."""
 
+import json
+import math
 import os
 import subprocess
 import sys
@@ -91,12 +93,24 @@ def test_processes_with_different_streams_are_told(mode, tmp_path):
     assert "expected the same batches of a stream (numbers, shapes) in each of the 2" in errors
 
 
+def check_each_shard_is_written_once(folder):
+    """Each of two processes writes its half of the parameters and of the optimizer's means."""
+    arrays = json.loads((folder / "entry.json").read_text())["document"]["arrays"]
+    divided = 0
+    for each in arrays.values():
+        sizes = {block["file"]: math.prod(block["shape"]) for block in each["blocks"]}
+        assert sum(sizes.values()) == math.prod(each["shape"])
+        divided += len(sizes) == 2 and len(set(sizes.values())) == 1
+    assert divided == 12  # two matrices and two biases, and the two means of each
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["fail", "fail with own rows"])
 def test_a_process_that_fails_ends_the_job_which_resumes_in_fewer_processes(mode, alone, tmp_path):
     result, status, errors = run_job(2, mode, tmp_path)
     assert (result, status) == (None, 9)
     assert "launch.py: process 1 ended with status 9" in errors
+    check_each_shard_is_written_once(tmp_path / "checkpoints" / "4")
     result, status, errors = run_job(1, "resume", tmp_path)
     assert status == 0, errors
     check_close(result, alone)

@@ -13,7 +13,6 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -23,9 +22,8 @@ from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
 from jaxnn.checks import InputError, check_array, check_bool, check_positive_int, is_typed_key
-from jaxnn.training.array_files import pieces_of, read_arrays, write_arrays
-from jaxnn.training.checkpoint_folder import CONTENT, DamagedError, Folder, ForeignError
-from jaxnn.training.placement import whole
+from jaxnn.training.array_files import join_parts, pieces_of, read_arrays, write_arrays
+from jaxnn.training.checkpoint_folder import DamagedError, Folder, ForeignError
 
 AT_ONCE = 64 * 2**20  # bytes: training waits for less; it goes on while more are written
 
@@ -33,8 +31,9 @@ AT_ONCE = 64 * 2**20  # bytes: training waits for less; it goes on while more ar
 class Checkpoints:
     """Where a training run is saved, how often, and how many checkpoints are kept.
 
-    If several processes train one network, the first of them writes and all of them read, so that
-    the directory has to be one that all can reach.
+    If several processes train one network, each writes the parts of arrays that its own devices
+    hold, and all read, so that the directory has to be one that all can reach. A run goes on with
+    any number of devices and processes.
 
     Args:
         directory: where to write; made if it is not there. It holds checkpoints and nothing else.
@@ -89,7 +88,7 @@ class Checkpoints:
 
         Raises:
             OSError: if this one, or the one before it, could not be written, such as on a full
-                disk.
+                disk, or because another process did not write its part in time.
             InputError: for a step that is not a number of at least 0, or if another process writes
                 into the same folder.
         """
@@ -106,27 +105,27 @@ class Checkpoints:
             raise InputError(
                 f"Checkpoints.save: expected plain values in about, as in JSON, got: {error}."
             ) from error
-        tree = whole(tree)
-        if jax.process_index():
-            return  # the first of several processes writes for all
         self._writer.wait()
-        self._folder.hold()
+        is_first = not jax.process_index()
+        if is_first:
+            self._folder.hold()
+            self._folder.begin(step)
+        if jax.process_count() > 1:  # the folder is there now
+            multihost_utils.sync_global_devices(f"checkpoint {step}")
         leaves = _flat(tree)
         large = sum(leaf.nbytes for leaf in leaves.values()) > AT_ONCE
         # a large state is copied: the next step may reuse its memory
         arrays = {path: pieces_of(leaf, copy=large) for path, leaf in leaves.items()}
         score = score if score is not None and math.isfinite(score) else None
 
-        def fill(folder: Path) -> dict[str, Any]:
-            return {
-                "about": dict(about),
-                "score": score,
-                "arrays": write_arrays(folder / CONTENT, arrays),
-            }
-
         def write() -> None:
-            self._folder.write(step, fill)
-            self._prune()
+            part = self._folder.part(step)
+            write_arrays(part, arrays)
+            if is_first:
+                described = join_parts(part)
+                document = {"about": dict(about), "score": score, "arrays": described}
+                self._folder.finish(step, document)
+                self._prune()
 
         self._writer.start(write)
         if not large:
@@ -204,9 +203,7 @@ class Checkpoints:
         if step not in (there := self.steps()):
             raise InputError(f"Checkpoints.read: expected one of the steps {there}, got {step!r}.")
         folder, document = self._folder.read(step)
-        return Checkpoint(
-            step, read_arrays(folder / CONTENT, document["arrays"]), document["about"]
-        )
+        return Checkpoint(step, read_arrays(folder, document["arrays"]), document["about"])
 
     def _scores(self) -> dict[int, float | None]:
         """Return the scores of the checkpoints that can be told to be ours."""

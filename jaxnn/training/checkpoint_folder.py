@@ -1,8 +1,8 @@
 """A folder of numbered entries: written whole or not at all, every byte checked when read.
 
 The folder bears a marker file, and nothing is changed in a folder without it. Entry 12 is the
-folder ``12`` with the file ``arrays``, and ``entry.json``, which says what it is and holds the
-file's SHA-256. While it is written it is called ``12.part``; one that is found to be damaged is
+folder ``12`` with its files, and ``entry.json``, which says what it is and holds the SHA-256 of
+each. While it is written it is called ``12.part``; one that is found to be damaged is
 called ``12.damaged`` from then on.
 """
 
@@ -13,15 +13,14 @@ import os
 import shutil
 import threading
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from jaxnn.checks import InputError
+from jaxnn.training.array_files import ARRAYS
 
 MARKER = "jaxnn-checkpoints"
 DOCUMENT = "entry.json"
-CONTENT = "arrays"  # the file beside it
 GONE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)  # a file is none any more
 PIECE = 2**20  # bytes read at a time
 
@@ -152,18 +151,17 @@ class Folder:
 
     # ── Entries ───────────────────────────────────────────────────────────────────────────────────
 
-    def write(self, number: int, fill: Callable[[Path], dict[str, Any]]) -> None:
-        """Write an entry; it has its name once everything is on the disk.
+    def part(self, number: int) -> Path:
+        """Return the folder into which the files of an entry are written."""
+        return self.path / f"{number}.part"
 
-        Args:
-            number: the entry's.
-            fill: writes :data:`CONTENT` into the folder that it is given, and returns JSON that
-                says what it is.
+    def begin(self, number: int) -> None:
+        """Make the folder for the files of an entry.
 
         Raises:
-            OSError: if it can't be written, or there is something of that name already.
+            OSError: if it can't be made, or there is an entry of that number already.
         """
-        final, part = self.path / str(number), self.path / f"{number}.part"
+        final = self.path / str(number)
         for name in os.listdir(self.path):  # what a killed process left
             if name.endswith(".part") and name.removesuffix(".part").isdecimal():
                 shutil.rmtree(self.path / name)
@@ -171,14 +169,25 @@ class Folder:
             raise FileExistsError(
                 errno.EEXIST, "expected nothing of this name yet, got something", str(final)
             )
-        part.mkdir()
-        document = fill(part)
+        self.part(number).mkdir()
+
+    def finish(self, number: int, document: dict[str, Any]) -> None:
+        """Give an entry its name, once all of its files are on the disk.
+
+        Args:
+            number: the entry's.
+            document: JSON that says what it is.
+
+        Raises:
+            OSError: if it can't be written.
+        """
+        part = self.part(number)
         files = {path.relative_to(part).as_posix(): _digest(path) for path in _files(part)}
         whole = json.loads(json.dumps({"number": number, "document": document, "files": files}))
         (part / DOCUMENT).write_text(json.dumps({**whole, "sha256": _text_digest(whole)}))
         for path in [*_files(part), *(path for path in part.rglob("*") if path.is_dir()), part]:
             _flush(path)
-        os.rename(part, final)
+        os.rename(part, self.path / str(number))
         _flush(self.path)
 
     def describe(self, number: int) -> dict[str, Any]:
@@ -218,7 +227,7 @@ class Folder:
             intact = False
         if not intact:
             names = set(os.listdir(folder)) if folder.is_dir() else set()
-            if not names or names - {CONTENT, DOCUMENT}:
+            if not names or any(not name.startswith((DOCUMENT, ARRAYS)) for name in names):
                 raise ForeignError("it holds something else, or nothing")
             raise DamagedError(f"{DOCUMENT} is not what was written")
         if whole["number"] != number:
