@@ -5,6 +5,7 @@ fixed when JAX starts.
 """
 
 import collections
+import re
 import sys
 import tempfile
 
@@ -106,15 +107,17 @@ def modes():
 
 def sequences():
     words = np.random.default_rng(0).integers(0, 12, (16, 8))
-    model = nn.transformer_decoder(12, features=16, heads=4, layers=2)
-    read = lambda **on: (
-        nn.fit(
-            model, loss, rule, (words, np.roll(words, -1, 1)), epochs=1, batch_size=8, key=KEY, **on
-        ).params
-    )
-    alone = read()
-    close(read(mesh=square("data", "model"), rules=nn.TENSOR_PARALLEL + nn.FULLY_SHARDED), alone)
-    close(read(mesh=square("data", "sequence")), alone)
+    rows, both = (words, np.roll(words, -1, 1)), nn.TENSOR_PARALLEL + nn.FULLY_SHARDED
+    for layers in (2, 5):  # written out, and in a loop
+        model = nn.transformer_decoder(12, features=16, heads=4, layers=layers)
+        read = lambda model=model, **on: (
+            nn.fit(model, loss, rule, rows, epochs=1, batch_size=8, key=KEY, **on).params
+        )
+        alone = read()
+        close(read(mesh=square("data", "model"), rules=both), alone)
+        close(read(mesh=square("data", "sequence")), alone)
+        close(read(mesh=DATA, rules=nn.FULLY_SHARDED), alone)
+        close(read(mesh=DATA, rules=[("wq", P("data", None))]), alone)
 
 
 def members():
@@ -175,6 +178,18 @@ def programs():
     activation = 16 * 8 * 16 * 8
     assert sorted(each.bytes for each in sums) == [activation * n for n in (1, 1, 1, 3)]
     assert "4 all-reduce an iteration of a loop" in str(tensor)
+
+    # fully sharded, in a loop: each block collects its own parameters, forward and backward, and
+    # only the others are collected at the beginning
+    deep = plan(nn.FULLY_SHARDED, DATA, model, (words, words))
+    of_blocks = [each for each in deep.params if len(each.shape) > 1 and each.shape[0] == 5]
+    by_block = [c for c in deep.collectives if c.kind == "all-gather" and c.in_loop]
+    backward = [each for each in of_blocks if not re.search(r"\.b\w*$", each.path)]  # no biases
+    whole = sum(4 * each.bytes // 5 for each in of_blocks + backward)
+    assert sum(c.bytes for c in by_block) == whole
+    others = [each for each in deep.params if any(each.spec) and each not in of_blocks]
+    at_once = [c for c in deep.collectives if c.kind == "all-gather" and not c.in_loop]
+    assert sum(c.bytes for c in at_once) == sum(4 * each.bytes for each in others)
 
 
 def lowered():

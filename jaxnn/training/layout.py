@@ -16,7 +16,7 @@ returns one, such as :func:`largest_axis`.
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -58,7 +58,8 @@ class largest_axis:  # noqa: N801, it is used as a function
 
 FULLY_SHARDED: tuple[Rule, ...] = ((".", largest_axis(DATA)),)
 """Fully sharded data parallelism (Rajbhandari et al., 2020): each parameter, and so its gradient
-and the optimizer's state for it, is divided along "data", and collected where it is used."""
+and the optimizer's state for it, is divided along "data", and collected where it is used: at the
+beginning of a step, or a block at a time (:mod:`jaxnn.training.collected_blocks`)."""
 
 TENSOR_PARALLEL: tuple[Rule, ...] = (
     (r"\.(wq|wk|wv)$", PartitionSpec(None, "model")),  # heads, the outputs of the projections
@@ -93,18 +94,24 @@ class Layout:
         """Tell the compiler, inside a program, to leave parameters where the rules say."""
         return jax.tree.map(jax.lax.with_sharding_constraint, params, self._shardings(params))
 
-    def collect(self, params: Params) -> Params:
+    def collect(self, params: Params, but: Collection[str] = ()) -> Params:
         """Tell the compiler, inside a program, to collect what is divided along "data".
 
         Each device has rows of its own to work on, and needs all parameters for them.
+
+        Args:
+            params: the parameters.
+            but: the paths of those that are left where they are.
         """
 
-        def everywhere(leaf: Any, sharding: NamedSharding) -> Any:
-            kept = [_without(axes, DATA) for axes in sharding.spec]
-            whole = NamedSharding(self.mesh, PartitionSpec(*kept))
+        def everywhere(path: Any, leaf: Any) -> Any:
+            name = jax.tree_util.keystr(path)
+            if name in but:
+                return leaf
+            whole = without(DATA, self.of(name, leaf.shape))
             return jax.lax.with_sharding_constraint(leaf, whole)
 
-        return jax.tree.map(everywhere, params, self._shardings(params))
+        return jax.tree_util.tree_map_with_path(everywhere, params)
 
     def everywhere(self, tree: PyTree) -> PyTree:
         """Copy arrays to every device, except for those that are on the mesh already."""
@@ -184,10 +191,11 @@ def make_layout(
     return layout
 
 
-def _without(axes: Any, name: str) -> Any:
-    """Return an entry of a PartitionSpec without one axis of the mesh."""
-    rest = tuple(axis for axis in _axes(PartitionSpec(axes)) if axis != name)
-    return rest or None
+def without(name: str, sharding: NamedSharding) -> NamedSharding:
+    """Return a division without that along one axis of the mesh."""
+    each = (axes_of(PartitionSpec(axes)) for axes in sharding.spec)
+    kept = (tuple(axis for axis in axes if axis != name) or None for axes in each)
+    return NamedSharding(sharding.mesh, PartitionSpec(*kept))
 
 
 def spread_members(who: str, mesh: Any, tree: PyTree, members: int) -> PyTree:
@@ -226,7 +234,7 @@ def _checked_rules(who: str, mesh: Mesh, rules: Any) -> tuple[Rule, ...]:
             raise InputError(
                 f"{who}: expected a regular expression in the rule {rule!r}, got {error}."
             ) from error
-        named = [rule[1].name] if isinstance(rule[1], largest_axis) else _axes(rule[1])
+        named = [rule[1].name] if isinstance(rule[1], largest_axis) else axes_of(rule[1])
         if unknown := sorted(set(named) - set(mesh.shape)):
             raise InputError(
                 f"{who}: expected axes of the mesh, {tuple(mesh.shape)}, got {unknown[0]!r} in the "
@@ -249,7 +257,7 @@ def _spec(division: Division, shape: tuple[int, ...], mesh: Mesh) -> PartitionSp
     return spec
 
 
-def _axes(division: Any) -> list[str]:
+def axes_of(division: Any) -> list[str]:
     """Return the names in a PartitionSpec, in which an axis may be divided along several."""
     if not isinstance(division, PartitionSpec):
         return []
@@ -278,7 +286,7 @@ def _check_divisions(who: str, layout: Layout, params: Params) -> None:
     for path, shape in leaves.items():
         spec = layout.of(path, shape).spec
         for axis, axes in enumerate(spec):
-            parts = math.prod(layout.mesh.shape[name] for name in _axes(PartitionSpec(axes)))
+            parts = math.prod(layout.mesh.shape[name] for name in axes_of(PartitionSpec(axes)))
             if shape[axis] % parts:
                 raise InputError(
                     f"{who}: expected axis {axis} of {path}, of length {shape[axis]}, to be "

@@ -16,6 +16,7 @@ from jaxnn.gradcheck.not_finite import NanReport, explain_nan, explain_update
 from jaxnn.parameters import check_fit
 from jaxnn.programs import compiled
 from jaxnn.training.batching import Batch, as_batch
+from jaxnn.training.collected_blocks import collected
 from jaxnn.training.constant_hoisting import Program
 from jaxnn.training.layout import Layout
 from jaxnn.training.optimizers import (
@@ -107,13 +108,14 @@ class TrainStep:
         scale = loss_scale("train_step", state.opt_state, self.precision)
         trained, running = split_running(state.params)
         params, x = join_running(self._cast(trained), running), self._cast(batch.x)
-        if self.layout is not None:
-            params = self.layout.collect(params)
         key = jax.random.fold_in(state.key, state.step)
         forward_and_backward = backpropagation(self.method)
-        with products_in(self.precision):
+        with (
+            products_in(self.precision),
+            collected(self.layout, self.net, params, x, key) as (net, params),
+        ):
             done = forward_and_backward(
-                self.net, self.loss, params, x, batch.target, batch.weights, key, scale
+                net, self.loss, params, x, batch.target, batch.weights, key, scale
             )
 
         gradient = jax.tree.map(
