@@ -179,11 +179,11 @@ def test_the_operations_of_a_step_are_counted(suites):
     from suites import accelerator
 
     # 6 operations a weight and token, and 12 L C T a token for the matrices of attention
-    features, layers, vocabulary, time, rows = 8, 3, 10, 5, 2
-    weights = 12 * layers * features**2 + vocabulary * features
-    per_token = 6 * weights + 12 * layers * features * time
-    found = accelerator.decoder_flops(features, layers, vocabulary, time, rows)
-    np.testing.assert_allclose(found, rows * time * per_token)
+    sizes, rows = accelerator.DecoderSizes(8, 2, layers=3, vocabulary=10, positions=5), 2
+    weights = 12 * 3 * 8**2 + 10 * 8
+    per_token = 6 * weights + 12 * 3 * 8 * 5
+    found = accelerator.decoder_flops(sizes, rows)
+    np.testing.assert_allclose(found, rows * 5 * per_token)
     net = accelerator.resnet50(64)
     shape = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     count = nn.summary(net, shape).total.parameters

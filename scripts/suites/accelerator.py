@@ -22,6 +22,7 @@ from jax import lax
 import jaxnn as nn
 from jaxnn import data
 from suites.measure import in_turn
+from suites.networks.cases import DecoderSizes
 
 ROUNDS = 5
 KEY = jax.random.key(0)
@@ -35,7 +36,7 @@ class Sizes:
     stream: int  # numbers in the arrays that are copied
     mlp: tuple[int, int, int]  # width, hidden layers, batch
     resnet: tuple[int, int, int]  # channels of the first stage, batch, height and width
-    decoders: dict[str, tuple[int, int, int, int, int, int]]  # C, heads, layers, V, T, batch
+    decoders: dict[str, tuple[DecoderSizes, int]]  # and the batch
     rows: tuple[int, int]  # of the layers that mostly move numbers
     members: tuple[int, int]  # of the populations
     steps: int  # that are timed at once
@@ -46,8 +47,8 @@ LARGE = Sizes(
     stream=2**28,
     mlp=(8192, 4, 8192),
     resnet=(64, 128, 224),
-    decoders={"decoder-124M": (768, 12, 12, 50304, 1024, 16),
-              "decoder-350M": (1024, 16, 24, 50304, 1024, 8)},
+    decoders={"decoder-124M": (DecoderSizes(768, 12, 12, 50304, 1024), 16),
+              "decoder-350M": (DecoderSizes(1024, 16, 24, 50304, 1024), 8)},
     rows=(32768, 4096),
     members=(1024, 16384),
     steps=10,
@@ -57,10 +58,10 @@ SMALL = Sizes(
     stream=2**24,
     mlp=(512, 2, 256),
     resnet=(8, 8, 32),
-    decoders={"decoder-small": (128, 4, 2, 512, 128, 4)},
+    decoders={"decoder-small": (DecoderSizes(128, 4, 2, 512, 128), 4)},
     rows=(2048, 1024),
     members=(64, 256),
-    steps=4,
+    steps=20,
 )
 
 
@@ -172,7 +173,8 @@ def trainings(sizes, precision):
         cases[f"mlp-{method}"] = functools.partial(
             step_of_fit, mlp, x, classes, batch, sizes.steps, precision, method, flops
         )
-    cases |= peers_of_mlp(width, depth, batch, x, classes, sizes.steps, flops)
+    first = x[:batch], classes[:batch]
+    cases |= peers("mlp", "mlp", (width, depth, 16), *first, sizes.steps, flops)
     channels, images, side = sizes.resnet
     net = resnet50(channels)
     pictures = rng.standard_normal((2 * images, side, side, 3), np.float32)
@@ -182,22 +184,27 @@ def trainings(sizes, precision):
             step_of_fit, net, pictures, kinds, images, sizes.steps, precision, method,
             functools.partial(flops_of, net, pictures[:images]),
         )  # fmt: skip
-    for name, (features, heads, layers, vocabulary, time_, rows) in sizes.decoders.items():
-        net = nn.transformer_decoder(vocabulary, features=features, heads=heads, layers=layers)
-        tokens = rng.integers(0, vocabulary, (2 * rows, time_ + 1)).astype(np.int32)
-        needed = decoder_flops(features, layers, vocabulary, time_, rows)
+    for name, (own, rows) in sizes.decoders.items():
+        net = nn.transformer_decoder(
+            own.vocabulary, features=own.features, heads=own.heads, layers=own.layers
+        )
+        tokens = rng.integers(0, own.vocabulary, (2 * rows, own.positions + 1)).astype(np.int32)
+        needed = decoder_flops(own, rows)
         for method in ("hand", "auto"):
             cases[f"{name}-{method}"] = functools.partial(
                 step_of_fit, net, tokens[:, :-1], tokens[:, 1:], rows, sizes.steps, precision,
-                method, needed, rows * time_,
+                method, needed, rows * own.positions,
             )  # fmt: skip
+        first = tokens[:rows, :-1], tokens[:rows, 1:]
+        cases |= peers(name, "decoder", own, *first, sizes.steps, needed, rows * own.positions)
     return cases
 
 
-def decoder_flops(features, layers, vocabulary, time_, rows):
+def decoder_flops(sizes, rows):
     """Return the operations of a step, as Narayanan et al. (2021) count them: 72 B T L C² (…)."""
-    ratio = 1 + time_ / (6 * features) + vocabulary / (12 * layers * features)
-    return 72 * rows * time_ * layers * features**2 * ratio
+    features, _, layers, vocabulary, positions = sizes
+    ratio = 1 + positions / (6 * features) + vocabulary / (12 * layers * features)
+    return 72 * rows * positions * layers * features**2 * ratio
 
 
 def resnet50(channels):
@@ -248,81 +255,36 @@ def step_of_fit(net, x, y, batch, steps, precision, method, flops, tokens=0):
     return found | ({"tokens_per_second": tokens / seconds} if tokens else {})
 
 
-def peers_of_mlp(width, depth, batch, x, y, steps, flops):
+def peers(case, kind, sizes, x, y, steps, flops, tokens=0):
     """Return the same step in the libraries that are installed."""
-    makers = {"torch": torch_mlp, "flax": nnx_mlp}
     return {
-        f"mlp-{name}": functools.partial(
-            step_of_peer, make, width, depth, batch, x, y, steps, flops
+        f"{case}-{library}": functools.partial(
+            step_of_peer, library, kind, sizes, x, y, steps, flops, tokens
         )
-        for name, make in makers.items()
-        if importlib.util.find_spec(name)
+        for library in ("torch", "flax")
+        if importlib.util.find_spec(library)
     }
 
 
-def step_of_peer(make, width, depth, batch, x, y, steps, flops):
+def step_of_peer(library, kind, sizes, x, y, steps, flops, tokens):
     """Time steps in a loop."""
-    train = make(width, depth, x[:batch], y[:batch])
+    if library == "torch":
+        from suites.networks import torch as module
+
+        model = module.mlp(*sizes) if kind == "mlp" else module.Decoder(sizes)
+    else:
+        from flax import nnx
+
+        from suites.networks import nnx as module
+
+        dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+        make = functools.partial(module.mlp if kind == "mlp" else module.Decoder, nnx.Rngs(0))
+        model = make(*sizes, dtype=dtype) if kind == "mlp" else make(sizes, dtype=dtype)
+    train = module.trainer(model, x, y)
     train(2)
     seconds = statistics.median(in_turn({"": lambda: train(steps)}, ROUNDS)[""]) / steps
-    return {"seconds": seconds, "flops": flops}
-
-
-def torch_mlp(width, depth, x, y):
-    """Return a function that trains through ``torch.compile``, in bfloat16 where there is CUDA."""
-    import torch
-
-    place = "cuda" if torch.cuda.is_available() else "cpu"
-    hidden = [m for _ in range(depth) for m in (torch.nn.Linear(width, width), torch.nn.ReLU())]
-    model = torch.nn.Sequential(*hidden, torch.nn.Linear(width, 16)).to(place)
-    rule = torch.optim.Adam(model.parameters(), lr=1e-4)
-    x, y = torch.as_tensor(x, device=place), torch.as_tensor(y, device=place)
-
-    @torch.compile
-    def step():
-        rule.zero_grad()
-        with torch.autocast(place, torch.bfloat16, enabled=place == "cuda"):
-            value = torch.nn.functional.cross_entropy(model(x), y)
-        value.backward()
-        rule.step()
-        return value
-
-    def train(steps):
-        for _ in range(steps):
-            value = step()
-        value.item()
-
-    return train
-
-
-def nnx_mlp(width, depth, x, y):
-    """Return a function that trains by ``nnx.jit``, in bfloat16 on an accelerator."""
-    from flax import nnx
-
-    dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
-    rngs = nnx.Rngs(0)
-    hidden = [nnx.Linear(width, width, dtype=dtype, rngs=rngs) for _ in range(depth)]
-    layers = [part for layer in hidden for part in (layer, nnx.relu)]
-    model = nnx.Sequential(*layers, nnx.Linear(width, 16, dtype=dtype, rngs=rngs))
-    rule = nnx.Optimizer(model, optax.adam(1e-4), wrt=nnx.Param)
-    x, y = jax.device_put((x, y))
-
-    @nnx.jit
-    def step(model, rule, x, y):
-        def objective(model):
-            scores = model(x).astype(jnp.float32)
-            return optax.softmax_cross_entropy_with_integer_labels(scores, y).mean()
-
-        value, gradient = nnx.value_and_grad(objective)(model)
-        rule.update(model, gradient)
-        return value
-
-    def train(steps):
-        for _ in range(steps):
-            value = step(model, rule, x, y)
-        jax.block_until_ready(value)
-
-    return train
+    found = {"seconds": seconds, "flops": flops}
+    return found | ({"tokens_per_second": tokens / seconds} if tokens else {})
 
 
 # ── Layers that mostly move numbers ─────────────────────────────────────────────────────────────

@@ -1,14 +1,24 @@
 """What is trained: the sizes, the data and the batches, the same for all."""
 
+from typing import NamedTuple
+
 import numpy as np
 
+
+class DecoderSizes(NamedTuple):
+    """The sizes of a decoder."""
+
+    features: int
+    heads: int
+    layers: int
+    vocabulary: int
+    positions: int
+
+
 RATE = 1e-3
-VOCABULARY, FEATURES, HEADS, DEPTH = (
-    100,
-    128,
-    4,
-    3,
-)  # of the decoder; the vocabulary also of the GRU
+VOCABULARY = 100  # of the decoder and the GRU
+DECODER = DecoderSizes(features=128, heads=4, layers=3, vocabulary=VOCABULARY, positions=128)
+FEATURES, HEADS, DEPTH = DECODER[:3]
 EMBEDDED, HIDDEN = 64, 256  # of the GRU
 STAGES, BLOCKS = (16, 32, 64), 2  # of the ResNet
 BATCH_SIZE = {"lenet": 64, "resnet": 32, "gru": 32, "decoder": 16, "unet": 16}

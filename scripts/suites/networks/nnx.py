@@ -9,10 +9,8 @@ from flax import nnx
 
 from suites.networks.cases import (
     BLOCKS,
-    DEPTH,
+    DECODER,
     EMBEDDED,
-    FEATURES,
-    HEADS,
     HIDDEN,
     RATE,
     STAGES,
@@ -110,13 +108,14 @@ def attend(q, k, v, **kwargs):
 class DecoderBlock(nnx.Module):
     """Attention and perceptron, normalised before."""
 
-    def __init__(self, rngs):
-        self.norm1, self.norm2 = (nnx.LayerNorm(FEATURES, rngs=rngs) for _ in range(2))
+    def __init__(self, sizes, **how):
+        features = sizes.features
+        self.norm1, self.norm2 = (nnx.LayerNorm(features, **how) for _ in range(2))
         self.attention = nnx.MultiHeadAttention(
-            HEADS, FEATURES, attention_fn=attend, decode=False, rngs=rngs
+            sizes.heads, features, attention_fn=attend, decode=False, **how
         )
         self.up, self.down = (
-            nnx.Linear(i * FEATURES, o * FEATURES, rngs=rngs) for i, o in ((1, 4), (4, 1))
+            nnx.Linear(i * features, o * features, **how) for i, o in ((1, 4), (4, 1))
         )
 
     def __call__(self, x, mask):
@@ -128,12 +127,11 @@ class DecoderBlock(nnx.Module):
 class Decoder(nnx.Module):
     """A causal language model, embedding and output tied."""
 
-    def __init__(self, rngs):
-        self.table, self.norm = (
-            nnx.Embed(VOCABULARY, FEATURES, rngs=rngs),
-            nnx.LayerNorm(FEATURES, rngs=rngs),
-        )
-        self.blocks = nnx.List([DecoderBlock(rngs) for _ in range(DEPTH)])
+    def __init__(self, rngs, sizes=DECODER, dtype=None):
+        how = {"rngs": rngs, "dtype": dtype}
+        self.table = nnx.Embed(sizes.vocabulary, sizes.features, **how)
+        self.norm = nnx.LayerNorm(sizes.features, **how)
+        self.blocks = nnx.List([DecoderBlock(sizes, **how) for _ in range(sizes.layers)])
 
     def __call__(self, tokens):
         """Return scores at each time."""
@@ -164,12 +162,18 @@ class UNet(nnx.Module):
         return self.last(nnx.relu(fifth(nnx.relu(a + self.ups[1](b)))))
 
 
+def mlp(rngs, width, depth, outputs, dtype=None):
+    """Dense layers and ReLU."""
+    how = {"rngs": rngs, "dtype": dtype}
+    hidden = [part for _ in range(depth) for part in (nnx.Linear(width, width, **how), nnx.relu)]
+    return nnx.Sequential(*hidden, nnx.Linear(width, outputs, **how))
+
+
 NETWORKS = {"lenet": LeNet, "resnet": ResNet, "gru": GRU, "decoder": Decoder, "unet": UNet}
 
 
-def contestant(name, x, y):
-    """A jitted step in a Python loop."""
-    model = NETWORKS[name](nnx.Rngs(0))
+def jitted_step(model):
+    """Return a step that has the graph of the model cached."""
     optimizer = nnx.Optimizer(model, optax.adam(RATE), wrt=nnx.Param)
 
     @nnx.jit
@@ -178,7 +182,25 @@ def contestant(name, x, y):
         optimizer.update(model, gradient)
         return value
 
-    cached = nnx.cached_partial(step, model, optimizer)
+    return nnx.cached_partial(step, model, optimizer)
+
+
+def trainer(model, x, y):
+    """Train on one batch."""
+    cached = jitted_step(model)
+    x, y = jax.device_put((x, y))
+
+    def train(steps):
+        for _ in range(steps):
+            value = cached(x, y)
+        jax.block_until_ready(value)
+
+    return train
+
+
+def contestant(name, x, y):
+    """A jitted step in a Python loop."""
+    cached = jitted_step(NETWORKS[name](nnx.Rngs(0)))
 
     def run(steps):
         for batch in batches(name, steps, x, y):

@@ -9,10 +9,8 @@ from torch.nn import functional
 
 from suites.networks.cases import (
     BLOCKS,
-    DEPTH,
+    DECODER,
     EMBEDDED,
-    FEATURES,
-    HEADS,
     HIDDEN,
     RATE,
     STAGES,
@@ -83,11 +81,12 @@ class GRU(nn.Module):
 class Attention(nn.Module):
     """Causal attention with rotary positions."""
 
-    def __init__(self):
+    def __init__(self, sizes):
         super().__init__()
-        self.qkv, self.out = nn.Linear(FEATURES, 3 * FEATURES), nn.Linear(FEATURES, FEATURES)
-        half = FEATURES // HEADS // 2
-        angle = torch.arange(128)[:, None] * 10000.0 ** (-torch.arange(half) / half)
+        features, self.heads = sizes.features, sizes.heads
+        self.qkv, self.out = nn.Linear(features, 3 * features), nn.Linear(features, features)
+        half = features // self.heads // 2
+        angle = torch.arange(sizes.positions)[:, None] * 10000.0 ** (-torch.arange(half) / half)
         self.register_buffer("cos", angle.cos())
         self.register_buffer("sin", angle.sin())
 
@@ -99,7 +98,8 @@ class Attention(nn.Module):
     def forward(self, x):
         """Gather values."""
         q, k, v = (
-            part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1)
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for part in self.qkv(x).chunk(3, -1)
         )
         o = functional.scaled_dot_product_attention(
             self.rotate(q), self.rotate(k), v, is_causal=True
@@ -110,12 +110,13 @@ class Attention(nn.Module):
 class DecoderBlock(nn.Module):
     """Attention and perceptron, normalised before."""
 
-    def __init__(self):
+    def __init__(self, sizes):
         super().__init__()
-        self.attention = nn.Sequential(nn.LayerNorm(FEATURES), Attention())
-        up, down = nn.Linear(FEATURES, 4 * FEATURES), nn.Linear(4 * FEATURES, FEATURES)
+        features = sizes.features
+        self.attention = nn.Sequential(nn.LayerNorm(features), Attention(sizes))
+        up, down = nn.Linear(features, 4 * features), nn.Linear(4 * features, features)
         self.perceptron = nn.Sequential(
-            nn.LayerNorm(FEATURES), up, nn.GELU(approximate="tanh"), down
+            nn.LayerNorm(features), up, nn.GELU(approximate="tanh"), down
         )
 
     def forward(self, x):
@@ -127,10 +128,11 @@ class DecoderBlock(nn.Module):
 class Decoder(nn.Module):
     """A causal language model, embedding and output tied."""
 
-    def __init__(self):
+    def __init__(self, sizes=DECODER):
         super().__init__()
-        self.table = nn.Embedding(VOCABULARY, FEATURES)
-        self.body = nn.Sequential(*(DecoderBlock() for _ in range(DEPTH)), nn.LayerNorm(FEATURES))
+        self.table = nn.Embedding(sizes.vocabulary, sizes.features)
+        blocks = (DecoderBlock(sizes) for _ in range(sizes.layers))
+        self.body = nn.Sequential(*blocks, nn.LayerNorm(sizes.features))
 
     def forward(self, tokens):
         """Return scores at each time."""
@@ -160,7 +162,38 @@ class UNet(nn.Module):
         return self.last(relu(fifth(relu(a + self.up2(b)))))
 
 
+def mlp(width, depth, outputs):
+    """Dense layers and ReLU."""
+    hidden = [part for _ in range(depth) for part in (nn.Linear(width, width), nn.ReLU())]
+    return nn.Sequential(*hidden, nn.Linear(width, outputs))
+
+
 NETWORKS = {"lenet": lenet, "resnet": resnet, "gru": GRU, "decoder": Decoder, "unet": UNet}
+
+
+def trainer(model, x, y):
+    """Train on one batch through ``torch.compile``, in bfloat16 where there is CUDA."""
+    place = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_float32_matmul_precision("high")
+    model = model.to(place)
+    rule = torch.optim.Adam(model.parameters(), lr=RATE)
+    x, y = torch.as_tensor(x, device=place), torch.as_tensor(y.astype(np.int64), device=place)
+
+    @torch.compile
+    def step():
+        rule.zero_grad()
+        with torch.autocast(place, torch.bfloat16, enabled=place == "cuda"):
+            value = functional.cross_entropy(model(x).flatten(0, -2), y.flatten())
+        value.backward()
+        rule.step()
+        return value
+
+    def train(steps):
+        for _ in range(steps):
+            value = step()
+        value.item()
+
+    return train
 
 
 def contestant(name, x, y, compiled=False):
