@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from jaxnn.equations import ArrayId, Equations, Step, equations_of
-from jaxnn.formulas.evaluate import compute
+from jaxnn.formulas.evaluate import prepare_step
 from jaxnn.formulas.expressions import Equation, Expr, refs, rename
 from jaxnn.formulas.names import Names
 from jaxnn.formulas.reading import at_step, read
@@ -126,6 +126,7 @@ class StatedBackward:
             for group in groups.values()
         ]
         self._renamed = [step.renamed for step in self.steps]
+        self._compute = [prepare_step(equation) for equation in self._renamed]
         self._mentions = [{ref.name for ref in refs(e.body)} for e in self._renamed]
 
     @classmethod
@@ -225,11 +226,11 @@ class StatedBackward:
         for k, stated in enumerate(self._renamed):
             if k not in replaced and fresh.isdisjoint(self._mentions[k]):
                 continue
-            equation = replaced.get(k, stated)
-            if equation.name not in fresh:
-                fresh.add(equation.name)
-                values[equation.name] = np.array(values[equation.name], float)
-            compute(equation, values, np.shape(values[equation.name]))
+            if stated.name not in fresh:
+                fresh.add(stated.name)
+                values[stated.name] = np.array(values[stated.name], float)
+            run = prepare_step(replaced[k]) if k in replaced else self._compute[k]
+            run(values, np.shape(values[stated.name]))
         return {identity: values[identity] for identity in fresh}
 
     def reached(self, number: int) -> set[ArrayId]:
