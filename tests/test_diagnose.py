@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from wrong_backwards import ATTENTION, LSTM, attention, lstm
 
 import jaxnn as nn
 
@@ -415,3 +416,25 @@ def test_a_gradient_that_is_0_but_for_rounding_is_right():
         return d._replace(bk=d.bk + 1e-16), dx
 
     assert findings(layer, backward, x=x)[1].right
+
+
+def diagnosis_of(layer, backward, channels):
+    x = np.random.default_rng(3).standard_normal((3, 4, channels))
+    wrong = [f for f in nn.diagnose(layer, backward=backward, x=x).findings if f.verdict != "right"]
+    return [finding.verdict for finding in wrong]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mistake", LSTM)
+def test_a_mistake_in_an_lstm_is_named(mistake):
+    verdicts = diagnosis_of(nn.LSTM(4), lstm(mistake), 3)
+    assert (verdicts or ["right"])[0] == LSTM[mistake]
+    assert "wrong" not in verdicts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mistake", ATTENTION)
+def test_a_mistake_in_attention_is_named(mistake):
+    verdicts = diagnosis_of(nn.MultiHeadAttention(2, causal=True), attention(mistake), 4)
+    assert (verdicts or ["right"])[0] == ATTENTION[mistake]
+    assert "wrong" not in verdicts

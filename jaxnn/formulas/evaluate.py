@@ -22,6 +22,7 @@ from jaxnn.formulas.expressions import (
     Ref,
     children,
     overs,
+    substitute,
 )
 
 Numbers: TypeAlias = float | np.ndarray
@@ -62,14 +63,18 @@ def evaluate(equation: Equation, values: Mapping[Any, np.ndarray]) -> np.ndarray
     return prepare(equation)(values)
 
 
-def prepare(equation: Equation) -> Compute:
+def prepare(equation: Equation, fixed: Mapping[str, int] | None = None) -> Compute:
     """Return a function of the values that computes all entries that an equation defines.
 
     What does not depend on the values, the indices above all, is computed here, once.
+
+    Args:
+        equation: the equation.
+        fixed: the values of letters on the right side that are no axes.
     """
     bound = [letter for over in overs(equation.body) for letter in over.letters]
     letters = list(dict.fromkeys((*equation.letters, *bound)))
-    body = _Preparing(letters, equation.sizes).of(equation.body)
+    body = _Preparing(letters, equation.sizes, fixed or {}).of(equation.body)
     free, shape = len(equation.letters), equation.shape
 
     def run(values: Values) -> np.ndarray:
@@ -83,7 +88,7 @@ def prepare(equation: Equation) -> Compute:
 
 def places(equation: Equation) -> tuple[np.ndarray, ...]:
     """Return the index of every entry that an equation defines, one array for each axis."""
-    preparing = _Preparing(equation.letters, equation.sizes)
+    preparing = _Preparing(equation.letters, equation.sizes, {})
     each = [np.asarray(preparing.of(part)({}), int) for part in equation.at]
     return tuple(np.broadcast_to(part, equation.shape) for part in each)
 
@@ -94,10 +99,21 @@ def compute(equation: Equation, values: dict[Any, np.ndarray], shape: tuple[int,
 
 
 def prepare_step(
-    equation: Equation,
+    equation: Equation, step: tuple[str, int] | None = None
 ) -> Callable[[dict[Any, np.ndarray], tuple[int, ...]], None]:
-    """Return :func:`compute` for one equation, with everything computed that is always the same."""
-    result_of, whole = prepare(equation), all(isinstance(part, Index) for part in equation.at)
+    """Return :func:`compute` for one equation, with everything computed that is always the same.
+
+    Args:
+        equation: the equation.
+        step: for one step of a recurrence, the letter and its number, if they are not in it yet.
+    """
+    fixed = dict([step] if step else [])
+    put_in = {letter: Num(value) for letter, value in fixed.items()}
+    equation = equation._replace(at=tuple(substitute(part, put_in) for part in equation.at))
+    result_of, whole = (
+        prepare(equation, fixed),
+        all(isinstance(part, Index) for part in equation.at),
+    )
     some = None if whole and equation.letters else places(equation)
 
     def run(values: dict[Any, np.ndarray], shape: tuple[int, ...]) -> None:
@@ -118,9 +134,13 @@ class _Preparing:
     Args:
         letters: the letters, in the order of their axes.
         sizes: the size of each.
+        fixed: the values of other letters.
     """
 
-    def __init__(self, letters: Sequence[str], sizes: Mapping[str, int]) -> None:
+    def __init__(
+        self, letters: Sequence[str], sizes: Mapping[str, int], fixed: Mapping[str, int]
+    ) -> None:
+        self._fixed = fixed
         self._axes = {letter: i for i, letter in enumerate(letters)}
         self._scope = {
             letter: _along(i, len(letters), sizes[letter]) for i, letter in enumerate(letters)
@@ -131,7 +151,8 @@ class _Preparing:
         if isinstance(node, Num):
             return _Constant(node.value)
         if isinstance(node, Index):
-            return _Constant(self._scope[node.name])
+            known: Any = self._fixed if node.name in self._fixed else self._scope
+            return _Constant(known[node.name])
         if isinstance(node, Ref):
             return self._entries(node)
         run, parts = self._function(node)

@@ -5,6 +5,7 @@ then with the results of each of the usual mistakes. The first that agrees is th
 """
 
 import dataclasses
+import functools
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -121,7 +122,7 @@ def diagnose(
             claimed = _leaves(claim, case.floats, case.dy)
         except _UnusableError as finding:
             return Diagnosis(repr(op), (Finding("", "form", str(finding)),))
-        moved = state(_moved(x, np.random.default_rng(seed + 2)))
+        moved = state(_moved(x, np.random.default_rng(seed + 2))).floats
         findings = [_find(case, moved, claimed, i) for i in range(len(claimed))]
         if shown := _zeros_of_this_input(case, findings):
             elsewhere = _at_another_input(state, x, np.random.default_rng(seed + 3))
@@ -175,7 +176,7 @@ def _searched(
         return {}
     other = _Case(case.claim, np.random.default_rng(3))
     try:
-        stated, again = (_stated(one, key, target) for one in (case, other))
+        stated = _stated(case, key, target)
         claimed_again = _leaves(case.claim, other.floats, other.dy)
     except (InputError, _UnusableError):
         return {}
@@ -183,14 +184,15 @@ def _searched(
     scale, scale_again = (float(np.asarray(c.dy)) if of_loss else 1.0 for c in (case, other))
     identities = [stated.identity(leaf / scale) for leaf in case.truth]
     wanted = {i: one for i in open_ if (one := identities[i]) is not None}
-    right = {
+    norms = [float(np.linalg.norm(leaf)) for leaf in case.truth]
+    right = {  # but for what is 0 in any case, and so says nothing of the lines before it
         identity
-        for identity, finding in zip(identities, findings, strict=True)
-        if identity is not None and finding.verdict == "right"
+        for identity, finding, norm in zip(identities, findings, norms, strict=True)
+        if identity is not None and finding.verdict == "right" and norm > RIGHT * max(norms)
     } - {*wanted.values()}
     found = search(
         stated,
-        again,
+        functools.cache(lambda: _stated(other, key, target)),
         [leaf / scale for leaf in claimed],
         [leaf / scale_again for leaf in claimed_again],
         wanted,
@@ -228,14 +230,14 @@ class _Case:
     def __init__(self, claim: Claim, random: np.random.Generator) -> None:
         self.claim, self.floats = claim, claim.floats
         self.dy = claim.random_dy(random)
-        self.truth = [np.asarray(leaf) for leaf in jax.jit(claim.autodiff)(self.floats, self.dy)]
+        self.truth = [np.asarray(leaf) for leaf in claim.gradient(self.floats, self.dy)]
         self.names = claim.names
 
 
 def _leaves(claim: Claim, floats: Floats, dy: PyTree) -> list[np.ndarray]:
     """Run the backward and return the leaves of its result, whatever their containers."""
     point = claim.at(floats)
-    cache = claim.forward(point)[1]
+    cache = claim.pass_forward(point)[1]
     try:
         gradient = claim.backward(point, cache, dy)
     except NotImplementedError as error:
@@ -263,7 +265,7 @@ def _leaves(claim: Claim, floats: Floats, dy: PyTree) -> list[np.ndarray]:
 # ── Finding the mistake ─────────────────────────────────────────────────────────────────────────
 
 
-def _find(case: _Case, moved: Claim, claimed: list[np.ndarray], i: int) -> Finding:
+def _find(case: _Case, moved: Floats, claimed: list[np.ndarray], i: int) -> Finding:
     """Try the explanations in order, the simplest first, and return the first that fits."""
     leaf, got, true = case.names[i], claimed[i], case.truth[i]
     label = f"The gradient of {leaf}"
@@ -305,7 +307,7 @@ def _where(got: np.ndarray, true: np.ndarray) -> str:
 Explanations = Iterator[tuple[str, str]]
 
 
-def _form(case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
+def _form(case: _Case, moved: Floats, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
     if got.shape != true.shape:
         yield from _shape(got, true, case.claim.batch)
     elif not np.isfinite(got).all():
@@ -334,7 +336,7 @@ def _shape(got: np.ndarray, true: np.ndarray, batch: int) -> Explanations:
         )
 
 
-def _right(case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
+def _right(case: _Case, moved: Floats, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
     whole = float(np.sqrt(sum((leaf**2).sum() for leaf in case.truth)))
     if _close(got, true):
         yield "right", f"is right (relative error {_error(got, true):.1e})."
@@ -343,7 +345,7 @@ def _right(case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int)
 
 
 def _wrong_form_of_right(
-    case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int
+    case: _Case, moved: Floats, got: np.ndarray, true: np.ndarray, i: int
 ) -> Explanations:
     if not got.any():
         yield (
@@ -368,7 +370,7 @@ def _one_sample(case: _Case, got: np.ndarray, i: int) -> Explanations:
     if first.ndim and first.shape[0] == case.claim.batch:
         for sample in (0, case.claim.batch - 1):
             only = jax.tree.map(lambda d, n=sample: jnp.zeros_like(d).at[n].set(d[n]), case.dy)
-            if _close(got, np.asarray(case.claim.autodiff(case.floats, only)[i])):
+            if _close(got, np.asarray(case.claim.gradient(case.floats, only)[i])):
                 yield (
                     "batch sum",
                     f"lacks the sum over the batch: it is the gradient of sample {sample} alone. "
@@ -376,7 +378,7 @@ def _one_sample(case: _Case, got: np.ndarray, i: int) -> Explanations:
                 )
 
 
-def _factors(case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
+def _factors(case: _Case, moved: Floats, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
     scale = float((got * true).sum() / (true**2).sum()) if true.any() else 0.0
     if not scale or not _close(got, scale * true):
         return
@@ -405,7 +407,7 @@ def _factors(case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: in
 
 
 def _other_leaf(
-    case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int
+    case: _Case, moved: Floats, got: np.ndarray, true: np.ndarray, i: int
 ) -> Explanations:
     for j, other in enumerate(case.truth):
         if j != i and other.shape == got.shape and _close(got, other):
@@ -413,7 +415,7 @@ def _other_leaf(
 
 
 def _derivatives(
-    case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int
+    case: _Case, moved: Floats, got: np.ndarray, true: np.ndarray, i: int
 ) -> Explanations:
     """Compare with the gradients that result from a wrong derivative of an activation."""
     for activation, what, sentence, gradient in wrong_derivatives(case.claim, case.dy):
@@ -421,11 +423,11 @@ def _derivatives(
             yield what, sentence.format(name=activation)
 
 
-def _stale(case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
+def _stale(case: _Case, moved: Floats, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
     other_dy = jax.tree.map(lambda d: 1.5 * d, case.dy)
     try:
         by_dy = _leaves(case.claim, case.floats, other_dy)[i]
-        by_input = _leaves(moved, moved.floats, case.dy)[i]
+        by_input = _leaves(case.claim, moved, case.dy)[i]
     except _UnusableError:
         return
     if np.array_equal(by_dy, got):
@@ -434,7 +436,7 @@ def _stale(case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int)
             "does not change when dy does: it is a stale gradient, of another batch or of none.",
         )
     elif np.array_equal(by_input, got) and not _close(
-        np.asarray(moved.autodiff(moved.floats, case.dy)[i]), true
+        np.asarray(case.claim.gradient(moved, case.dy)[i]), true
     ):
         yield (
             "stale",
@@ -443,14 +445,14 @@ def _stale(case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int)
         )
 
 
-def _kinks(case: _Case, moved: Claim, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
+def _kinks(case: _Case, moved: Floats, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
     """Check whether the gradient is right after the input has been moved away from the kinks."""
     wrong = ~np.isclose(got, true, rtol=RIGHT, atol=RIGHT * float(np.abs(true).max(initial=0)))
     try:
-        again = _leaves(moved, moved.floats, case.dy)
+        again = _leaves(case.claim, moved, case.dy)
     except _UnusableError:
         return
-    if _close(again[i], np.asarray(moved.autodiff(moved.floats, case.dy)[i])):
+    if _close(again[i], np.asarray(case.claim.gradient(moved, case.dy)[i])):
         first = list(map(int, np.argwhere(wrong)[0]))
         yield (
             "kink",

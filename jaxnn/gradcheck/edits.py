@@ -70,14 +70,33 @@ def edits(equation: Equation, shapes: Shapes, forward: Mapping[str, Expr]) -> It
     """
     changes = itertools.chain(
         _of_the_whole(equation),
-        _everywhere(equation.body, lambda node: _in_place(node, equation)),
-        _exchanges(equation, shapes),
+        _everywhere(equation.body, _slopes),
+        _in_turn(
+            _everywhere(equation.body, lambda node: _in_place(node, equation)),
+            _exchanges(equation, shapes),
+        ),
+        _everywhere(equation.body, lambda node: _turned(node, shapes)),
         _everywhere(equation.body, lambda node: _one_exchange(node, equation, shapes)),
         _functions(equation, forward),
         _everywhere(equation.body, lambda node: _summed(node, equation)),
         _more_factors(equation, shapes),
         _left_out(equation),
     )
+    yield from _made(equation, changes)
+
+
+def _in_turn(*changes: Iterator[Change]) -> Iterator[Change]:
+    for each in itertools.zip_longest(*changes):
+        yield from filter(None, each)
+
+
+def slopes(equation: Equation) -> Iterator[Edit]:
+    """Enumerate the wrong slopes of the gates in one equation."""
+    yield from _made(equation, _everywhere(equation.body, _slopes))
+
+
+def _made(equation: Equation, changes: Iterator[Change]) -> Iterator[Edit]:
+    """Put each change into the equation, once."""
     seen = {equation.body}
     for kind, words, node in changes:
         sizes = {**equation.sizes, **_sizes_of_copies(node, equation)}
@@ -221,6 +240,28 @@ def _operations(node: Op) -> Iterator[Change]:
             yield Change("power", f"{write(node)} is left out", ONE)
             yield Change("power", f"{words} has one power too many", Op("*", node, left))
             yield Change("power", f"{write(doubled)} stands in the place of {write(node)}", doubled)
+
+
+def _slopes(node: Expr) -> Iterator[Change]:
+    """Put another slope in the place of that of a gate, a (1 - a) or 1 - a²."""
+    match node:
+        case Op("*", Op("*", rest, a), Op("-", Num(1), b)) if a == b:
+            again = Call("σ", (a,))
+            yield Change("slope", "the slope of the sigmoid is left out", rest)
+            once_more = "the sigmoid is applied once more, to its own value, in its slope"
+            yield Change("slope", once_more, _times(rest, again, Op("-", ONE, again)))
+            of_tanh = Op("-", ONE, Op("**", a, Num(2)))
+            words = "the slope of tanh stands in the place of that of the sigmoid"
+            yield Change("slope", words, Op("*", rest, of_tanh))
+        case Op("*", rest, Op("-", Num(1), Op("**", a, Num(2)))):
+            words = "the slope of the sigmoid stands in the place of that of tanh"
+            yield Change("slope", words, _times(rest, a, Op("-", ONE, a)))
+        case Op("-", Num(1), Ref() as a):
+            yield Change("term", f"{write(a)} stands in the place of {write(node)}", a)
+
+
+def _times(*factors: Expr) -> Expr:
+    return functools.reduce(functools.partial(Op, "*"), factors)
 
 
 def _comparisons(node: Op) -> Iterator[Change]:
@@ -385,12 +426,29 @@ def _indices(ref: Ref, equation: Equation) -> Iterator[Change]:
     for axis, part in enumerate(at):
         letters = [letter for letter in linear(part) or {} if letter]
         before, after = (_moved(ref, axis, by) for by in (-1, 1))
+        if letters == ["t"] and ref.name == "dy":
+            last = Op("==", Index("t"), Num(equation.sizes["t"] - 1))
+            only = f"{write(ref)} is counted at the last step only"
+            yield Change("time", only, Choice(last, ref, ZERO))
         if letters == ["t"]:
             yield Change("time", f"{write(ref)} is taken one step too early", before)
             yield Change("time", f"{write(ref)} is taken one step too late", after)
         elif len(letters) > 1:
             yield Change("shift", f"{write(ref)} is taken one place too early", before)
             yield Change("shift", f"{write(ref)} is taken one place too late", after)
+
+
+def _turned(node: Expr, shapes: Shapes) -> Iterator[Change]:
+    """Exchange two indices of axes of the same length, of which one is computed."""
+    match node:
+        case Ref(name, at) if at and len(shapes.get(name, ())) == len(at):
+            for a, b in itertools.combinations(range(len(at)), 2):
+                plain = isinstance(at[a], Index) and isinstance(at[b], Index)
+                if shapes[name][a] == shapes[name][b] and not plain:
+                    exchanged = list(at)
+                    exchanged[a], exchanged[b] = at[b], at[a]
+                    words = f"{write(node)} is transposed"
+                    yield Change("transposed", words, Ref(name, tuple(exchanged)))
 
 
 def _moved(ref: Ref, axis: int, by: int) -> Ref:

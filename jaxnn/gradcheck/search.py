@@ -20,8 +20,8 @@ from jaxnn.equations import ArrayId, Equations, Step, equations_of
 from jaxnn.formulas.evaluate import prepare_step
 from jaxnn.formulas.expressions import Equation, Expr, refs, rename
 from jaxnn.formulas.names import Names
-from jaxnn.formulas.reading import at_step, read
-from jaxnn.gradcheck.edits import Edit, edits, fitted, flips, written
+from jaxnn.formulas.reading import read
+from jaxnn.gradcheck.edits import Edit, edits, fitted, flips, slopes, written
 from jaxnn.gradcheck.other_slopes import other_slopes
 from jaxnn.layers.activations import LeakyReLU
 from jaxnn.tracing import trace
@@ -30,7 +30,8 @@ from jaxnn.values import loss
 
 Close: TypeAlias = Callable[[np.ndarray, np.ndarray], bool]
 
-SECONDS = 1.6  # for the whole search, pairs of mistakes included
+SECONDS = 1.3  # for the whole search, pairs of mistakes included
+COMMON = {"sign", "slope", "function", "time", "transposed", "other array", "sum", "axis"}
 KEPT = 6  # explanations of one gradient, among which more data decide
 
 
@@ -216,11 +217,9 @@ class StatedBackward:
         replaced = {}
         for number, edit in changed:
             line = self.lines[number]
-            shapes = self.shapes(line)
+            equation = rename(edit.equation, line.of.ids)
             for k in line.steps:
-                step = self.steps[k].equation.step
-                equation = edit.equation if step is None else at_step(edit.equation, *step, shapes)
-                replaced[k] = rename(equation, line.of.ids)
+                replaced[k] = prepare_step(equation, self.steps[k].equation.step)
         values: dict[Any, np.ndarray] = dict(self.values)
         fresh: set[ArrayId] = set()
         for k, stated in enumerate(self._renamed):
@@ -229,8 +228,7 @@ class StatedBackward:
             if stated.name not in fresh:
                 fresh.add(stated.name)
                 values[stated.name] = np.array(values[stated.name], float)
-            run = prepare_step(replaced[k]) if k in replaced else self._compute[k]
-            run(values, np.shape(values[stated.name]))
+            replaced.get(k, self._compute[k])(values, np.shape(values[stated.name]))
         return {identity: values[identity] for identity in fresh}
 
     def reached(self, number: int) -> set[ArrayId]:
@@ -244,7 +242,7 @@ class StatedBackward:
 
 def search(
     stated: StatedBackward,
-    again: StatedBackward,
+    again: Callable[[], StatedBackward],
     claimed: Sequence[np.ndarray],
     claimed_again: Sequence[np.ndarray],
     wanted: dict[int, ArrayId],
@@ -255,7 +253,7 @@ def search(
 
     Args:
         stated: the backward pass at the point of the claim.
-        again: the same with another dy, which decides where several edits fit.
+        again: returns the same with another dy, which decides where several edits fit.
         claimed: the student's gradients.
         claimed_again: the student's gradients with the other dy.
         wanted: which of them are wrong, with their identities.
@@ -270,7 +268,10 @@ def search(
     # one mistake that explains all is likelier than several, each with its own
     whole = [k for k in lines if wrong <= reached[k]]
     others = [k for k in lines if k not in whole]
-    found, tried = _single_edits(stated, [whole, others], claimed, wanted, close, end)
+    found = {i: _of_siblings(stated, claimed[i], identity, close) for i, identity in wanted.items()}
+    tried: list[tuple[int, Edit]] = []
+    if not all(found.values()):
+        found, tried = _single_edits(stated, [whole, others], claimed, wanted, close, end)
     unsettled = not all(found.values()) and time.monotonic() < end
     for changed in stated.other_settings() if unsettled else ():
         results = _results(stated, changed)
@@ -279,12 +280,14 @@ def search(
                 found[i].append(Explanation(tuple(changed), 1.0))
     for i, identity in wanted.items():
         if not found[i]:
+            found[i] = _of_the_others(stated, found, claimed[i], identity, close)
+        if not found[i]:
             found[i] = _fitted(stated, lines, claimed[i], identity, close, end)
         if not found[i]:
             found[i] = _pairs(stated, tried, claimed[i], identity, close, end)
     best = {}
     for i, fitting in found.items():
-        holds = [e for e in fitting if _holds(again, e, claimed_again[i], wanted[i], close)]
+        holds = [e for e in fitting if _holds(again(), e, claimed_again[i], wanted[i], close)]
         # two mistakes at once may fit by chance
         good = holds or [e for e in fitting if len(e.edits) == 1]
         if good:
@@ -333,8 +336,14 @@ def _enough(fitting: Sequence[Explanation], number: int) -> bool:
 
 def _in_turn(stated: StatedBackward, lines: Sequence[int]) -> Iterator[tuple[int, Edit]]:
     """Yield the likeliest edit of each line, then the next of each."""
-    for edits_ in itertools.zip_longest(*map(stated.edits_of, lines)):
+    each = [sorted(stated.edits_of(number), key=_is_rare) for number in lines]
+    for edits_ in itertools.zip_longest(*each):
         yield from ((k, e) for k, e in zip(lines, edits_, strict=True) if e is not None)
+
+
+def _is_rare(edit: Edit) -> bool:
+    """Return whether a mistake is made less often than others; the others are tried first."""
+    return edit.kind not in COMMON and not edit.words.endswith("is left out")
 
 
 def _results(stated: StatedBackward, changed: Any) -> dict[ArrayId, np.ndarray]:
@@ -386,6 +395,62 @@ def _fitted(
             if size and identity in results and close(claimed, results[identity]):
                 return [Explanation(((number, with_number(size)),), 1.0)]
     return []
+
+
+def _of_the_others(
+    stated: StatedBackward,
+    found: dict[int, list[Explanation]],
+    claimed: np.ndarray,
+    identity: ArrayId,
+    close: Close,
+) -> list[Explanation]:
+    """Try the mistakes that explain the other gradients, all at once."""
+    each = {
+        number: edit for fitting in found.values() for e in fitting[:1] for number, edit in e.edits
+    }
+    if len(each) < 2:
+        return []
+    return _fitting(stated, tuple(each.items()), claimed, identity, close)
+
+
+def _of_siblings(
+    stated: StatedBackward, claimed: np.ndarray, identity: ArrayId, close: Close
+) -> list[Explanation]:
+    """Try one mistake in all lines that define parts of the same array, such as its gates.
+
+    Each has the same wrong slope, or two of the parts have changed places.
+    """
+    siblings: dict[ArrayId, list[int]] = {}
+    for number, line in enumerate(stated.lines):
+        siblings.setdefault(line.of.defines, []).append(number)
+    together: list[tuple[tuple[int, Edit], ...]] = []
+    for numbers in siblings.values():
+        alike: dict[str, dict[int, Edit]] = {}
+        for number in numbers if len(numbers) > 1 else ():
+            for edit in slopes(stated.lines[number].equation):
+                alike.setdefault(edit.words, {})[number] = edit
+        together += [tuple(each.items()) for each in alike.values() if len(each) > 1]
+        for pair in itertools.combinations(numbers, 2):
+            one, other = (stated.lines[number].equation for number in pair)
+            words = f"{written(one).split(' = ')[0]} and {written(other).split(' = ')[0]}"
+            exchanged = one._replace(at=other.at), other._replace(at=one.at)
+            edits_ = [Edit("exchanged", f"{words} have changed places", e) for e in exchanged]
+            together.append(tuple(zip(pair, edits_, strict=True)))
+    tries = (_fitting(stated, changed, claimed, identity, close) for changed in together)
+    return next(filter(None, tries), [])
+
+
+def _fitting(
+    stated: StatedBackward,
+    changed: tuple[tuple[int, Edit], ...],
+    claimed: np.ndarray,
+    identity: ArrayId,
+    close: Close,
+) -> list[Explanation]:
+    """Return several edits as an explanation, if they give the numbers of a gradient."""
+    results = _results(stated, changed)
+    fits = identity in results and _scale(claimed, results[identity], close) == 1
+    return [Explanation(changed, 1.0)] if fits else []
 
 
 def _pairs(

@@ -98,6 +98,16 @@ class Claim:
         """Compute the gradient by ``jax.vjp`` of the forward."""
         return jax.vjp(self.value, floats)[1](dy)[0]
 
+    @functools.cached_property
+    def gradient(self) -> Callable[[Floats, PyTree], Floats]:
+        """:meth:`autodiff` as a compiled program."""
+        return jax.jit(self.autodiff)
+
+    @functools.cached_property
+    def pass_forward(self) -> Callable[[PyTree], tuple[PyTree, Cache]]:
+        """``forward`` as a compiled program."""
+        return jax.jit(self.forward)
+
     def by_hand(self, floats: Floats, dy: PyTree, cache: Cache = None) -> Floats:
         """Run the backward, with the forward's cache or another, and check the form of its result.
 
