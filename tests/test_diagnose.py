@@ -418,6 +418,11 @@ def test_a_gradient_that_is_0_but_for_rounding_is_right():
     assert findings(layer, backward, x=x)[1].right
 
 
+@pytest.fixture
+def enough_time(monkeypatch):
+    monkeypatch.setattr("jaxnn.gradcheck.search.SECONDS", 10.0)  # on any machine
+
+
 def diagnosis_of(layer, backward, channels):
     x = np.random.default_rng(3).standard_normal((3, 4, channels))
     wrong = [f for f in nn.diagnose(layer, backward=backward, x=x).findings if f.verdict != "right"]
@@ -426,7 +431,7 @@ def diagnosis_of(layer, backward, channels):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mistake", LSTM)
-def test_a_mistake_in_an_lstm_is_named(mistake):
+def test_a_mistake_in_an_lstm_is_named(mistake, enough_time):
     verdicts = diagnosis_of(nn.LSTM(4), lstm(mistake), 3)
     assert (verdicts or ["right"])[0] == LSTM[mistake]
     assert "wrong" not in verdicts
@@ -434,7 +439,7 @@ def test_a_mistake_in_an_lstm_is_named(mistake):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mistake", ATTENTION)
-def test_a_mistake_in_attention_is_named(mistake):
+def test_a_mistake_in_attention_is_named(mistake, enough_time):
     verdicts = diagnosis_of(nn.MultiHeadAttention(2, causal=True), attention(mistake), 4)
     assert (verdicts or ["right"])[0] == ATTENTION[mistake]
     assert "wrong" not in verdicts

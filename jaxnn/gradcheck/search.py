@@ -30,7 +30,7 @@ from jaxnn.values import loss
 
 Close: TypeAlias = Callable[[np.ndarray, np.ndarray], bool]
 
-SECONDS = 1.3  # for the whole search, pairs of mistakes included
+SECONDS = 1.3  # of computing, for the whole search, pairs of mistakes included
 COMMON = {"sign", "slope", "function", "time", "transposed", "other array", "sum", "axis"}
 KEPT = 6  # explanations of one gradient, among which more data decide
 
@@ -260,7 +260,7 @@ def search(
         right: the identities of the others.
         close: whether two arrays are equal up to rounding.
     """
-    end = time.monotonic() + SECONDS
+    end = time.thread_time() + SECONDS
     wrong = set(wanted.values())
     reached = {k: stated.reached(k) for k in range(len(stated.lines))}
     # a line from which a right gradient is computed has no mistake in it
@@ -272,7 +272,7 @@ def search(
     tried: list[tuple[int, Edit]] = []
     if not all(found.values()):
         found, tried = _single_edits(stated, [whole, others], claimed, wanted, close, end)
-    unsettled = not all(found.values()) and time.monotonic() < end
+    unsettled = not all(found.values()) and time.thread_time() < end
     for changed in stated.other_settings() if unsettled else ():
         results = _results(stated, changed)
         for i, identity in wanted.items():
@@ -317,7 +317,7 @@ def _single_edits(
     found: dict[int, list[Explanation]] = {i: [] for i in wanted}
     tried: list[tuple[int, Edit]] = []
     for number, edit in itertools.chain(*(_in_turn(stated, lines) for lines in groups)):
-        if time.monotonic() > end or all(_enough(found[i], number) for i in wanted):
+        if time.thread_time() > end or all(_enough(found[i], number) for i in wanted):
             break
         tried.append((number, edit))
         results = _results(stated, [(number, edit)])
@@ -384,7 +384,7 @@ def _fitted(
     for number in lines:
         line = stated.lines[number]
         for with_number in fitted(line.equation, stated.usable(number)):
-            if time.monotonic() > end:
+            if time.thread_time() > end:
                 return []
             results = _results(stated, [(number, with_number(1.0))])
             direction = results.get(identity, true) - true
@@ -468,7 +468,7 @@ def _pairs(
         _twice_in_one_line(stated, useful, identity),
         (pair for pair in itertools.combinations(useful, 2) if pair[0][0] != pair[1][0]),
     )
-    for pair in itertools.takewhile(lambda _: time.monotonic() < end, pairs):
+    for pair in itertools.takewhile(lambda _: time.thread_time() < end, pairs):
         last_of_line = dict(pair)  # the second of one line contains the first
         results = _results(stated, list(last_of_line.items()))
         if identity in results and _scale(claimed, results[identity], close) == 1:
