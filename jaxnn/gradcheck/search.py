@@ -31,6 +31,7 @@ from jaxnn.values import loss
 Close: TypeAlias = Callable[[np.ndarray, np.ndarray], bool]
 
 SECONDS = 1.3  # of computing, for the whole search, pairs of mistakes included
+# the kinds of mistakes that are tried first
 COMMON = {"sign", "slope", "function", "time", "transposed", "other array", "sum", "axis"}
 KEPT = 6  # explanations of one gradient, among which more data decide
 
@@ -268,10 +269,10 @@ def search(
     # one mistake that explains all is likelier than several, each with its own
     whole = [k for k in lines if wrong <= reached[k]]
     others = [k for k in lines if k not in whole]
-    found = {i: _of_siblings(stated, claimed[i], identity, close) for i, identity in wanted.items()}
-    tried: list[tuple[int, Edit]] = []
-    if not all(found.values()):
-        found, tried = _single_edits(stated, [whole, others], claimed, wanted, close, end)
+    alike = {i: _of_siblings(stated, claimed[i], identity, close) for i, identity in wanted.items()}
+    unexplained = {i: identity for i, identity in wanted.items() if not alike[i]}
+    single, tried = _single_edits(stated, [whole, others], claimed, unexplained, close, end)
+    found = alike | single
     unsettled = not all(found.values()) and time.thread_time() < end
     for changed in stated.other_settings() if unsettled else ():
         results = _results(stated, changed)

@@ -132,7 +132,7 @@ def newest(folder):
 
 def kills(times, numbers, target, seed=0):
     """Kill a run at random moments, by each signal in turn, go on, and compare where it ends."""
-    moments, broken, done = random.Random(seed), [], 0
+    moments, broken, done, ended = random.Random(seed), [], 0, 0
     with tempfile.TemporaryDirectory() as place:
         whole = start(target, Path(place) / "whole")
         expected = result(target, Path(place) / "whole", whole.communicate()[0])
@@ -157,7 +157,8 @@ def kills(times, numbers, target, seed=0):
             if process.returncode == 0:
                 if result(target, folder, output) != expected:
                     broken.append(f"kill {done}: it ended in other parameters")
-                folder = Path(place) / str(done + 1)
+                ended += 1  # a run may end before it is killed; the next one starts anew
+                folder = Path(place) / str(ended)
             else:
                 done += 1
                 if "is damaged" in errors:
