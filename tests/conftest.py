@@ -1,6 +1,9 @@
 """Strict numerics: float64, no rank promotion, and checks of annotated shapes at run time."""
 
+import gc
+import itertools
 import os
+import pathlib
 import tempfile
 
 import matplotlib
@@ -44,6 +47,20 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("mpl_image_compare"):
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+# Each compiled program holds some mappings of memory, of which Linux allows a process 65,530. Beyond
+# these XLA crashes; half of the tests come near them.
+MAPPINGS = 40_000
+_finished = itertools.count(1)
+
+
+def pytest_runtest_teardown():
+    """Release the compiled programs, every now and then, when they have become many."""
+    maps = pathlib.Path("/proc/self/maps")
+    if next(_finished) % 50 == 0 and maps.exists() and maps.read_bytes().count(b"\n") > MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

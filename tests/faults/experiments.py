@@ -99,6 +99,7 @@ def as_nobody():
 
 # ── Kills ─────────────────────────────────────────────────────────────────────────────────────────
 
+ENOUGH = 50  # runs that ended before they were killed
 LOOP = ([sys.executable, str(HERE / "loop_to_kill.py")], ("{folder}", "60"))
 TRAIN = (
     [sys.executable, str(HERE.parent.parent / "scripts" / "train.py"), "iris", "--epochs", "40"],
@@ -137,7 +138,7 @@ def kills(times, numbers, target, seed=0):
         whole = start(target, Path(place) / "whole")
         expected = result(target, Path(place) / "whole", whole.communicate()[0])
         folder = Path(place) / "0"
-        while done < times or newest(folder) != -1:
+        while (done < times or newest(folder) != -1) and ended < ENOUGH:
             process, before = start(target, folder), newest(folder)
             if done < times:
                 # until it has saved once more, and then at any moment of the next few saves
@@ -163,6 +164,8 @@ def kills(times, numbers, target, seed=0):
                 done += 1
                 if "is damaged" in errors:
                     broken.append(f"kill {done}: a damaged checkpoint")
+    if ended == ENOUGH:
+        broken.append(f"{done} of {times} kills; {ended} runs ended, as if signals were ignored")
     name = "a loop" if target is LOOP else "scripts/train.py"
     must = "the same bits in the end, nothing lost, no hang, no noise"
     return Row(f"{', '.join(number.name for number in numbers)} to {name}", done, must, broken)
