@@ -49,8 +49,8 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
-# Each compiled program holds some mappings of memory, of which Linux allows a process 65,530. Beyond
-# these XLA crashes; half of the tests come near them.
+# Each compiled program holds some mappings of memory, of which Linux allows a process 65,530. XLA
+# crashes beyond these, and half of the tests come near them.
 MAPPINGS = 40_000
 _finished = itertools.count(1)
 
