@@ -110,20 +110,16 @@ def prepare_step(
     fixed = dict([step] if step else [])
     put_in = {letter: Num(value) for letter, value in fixed.items()}
     equation = equation._replace(at=tuple(substitute(part, put_in) for part in equation.at))
-    result_of, whole = (
-        prepare(equation, fixed),
-        all(isinstance(part, Index) for part in equation.at),
-    )
-    some = None if whole and equation.letters else places(equation)
+    result_of = prepare(equation, fixed)
+    whole = all(isinstance(part, Index) for part in equation.at)
+    where = functools.cache(lambda: places(equation))
 
     def run(values: dict[Any, np.ndarray], shape: tuple[int, ...]) -> None:
         result = result_of(values)
         if whole and result.shape == shape:
             values[equation.name] = result
-            return
-        values.setdefault(equation.name, np.zeros(shape))[
-            places(equation) if some is None else some
-        ] = result
+        else:
+            values.setdefault(equation.name, np.zeros(shape))[where()] = result
 
     return run
 

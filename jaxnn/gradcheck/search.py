@@ -269,7 +269,7 @@ def search(
     # one mistake that explains all is likelier than several, each with its own
     whole = [k for k in lines if wrong <= reached[k]]
     others = [k for k in lines if k not in whole]
-    alike = {i: _of_siblings(stated, claimed[i], identity, close) for i, identity in wanted.items()}
+    alike = _of_siblings(stated, claimed, wanted, close)
     unexplained = {i: identity for i, identity in wanted.items() if not alike[i]}
     single, tried = _single_edits(stated, [whole, others], claimed, unexplained, close, end)
     found = alike | single
@@ -409,14 +409,18 @@ def _of_the_others(
     each = {
         number: edit for fitting in found.values() for e in fitting[:1] for number, edit in e.edits
     }
-    if len(each) < 2:
-        return []
-    return _fitting(stated, tuple(each.items()), claimed, identity, close)
+    changed = tuple(each.items())
+    results = _results(stated, changed) if len(each) > 1 else {}
+    fits = identity in results and _scale(claimed, results[identity], close) == 1
+    return [Explanation(changed, 1.0)] if fits else []
 
 
 def _of_siblings(
-    stated: StatedBackward, claimed: np.ndarray, identity: ArrayId, close: Close
-) -> list[Explanation]:
+    stated: StatedBackward,
+    claimed: Sequence[np.ndarray],
+    wanted: dict[int, ArrayId],
+    close: Close,
+) -> dict[int, list[Explanation]]:
     """Try one mistake in all lines that define parts of the same array, such as its gates.
 
     Each has the same wrong slope, or two of the parts have changed places.
@@ -437,21 +441,13 @@ def _of_siblings(
             exchanged = one._replace(at=other.at), other._replace(at=one.at)
             edits_ = [Edit("exchanged", f"{words} have changed places", e) for e in exchanged]
             together.append(tuple(zip(pair, edits_, strict=True)))
-    tries = (_fitting(stated, changed, claimed, identity, close) for changed in together)
-    return next(filter(None, tries), [])
-
-
-def _fitting(
-    stated: StatedBackward,
-    changed: tuple[tuple[int, Edit], ...],
-    claimed: np.ndarray,
-    identity: ArrayId,
-    close: Close,
-) -> list[Explanation]:
-    """Return several edits as an explanation, if they give the numbers of a gradient."""
-    results = _results(stated, changed)
-    fits = identity in results and _scale(claimed, results[identity], close) == 1
-    return [Explanation(changed, 1.0)] if fits else []
+    found: dict[int, list[Explanation]] = {i: [] for i in wanted}
+    for changed in together:
+        results = _results(stated, changed)
+        for i, identity in wanted.items():
+            if identity in results and _scale(claimed[i], results[identity], close) == 1:
+                found[i].append(Explanation(changed, 1.0))
+    return found
 
 
 def _pairs(

@@ -291,10 +291,8 @@ class MultiHeadAttention:
         else:
             dq, dk, dv = attend_backward(q, k, v, o, softmax, do)
         if self.rotary:
-            dq, dk = (
-                rotate(dq, back=True),
-                rotate(dk, back=True),
-            )  # the transpose of a rotation turns back
+            # the transpose of a rotation turns back
+            dq, dk = rotate(dq, back=True), rotate(dk, back=True)
         dq, dk, dv = _merge(dq), _merge(dk), _merge(dv)
         source = x if context is None else context
         dparams = AttentionParams(
