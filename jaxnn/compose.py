@@ -33,6 +33,7 @@ from jaxnn.formulas import Formulas
 from jaxnn.numerics import cast_floating
 from jaxnn.padding import ANY, add_beside, apart, check_beside, in_form, keep, opened
 from jaxnn.parameters import check_no_result
+from jaxnn.rematerialization import NOTHING, POLICIES, run_again, run_and_keep
 from jaxnn.types import (
     Cache,
     Kept,
@@ -411,17 +412,26 @@ class Remat:
     """A layer that keeps only its input, and repeats its forward pass during the backward pass.
 
     This is rematerialisation, or gradient checkpointing (Chen et al., 2016): the cache shrinks to
-    x, at the cost of one more forward pass. The parameters are those of ``body``.
+    x, at the cost of one more forward pass. With a ``policy`` some results are kept, too, and only
+    the rest is repeated (selective recomputation; Korthikanti et al., 2022). The parameters are
+    those of ``body``.
 
     Args:
         body: the layer whose cache is not kept.
+        policy: what is kept beside the input, by its name in :mod:`jax.checkpoint_policies`:
+            nothing; with "dots_saveable" the results of all matrix products; with
+            "dots_with_no_batch_dims_saveable" those of products with parameters, so that a
+            transformer's scores and weights of attention, which are the largest, are repeated.
+            Products inside a loop, such as a recurrent layer's, are repeated in any case.
     """
 
     body: Layer
+    policy: str = NOTHING
     takes: ClassVar[str] = ANY
 
     def __post_init__(self) -> None:
         _check_layers(self, "body", (self.body,))
+        check_choice("Remat", "policy", self.policy, POLICIES)
 
     def init(self, key: PRNGKeyArray, x: PyTree) -> Params:
         """Draw the parameters of the body."""
@@ -431,19 +441,24 @@ class Remat:
     def forward(
         self, params: Params, x: PyTree, key: PRNGKeyArray | None = None
     ) -> tuple[PyTree, Any]:
-        """Return the body's output, and the input and key as the cache."""
+        """Return the body's output, and as the cache the input, the key and what is kept."""
         with inside(".body"):
-            y, _ = self.body.forward(params, given_to(self.body, x), key)
-        return y, (x, _again(key))  # enough to repeat the pass: the same key drops the same entries
+            (y, _), kept = run_and_keep(
+                self.policy, self.body.forward, params, given_to(self.body, x), key
+            )
+        # enough to repeat the pass: the same key drops the same entries
+        return y, (x, _again(key), kept)
 
     def backward(self, params: Params, cache: Cache, dy: PyTree) -> tuple[Params, PyTree]:
         """Run the body forward once more, and then backward."""
-        x, key = cache
+        x, key, kept = cache
         # without the barrier the compiler would recognise the first run and keep its cache
         x, dy = lax.optimization_barrier((x, dy))
         dbeside = dict[str, Any]()
         with inside(".body"):
-            _, body_cache = self.body.forward(params, given_to(self.body, x), _again(key))
+            _, body_cache = run_again(
+                self.policy, self.body.forward, kept, params, given_to(self.body, x), _again(key)
+            )
             dparams, dx = self.body.backward(params, body_cache, dy)
         return dparams, in_form(apart(x)[1].form, add_beside(dbeside, dx), dbeside)
 
@@ -455,7 +470,7 @@ class Remat:
 
     def update_running(self, params: Params, cache: Cache) -> Params:
         """Update the body's running statistics, which requires another forward pass."""
-        x, key = cache
+        x, key, _ = cache
         _, body_cache = self.body.forward(params, given_to(self.body, x), _again(key))
         return update_running(self.body, params, body_cache)
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxnn.checks import inside
-from jaxnn.compose import Repeat, numbered
+from jaxnn.compose import Remat, Repeat, numbered
 from jaxnn.padding import ANY, add_beside, apart, in_form, keep, opened
 from jaxnn.types import Cache, Layer, Params
 from jaxnn.values import Child, children, layer, with_children
@@ -49,6 +49,8 @@ def watch(net: Layer, path: str, *, unrolled: bool) -> Layer:
 
     if isinstance(net, Repeat) and unrolled:
         return _Watched(_Unrolled(tuple(map(watched, parts(net, unrolled=True)))), path)
+    if isinstance(net, Remat):  # which keeps nothing else, for its body runs as Python, not traced
+        net = Remat(net.body)
     return _Watched(with_children(net, watched), path)
 
 

@@ -185,6 +185,20 @@ LAYERS = [
         nn.Remat(nn.chain(nn.Dense(3), nn.Tanh(), nn.Dropout(0.2))), normal(4, 3), train=True
     ),
     LayerCase(
+        nn.Remat(nn.chain(nn.Dense(3), nn.GELU(), nn.Dropout(0.2)), policy="dots_saveable"),
+        normal(4, 3),
+        train=True,
+    ),
+    LayerCase(
+        nn.Repeat(
+            nn.Remat(
+                nn.Residual(nn.MultiHeadAttention(2)), policy="dots_with_no_batch_dims_saveable"
+            ),
+            2,
+        ),
+        normal(2, 3, 4),
+    ),
+    LayerCase(
         nn.Frozen(nn.chain(nn.Dense(3), nn.BatchNorm(), nn.Dropout(0.2))), normal(4, 3), train=True
     ),
     LayerCase(nn.Cast(nn.chain(nn.Dense(3), nn.BatchNorm()), "float64"), normal(4, 3), train=True),

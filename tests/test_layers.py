@@ -306,6 +306,26 @@ def test_remat_keeps_only_its_input():
     assert len(jax.tree.leaves(cache)) == 2  # x, and the key
 
 
+@pytest.mark.parametrize(
+    ("policy", "kept", "products"),
+    [
+        ("nothing_saveable", 0, 12 + 6),
+        ("dots_with_no_batch_dims_saveable", 4, 12 + 2),
+        ("dots_saveable", 6, 12),
+    ],
+)
+def test_remat_repeats_the_products_that_its_policy_does_not_keep(policy, kept, products):
+    """Attention has six products forward, of which two are without parameters, and twelve back."""
+    body = nn.MultiHeadAttention(2)
+    net, x = nn.Remat(body, policy=policy), jnp.asarray(normal(2, 5, 4))
+    params = body.init(KEY, x)
+    y, cache = net.forward(params, x)
+    assert len(jax.tree.leaves(cache)) == 1 + kept  # x, and results of products
+    backward = str(jax.make_jaxpr(net.backward)(params, cache, y))
+    assert backward.count("dot_general[") == products
+    close(net.backward(params, cache, y), body.backward(params, body.forward(params, x)[1], y))
+
+
 def test_remat_and_repeat_use_the_memory_that_they_should():
     """The peak of Remat is an input for each block and one cache, instead of all caches."""
     block = nn.chain(nn.Dense(256), nn.Tanh(), nn.Dense(64))
@@ -317,10 +337,13 @@ def test_remat_and_repeat_use_the_memory_that_they_should():
         return program.lower(params, x).compile().memory_analysis().temp_size_in_bytes
 
     plain, lean = temporary(nn.Repeat(block, blocks)), temporary(nn.Repeat(nn.Remat(block), blocks))
+    products = temporary(nn.Repeat(nn.Remat(block, policy="dots_saveable"), blocks))
     floats = 8 * 512
     assert plain >= blocks * (64 + 256) * floats  # x and the output of tanh, for each block
     # x for each block, and the cache of the block that is being computed
     assert lean <= (blocks * 64 + 4 * 256 + 8 * 64) * floats
+    # beside them the first product of each block; the compiler drops the last, which nothing needs
+    assert products - lean == pytest.approx(blocks * 256 * floats, rel=0.02)
 
 
 def test_many_parameters_at_once_by_vmap():

@@ -14,7 +14,8 @@ PACKAGE = ROOT / "jaxnn"
 # each may import only from those before it; a package counts as one
 ORDER = [
     "checks", "conversion", "formulas", "notebook", "numerics", "programs", "progress", "types",
-    "values", "parameters", "padding", "layers", "losses", "compose", "networks", "backprop",
+    "values", "parameters", "padding", "jaxprs",
+    "rematerialization", "layers", "losses", "compose", "networks", "backprop",
     "descent", "neuron", "data", "watching", "tracing", "equations", "notation", "mlp_columns",
     "summarize",
     "serialization", "gradcheck", "training", "sklearn", "plots", "explanation",

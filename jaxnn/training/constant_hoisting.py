@@ -17,6 +17,8 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jaxtyping import Array, PyTree
 
+from jaxnn.jaxprs import inlined, results_of
+
 
 @dataclasses.dataclass(frozen=True)
 class Program:
@@ -82,7 +84,7 @@ def _describe(jaxpr: Jaxpr, lines: list[str], constants: list[Any]) -> None:
                 read.append(f"#:{_dtype(operand)}")
             else:
                 read.append(repr(operand.val) if isinstance(operand, Literal) else names[operand])
-        inner = _inlined(equation)
+        inner = inlined(equation)
         settings = (
             "" if inner else " ".join(f"{name}={value}" for name, value in equation.params.items())
         )
@@ -107,13 +109,10 @@ def _evaluate(jaxpr: Jaxpr, held: Any, args: Any, numbers: Iterator[Any]) -> lis
 
     for equation in jaxpr.eqns:
         operands = [read(equation, operand) for operand in equation.invars]
-        if inner := _inlined(equation):
+        if inner := inlined(equation):
             results = _evaluate(inner.jaxpr, inner.consts, operands, numbers)
         else:
-            results = equation.primitive.bind(
-                *operands, **equation.primitive.get_bind_params(equation.params)
-            )
-            results = results if equation.primitive.multiple_results else [results]
+            results = results_of(equation, operands)
         values.update(zip(equation.outvars, results, strict=True))
     return [read(None, operand) for operand in jaxpr.outvars]
 
@@ -133,7 +132,7 @@ def _is_number(equation: JaxprEqn, operand: Any) -> bool:
     """
     is_constant = isinstance(operand, Literal) and jnp.issubdtype(_dtype(operand), jnp.floating)
     return is_constant and (
-        _inlined(equation) is not None or not _holds_jaxpr(tuple(equation.params.values()))
+        inlined(equation) is not None or not _holds_jaxpr(tuple(equation.params.values()))
     )
 
 
@@ -141,8 +140,3 @@ def _holds_jaxpr(value: Any) -> bool:
     if isinstance(value, tuple | list):
         return any(map(_holds_jaxpr, value))
     return isinstance(value, Jaxpr | ClosedJaxpr)
-
-
-def _inlined(equation: JaxprEqn) -> ClosedJaxpr | None:
-    """Return the body of a nested ``jit``, which is read as if it stood in place of the call."""
-    return equation.params["jaxpr"] if equation.primitive.name in ("jit", "pjit") else None
