@@ -31,6 +31,7 @@ from jaxnn.training.train_step import TrainState, TrainStep
 from jaxnn.types import AnyArray, Params, split_running
 from jaxnn.values import children
 
+SMALL = 2**16  # an array of at most so many numbers costs more to compile than to copy
 Span = Int[np.ndarray, "2"]
 
 
@@ -252,8 +253,16 @@ def _chunk(carry: _Carry) -> Chunk:
 
 
 def _finite(trained: Params) -> Array:
-    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(trained)]
-    return jnp.stack(finite).all() if finite else jnp.array(True)
+    """Return whether all numbers are finite.
+
+    Small arrays are joined first. To check each by itself took a fifth of the time to compile the
+    training of a ResNet.
+    """
+    leaves = jax.tree.leaves(trained)
+    small = [leaf.ravel() for leaf in leaves if leaf.size <= SMALL]
+    large = [leaf for leaf in leaves if leaf.size > SMALL]
+    parts = large + ([jnp.concatenate(small)] if small else [])
+    return jnp.stack([jnp.isfinite(part).all() for part in parts] or [jnp.array(True)]).all()
 
 
 # ── The rows of a single step ─────────────────────────────────────────────────────────────────────
