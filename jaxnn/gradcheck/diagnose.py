@@ -6,6 +6,8 @@ then with the results of each of the usual mistakes. The first that agrees is th
 
 import dataclasses
 import functools
+import itertools
+import math
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,14 +20,19 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxnn import notebook
 from jaxnn.checks import InputError
+from jaxnn.compose import Sequential, numbered
 from jaxnn.gradcheck.activation_mistakes import wrong_derivatives
-from jaxnn.gradcheck.search import StatedBackward, in_words, search
+from jaxnn.gradcheck.search import Claims, Explanation, in_words, search
+from jaxnn.gradcheck.stated_backward import StatedBackward
 from jaxnn.gradcheck.vjp_claim import FLOOR, Claim, Floats, check_batch, is_float, state_claim
 from jaxnn.types import AnyArray, Layer, Loss
 
 RIGHT = 1e-5  # relative error up to which a gradient is right; it may have been computed in float32
 HERE = Path(__file__).parent
 UNDECIDED = ("wrong", "factor", "stale")  # verdicts that a search may make more precise
+# and those that it replaces only where a condition or a factor explains the numbers
+OF_FACTORS = ("derivative at output", "derivative of input", "mask")
+MANY_CROPS = 1000  # so many ways to cut off padding are not tried
 NEAR_KINK = 1e-3  # the distance by which inputs are moved to see whether they were at a kink
 
 
@@ -103,6 +110,11 @@ def diagnose(
         raise InputError(
             f"diagnose: expected backward to be a function, got {type(backward).__name__}."
         )
+    if key is not None and isinstance(op, Layer) and not isinstance(op, Sequential):
+        # the stated backward is that of a chain of one layer, which draws from a key of its own
+        ((_, _, key_of_op),) = numbered((op,), key)
+    else:
+        key_of_op = key
     with jax.enable_x64(True):
         state = lambda x: state_claim(  # noqa: E731
             "diagnose",
@@ -111,7 +123,7 @@ def diagnose(
             target,
             params=params,
             weights=weights,
-            key=key,
+            key=key_of_op,
             backward=backward,
             seed=seed,
         )
@@ -122,6 +134,9 @@ def diagnose(
             claimed = _leaves(claim, case.floats, case.dy)
         except _UnusableError as finding:
             return Diagnosis(repr(op), (Finding("", "form", str(finding)),))
+        if weights is not None:
+            plain = state_claim("diagnose", op, x, target, params=params, backward=backward)
+            case.unweighted = [np.asarray(d) for d in plain.gradient(plain.floats, case.dy)]
         moved = state(_moved(x, np.random.default_rng(seed + 2))).floats
         findings = [_find(case, moved, claimed, i) for i in range(len(claimed))]
         if shown := _zeros_of_this_input(case, findings):
@@ -171,7 +186,8 @@ def _searched(
     target: AnyArray | None,
 ) -> dict[int, Finding]:
     """Search the stated formulas for the mistakes that are none of the usual ones."""
-    open_ = [i for i, finding in enumerate(findings) if finding.verdict in UNDECIDED]
+    undecided = UNDECIDED + OF_FACTORS
+    open_ = [i for i, finding in enumerate(findings) if finding.verdict in undecided]
     if not open_ or weights is not None:
         return {}
     other = _Case(case.claim, np.random.default_rng(3))
@@ -190,15 +206,14 @@ def _searched(
         for identity, finding, norm in zip(identities, findings, norms, strict=True)
         if identity is not None and finding.verdict == "right" and norm > RIGHT * max(norms)
     } - {*wanted.values()}
-    found = search(
-        stated,
-        functools.cache(lambda: _stated(other, key, target)),
-        [leaf / scale for leaf in claimed],
-        [leaf / scale_again for leaf in claimed_again],
-        wanted,
-        right,
-        _close,
+    claims = Claims(
+        gradients=[leaf / scale for leaf in claimed],
+        again=[leaf / scale_again for leaf in claimed_again],
+        wrong=wanted,
+        right=right,
+        close=_close,
     )
+    found = search(stated, functools.cache(lambda: _stated(other, key, target)), claims)
     return {
         i: Finding(
             case.names[i],
@@ -206,9 +221,17 @@ def _searched(
             f"The gradient of {case.names[i]} is wrong: {in_words(stated, explanation)}.",
         )
         for i, explanation in found.items()
-        # what does not depend on its input at all is better called so than two mistakes at once
-        if findings[i].verdict != "stale" or len(explanation.edits) == 1
+        if _is_better(explanation, findings[i])
     }
+
+
+def _is_better(explanation: Explanation, than: Finding) -> bool:
+    """Return whether an edit says more than what was found before."""
+    (_, edit), *more = explanation.edits
+    if than.verdict in OF_FACTORS:
+        return edit.kind in ("condition", "factor") and not more
+    # what does not depend on its input at all is better called so than two mistakes at once
+    return than.verdict != "stale" or not more
 
 
 def _stated(case: "_Case", key: PRNGKeyArray | None, target: AnyArray | None) -> StatedBackward:
@@ -232,6 +255,7 @@ class _Case:
         self.dy = claim.random_dy(random)
         self.truth = [np.asarray(leaf) for leaf in claim.gradient(self.floats, self.dy)]
         self.names = claim.names
+        self.unweighted: list[np.ndarray] = []  # the gradients of a loss without sample weights
 
 
 def _leaves(claim: Claim, floats: Floats, dy: PyTree) -> list[np.ndarray]:
@@ -273,11 +297,15 @@ def _find(case: _Case, moved: Floats, claimed: list[np.ndarray], i: int) -> Find
         _form,
         _right,
         _wrong_form_of_right,
+        _unweighted,
         _factors,
+        _bounded,
+        _after_a_step,
         _other_leaf,
         _derivatives,
         _stale,
         _kinks,
+        _where_zero,
     ):
         for verdict, sentence in explain(case, moved, got, true, i):
             return Finding(leaf, verdict, f"{label} {sentence}")
@@ -309,31 +337,85 @@ Explanations = Iterator[tuple[str, str]]
 
 def _form(case: _Case, moved: Floats, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
     if got.shape != true.shape:
-        yield from _shape(got, true, case.claim.batch)
+        yield from _shape(case, got, true, i)
     elif not np.isfinite(got).all():
         place = tuple(int(n) for n in np.argwhere(~np.isfinite(got))[0])
         yield "not finite", f"is not finite: {got[place]} at {list(place)}."
 
 
-def _shape(got: np.ndarray, true: np.ndarray, batch: int) -> Explanations:
-    if got.shape == (batch, *true.shape) and _close(got.sum(axis=0), true):
-        yield (
-            "batch sum",
-            f"lacks the sum over the batch: it has shape {got.shape}, one gradient a sample. "
-            "Every sample uses the same parameters, so their contributions add up: "
-            "sum over axis 0.",
-        )
-    elif got.ndim == true.ndim == 2 and got.shape == true.shape[::-1] and _close(got.T, true):
+def _shape(case: _Case, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
+    if got.ndim == true.ndim == 2 and got.shape == true.shape[::-1] and _close(got.T, true):
         yield (
             "transposed",
             f"is the transpose of the expected: its shape is {got.shape}, not {true.shape}.",
         )
-    else:
+        return
+    if _close(got.reshape(-1), true.reshape(-1)):
         yield (
             "shape",
-            f"has shape {got.shape}; a gradient has the shape of what it is the gradient of, "
-            f"{true.shape}.",
+            f"has the right numbers, but the shape {got.shape} in the place of {true.shape}: "
+            "as if axes were kept where they are summed over (keepdims=True).",
         )
+        return
+    for axes in _subsets(got.ndim) if got.ndim > true.ndim else ():
+        if _close(got.sum(axis=axes), true):
+            if axes == (0,) and _is_per_sample(case, got, i):
+                yield (
+                    "batch sum",
+                    f"lacks the sum over the batch: it has shape {got.shape}, one gradient a "
+                    "sample. Every sample uses the same parameters, so their contributions add up: "
+                    "sum over axis 0.",
+                )
+            else:
+                yield (
+                    "sum",
+                    f"lacks a sum: it has shape {got.shape}, and is right if it is summed over "
+                    f"{_named(axes)}. Only the axes of the parameter remain.",
+                )
+            return
+    (dy, *_) = map(np.asarray, jax.tree.leaves(case.dy))
+    for axes in _subsets(dy.ndim):
+        for right in _subsets(dy.ndim):
+            if _close(dy.sum(axis=right), true) and _close(dy.sum(axis=axes), got):
+                yield (
+                    "axis",
+                    f"is dy summed over {_named(axes)}, of shape {got.shape}; "
+                    f"the sum runs over {_named(right)}.",
+                )
+                return
+    if got.ndim == true.ndim and all(n >= m for n, m in zip(got.shape, true.shape, strict=True)):
+        room = [range(n - m + 1) for n, m in zip(got.shape, true.shape, strict=True)]
+        for first in itertools.product(*room) if math.prod(map(len, room)) < MANY_CROPS else ():
+            part = tuple(slice(at, at + m) for at, m in zip(first, true.shape, strict=True))
+            if _close(got[part], true):
+                yield (
+                    "padding",
+                    f"has shape {got.shape}, that of the padded input: it is right if the padding "
+                    f"is cut off, from {list(first)} on.",
+                )
+                return
+    yield (
+        "shape",
+        f"has shape {got.shape}; a gradient has the shape of what it is the gradient of, "
+        f"{true.shape}.",
+    )
+
+
+def _subsets(rank: int) -> list[tuple[int, ...]]:
+    """Return all sets of axes but the empty one, the smallest first."""
+    return [axes for n in range(1, rank + 1) for axes in itertools.combinations(range(rank), n)]
+
+
+def _named(axes: tuple[int, ...]) -> str:
+    return f"{'axis' if len(axes) == 1 else 'axes'} {' and '.join(map(str, axes))}"
+
+
+def _is_per_sample(case: _Case, got: np.ndarray, i: int) -> bool:
+    """Return whether the first entry along axis 0 is the gradient of the first sample."""
+    if got.shape[0] != case.claim.batch:
+        return False
+    only = jax.tree.map(lambda d: jnp.zeros_like(d).at[0].set(d[0]), case.dy)
+    return _close(got[0], np.asarray(case.claim.gradient(case.floats, only)[i]))
 
 
 def _right(case: _Case, moved: Floats, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
@@ -401,9 +483,64 @@ def _factors(case: _Case, moved: Floats, got: np.ndarray, true: np.ndarray, i: i
             f"is {batch} times too small, and B = {batch}: there is a 1/B too many. "
             "The loss owns the mean; a layer only sums.",
         )
+    elif (count := _count_of_dy(case, scale, i)) is not None:
+        axes, number = count
+        what = "small, and" if scale < 1 else "large, and"
+        yield (
+            "mean",
+            f"is {number} times too {what} {number} is the number of values along {_named(axes)} "
+            f"of dy: {'a mean stands for a sum' if scale < 1 else 'it is summed over once more'}.",
+        )
     elif size > 1:  # any wrong value of a single number is some multiple of the right one
         advice = f"{1 / scale:.6g} is missing" if 0 < scale < 1 else f"{scale:.6g} is too much"
         yield "factor", f"is {scale:.6g} times the expected: a constant factor of {advice}."
+
+
+def _count_of_dy(case: _Case, scale: float, i: int) -> tuple[tuple[int, ...], int] | None:
+    """Return the axes of dy whose number of values is a factor, or the inverse of one."""
+    (dy, *_) = map(np.asarray, jax.tree.leaves(case.dy))
+    if not case.names[i].startswith("params"):
+        return None
+    for axes in _subsets(dy.ndim):
+        number = math.prod(dy.shape[axis] for axis in axes)
+        if number > 2 and (_same(scale, number) or _same(scale, 1 / number)):
+            return axes, number
+    return None
+
+
+def _unweighted(
+    case: _Case, moved: Floats, got: np.ndarray, true: np.ndarray, i: int
+) -> Explanations:
+    if case.unweighted and _close(got, case.unweighted[i]):
+        yield "weights", "ignores the sample weights: it is the gradient of the plain mean."
+
+
+def _bounded(case: _Case, moved: Floats, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
+    """Check whether the gradient is the right one, clipped or reduced to signs."""
+    bound = float(np.abs(got).max())
+    if _close(got, np.clip(true, -bound, bound)):
+        yield (
+            "clipped",
+            f"is clipped: it is right up to {bound:.6g} in size, and ±{bound:.6g} beyond. "
+            "Clip after the check, in the optimizer.",
+        )
+    elif true.size > 1 and _close(got, bound * np.sign(true)):
+        yield "sign alone", f"has the right signs, but {bound:.6g} in the place of every size."
+
+
+def _after_a_step(
+    case: _Case, moved: Floats, got: np.ndarray, true: np.ndarray, i: int
+) -> Explanations:
+    """Check whether the parameters after a step of gradient descent were returned."""
+    before = np.asarray(case.floats[i])
+    if case.names[i].startswith("params") and true.any() and true.size > 1:
+        rate = float(((before - got) * true).sum() / (true**2).sum())
+        if rate and _close(got, before - rate * true):
+            yield (
+                "updated",
+                f"is not a gradient but the parameter after a step: "
+                f"{case.names[i]} - {rate:.6g} times the gradient.",
+            )
 
 
 def _other_leaf(
@@ -460,6 +597,25 @@ def _kinks(case: _Case, moved: Floats, got: np.ndarray, true: np.ndarray, i: int
             "and a convention has to be chosen: "
             f"it differs in {int(wrong.sum())} of {wrong.size} entries, first at {first}.",
         )
+
+
+def _where_zero(
+    case: _Case, moved: Floats, got: np.ndarray, true: np.ndarray, i: int
+) -> Explanations:
+    """Check whether only whole rows are wrong, where the right gradient is 0."""
+    for axis in range(true.ndim):
+        others = tuple(k for k in range(true.ndim) if k != axis)
+        masked = np.asarray(~true.any(axis=others))
+        rows = np.flatnonzero(masked)
+        if 0 < len(rows) < len(masked) and np.asarray(got.any(axis=others))[rows].any():
+            kept = np.flatnonzero(~masked)
+            if _close(got.take(kept, axis=axis), true.take(kept, axis=axis)):
+                yield (
+                    "mask",
+                    f"is right but at {', '.join(map(str, rows))} along axis {axis}, where it "
+                    "should be 0: what does not count is not masked.",
+                )
+                return
 
 
 # ── Small helpers ───────────────────────────────────────────────────────────────────────────────

@@ -10,7 +10,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxnn.formulas.expressions import (
     ONE,
@@ -45,11 +45,14 @@ class Edit(NamedTuple):
         kind: a word for it: "sign", "term", "factor", "transposed", …
         words: what was done to the equation, as a clause.
         equation: the equation with the mistake in it.
+        program: what computes the array that the equation defines, where the mistake lies in a
+            program rather than in the equation: a function of the layer's arrays by their names.
     """
 
     kind: str
     words: str
     equation: Equation
+    program: Callable[[Mapping[str, Any]], Any] | None = None
 
 
 class Change(NamedTuple):
@@ -70,19 +73,19 @@ def edits(equation: Equation, shapes: Shapes, forward: Mapping[str, Expr]) -> It
     """
     changes = itertools.chain(
         _of_the_whole(equation),
-        _everywhere(equation.body, _slopes),
+        everywhere(equation.body, _slopes),
         _in_turn(
-            _everywhere(equation.body, lambda node: _in_place(node, equation)),
+            everywhere(equation.body, lambda node: _in_place(node, equation)),
             _exchanges(equation, shapes),
         ),
-        _everywhere(equation.body, lambda node: _turned(node, shapes)),
-        _everywhere(equation.body, lambda node: _one_exchange(node, equation, shapes)),
+        everywhere(equation.body, lambda node: _turned(node, shapes)),
+        everywhere(equation.body, lambda node: _one_exchange(node, equation, shapes)),
         _functions(equation, forward),
-        _everywhere(equation.body, lambda node: _summed(node, equation)),
+        everywhere(equation.body, lambda node: _summed(node, equation)),
         _more_factors(equation, shapes),
         _left_out(equation),
     )
-    yield from _made(equation, changes)
+    yield from made(equation, changes)
 
 
 def _in_turn(*changes: Iterator[Change]) -> Iterator[Change]:
@@ -92,27 +95,27 @@ def _in_turn(*changes: Iterator[Change]) -> Iterator[Change]:
 
 def slopes(equation: Equation) -> Iterator[Edit]:
     """Enumerate the wrong slopes of the gates in one equation."""
-    yield from _made(equation, _everywhere(equation.body, _slopes))
+    yield from made(equation, everywhere(equation.body, _slopes))
 
 
-def _made(equation: Equation, changes: Iterator[Change]) -> Iterator[Edit]:
+def made(equation: Equation, changes: Iterator[Change]) -> Iterator[Edit]:
     """Put each change into the equation, once."""
     seen = {equation.body}
     for kind, words, node in changes:
-        sizes = {**equation.sizes, **_sizes_of_copies(node, equation)}
+        sizes = {**_sizes_of_copies(node, equation), **equation.sizes}
         body = fold(node, sizes)
         if body not in seen:
             seen.add(body)
             yield Edit(kind, words, equation._replace(body=body, sizes=sizes))
 
 
-def _copy_of(letter: str) -> str:
+def copy_of(letter: str) -> str:
     """Return a letter that counts as another one does, for a sum over what is free elsewhere."""
     return f"{letter}'"
 
 
 def _sizes_of_copies(node: Expr, equation: Equation) -> dict[str, int]:
-    bound = [letter for over in overs(node) for letter in over.letters if letter.endswith("'")]
+    bound = {letter for over in overs(node) for letter in over.letters} - {*equation.sizes}
     return {letter: equation.sizes[letter.rstrip("'")] for letter in bound}
 
 
@@ -145,10 +148,12 @@ def _of_the_whole(equation: Equation) -> Iterator[Change]:
     bound = [letter for over in overs(body) for letter in over.letters]
     for letter in dict.fromkeys((*bound, *equation.letters)):
         size = equation.sizes[letter]
-        what = "a mean is taken where a sum is meant" if letter in bound else "it is divided"
+        what = "a mean is taken where a sum is meant, over the {} values of {}"
+        if not (isinstance(body, Over) and letter in body.letters):
+            what = "it is divided by {}, the number of values of {}, besides"
         if size > 1:
-            words = f"{what}, over the {size} values of {letter}"
-            yield Change("mean", words, Op("/", body, Num(size)))
+            yield Change("mean", what.format(size, letter), Op("/", body, Num(size)))
+    yield from _over_the_other_axis(equation)
     if all(isinstance(part, Index) for part in equation.at):
         for a, b in itertools.combinations(equation.letters, 2):
             if equation.sizes[a] == equation.sizes[b]:
@@ -156,16 +161,28 @@ def _of_the_whole(equation: Equation) -> Iterator[Change]:
                 yield Change("transposed", f"the result is transposed, {a} for {b}", swapped)
 
 
+def _over_the_other_axis(equation: Equation) -> Iterator[Change]:
+    """Sum over the axis that should remain, so that the one remains that should be summed over."""
+    match equation.body:
+        case Over("sum", (bound,), body) if len(equation.letters) == 1:
+            (free,) = equation.letters
+            both = all({Index(bound), Index(free)} <= {*(ref.at or ())} for ref in refs(body))
+            if both and equation.sizes[bound] == equation.sizes[free]:
+                other = substitute(body, {bound: Index(free), free: Index(bound)})
+                words = f"the sum runs over the axis of {free}, not over that of {bound}"
+                yield Change("axis", words, Over("sum", (bound,), other))
+
+
 # ── A part of it ────────────────────────────────────────────────────────────────────────────────
 
 
-def _everywhere(node: Expr, changes: Callable[[Expr], Iterator[Change]]) -> Iterator[Change]:
+def everywhere(node: Expr, changes: Callable[[Expr], Iterator[Change]]) -> Iterator[Change]:
     """Make each change of a part of an expression, one at a time; the outer parts come first."""
     yield from changes(node)
     if isinstance(node, Ref):
         return
     for k, part in enumerate(children(node)):
-        for kind, words, new in _everywhere(part, changes):
+        for kind, words, new in everywhere(part, changes):
             yield Change(kind, words, _with_part(node, k, new))
 
 
@@ -178,7 +195,7 @@ def _with_part(node: Expr, k: int, new: Expr) -> Expr:
 def _in_place(node: Expr, equation: Equation) -> Iterator[Change]:
     match node:
         case Op("+" | "-" | "*" | "/" | "**"):
-            yield from _operations(node)
+            yield from _operations(node, equation)
         case Call("sqrt", (arg,)):
             yield Change("power", f"the root of {write(arg)} is left out", arg)
         case Call(name, (arg,)) if name != "guard":
@@ -206,7 +223,7 @@ def _in_place(node: Expr, equation: Equation) -> Iterator[Change]:
                 yield Change("power", words, Op("*", node, node))
 
 
-def _operations(node: Op) -> Iterator[Change]:
+def _operations(node: Op, equation: Equation) -> Iterator[Change]:
     _, left, right = node
     match node:
         case Op("-", Num(0), _):
@@ -219,7 +236,9 @@ def _operations(node: Op) -> Iterator[Change]:
             yield from _terms(node)
         case Op("*"):
             for factor, rest in ((left, right), (right, left)):
-                yield Change("factor", f"the factor {write(factor)} is left out", rest)
+                again = [*walk(equation.body)].count(factor) > 1
+                of = f" of {write(node)}" if again else ""
+                yield Change("factor", f"the factor {write(factor)} is left out{of}", rest)
             for factor, rest in ((left, right), (right, left)):
                 words = write(factor)
                 yield Change("factor", f"the factor {words} counts twice", Op("*", node, factor))
@@ -299,7 +318,7 @@ def _sums(over: Over, letters: tuple[str, ...], equation: Equation) -> Iterator[
     for letter in letters:
         size, others = equation.sizes[letter], tuple(one for one in letters if one != letter)
         rest = functools.partial(_over_others, others)
-        kind, what = ("batch sum", "sample") if letter.startswith("n") else ("sum", letter)
+        kind, what = ("batch sum", "sample") if letter in ("n", "n0") else ("sum", letter)
         for value, which in ((0, "first"), (size - 1, "last")):
             words = f"only the {which} {what} is counted, not the sum over all"
             yield Change(kind, words, rest(substitute(body, {letter: Num(value)})))
@@ -314,7 +333,7 @@ def _sums(over: Over, letters: tuple[str, ...], equation: Equation) -> Iterator[
             if equation.sizes[free] == size:
                 words = f"of the sum over {letter} only the term {letter} = {free} is kept"
                 yield Change("sum", words, rest(substitute(body, {letter: Index(free)})))
-        if others and size > 1:
+        if size > 1 and (others or over is not equation.body):
             words = f"a mean is taken over {letter} where a sum is meant"
             yield Change("mean", words, Op("/", over, Num(size)))
     match body:
@@ -334,7 +353,7 @@ def _summed(node: Expr, equation: Equation) -> Iterator[Change]:
     bound = {letter for over in overs(node) for letter in over.letters}
     free = [letter for letter in equation.letters if letter in mentioned - bound]
     for letter in free:
-        size, copy = equation.sizes[letter], _copy_of(letter)
+        size, copy = equation.sizes[letter], copy_of(letter)
         if size == 1:
             continue
         total = Over("sum", (copy,), substitute(node, {letter: Index(copy)}))
@@ -348,8 +367,8 @@ def _summed(node: Expr, equation: Equation) -> Iterator[Change]:
                 "sum", f"{write(node)} is taken for all {letter}", total._replace(kind="max")
             )
     if len(free) > 1:
-        copies = {letter: Index(_copy_of(letter)) for letter in free}
-        total = Over("sum", tuple(map(_copy_of, free)), substitute(node, copies))
+        copies = {letter: Index(copy_of(letter)) for letter in free}
+        total = Over("sum", tuple(map(copy_of, free)), substitute(node, copies))
         count = math.prod(equation.sizes[letter] for letter in free)
         yield Change("sum", f"{write(node)} is summed over {', '.join(free)}", total)
         words = f"the mean over {', '.join(free)} of {write(node)} is taken"
@@ -358,7 +377,7 @@ def _summed(node: Expr, equation: Equation) -> Iterator[Change]:
         case Over("sum", (letter,), body):
             for other, instead in itertools.permutations(equation.letters, 2):
                 if other in free and equation.sizes[instead] == equation.sizes[letter]:
-                    copy = _copy_of(other)
+                    copy = copy_of(other)
                     swapped = substitute(body, {letter: Index(instead), other: Index(copy)})
                     words = f"the sum runs over {other}, not over {letter}"
                     yield Change("axis", words, Over("sum", (copy,), swapped))
@@ -403,7 +422,7 @@ def _over_others(letters: tuple[str, ...], body: Expr) -> Expr:
 
 def _last_only(letters: tuple[str, ...], condition: Expr, then: Expr, equation: Equation) -> Expr:
     """Keep only the last term of a sum over the terms for which a condition holds."""
-    copies = {letter: Index(_copy_of(letter)) for letter in letters}
+    copies = {letter: Index(copy_of(letter)) for letter in letters}
     place: Expr = ZERO
     for letter in letters:  # row by row
         place = Op("+", Op("*", place, Num(equation.sizes[letter])), Index(letter))
@@ -468,10 +487,17 @@ def flips(equation: Equation, shapes: Shapes) -> Iterator[Edit]:
             at = list(indices)
             for axis in axes:
                 at[axis] = Op("-", Num(shapes[ref.name][axis] - 1), at[axis])
-            body = _put_for(ref, ref._replace(at=tuple(at)), equation.body)
+            body = put_for(ref, ref._replace(at=tuple(at)), equation.body)
             along = f" along axis {axes[0]}" if len(axes) < len(sliding) else ""
             turned = equation._replace(body=fold(body, equation.sizes))
             yield Edit("flip", f"{ref.name} is turned round the wrong way{along}", turned)
+    for ref in dict.fromkeys(refs(equation.body)):
+        kernel = [k for k in ("k", "l") if Index(k) in (ref.at or ())]
+        turn = {k: Op("-", Num(equation.sizes[k] - 1), Index(k)) for k in kernel}
+        if kernel and ref.name in shapes:
+            body = fold(put_for(ref, substitute(ref, turn), equation.body), equation.sizes)
+            words = f"{ref.name} is turned round the wrong way"
+            yield Edit("flip", words, equation._replace(body=body))
     free = [part.name for part in equation.at if isinstance(part, Index)]
     kernel = [letter for letter in free if letter in ("k", "l")]
     for letters in (kernel, *([letter] for letter in free)):
@@ -495,9 +521,30 @@ def fitted(equation: Equation, shapes: Shapes) -> Iterator[Callable[[float], Edi
     for number in dict.fromkeys(node for node in walk(equation.body) if isinstance(node, Num)):
         if number.value not in (0, 1, -1):
             yield functools.partial(_another_number, equation, number)
+    for node in dict.fromkeys(walk(equation.body)):
+        match node:
+            case Choice(_, then, otherwise):
+                for part in (then, otherwise):
+                    if part not in (ZERO, ONE):
+                        yield functools.partial(_scaled_branch, equation, node, part is then)
     for ref in dict.fromkeys(refs(equation.body)):
         if not ref.name.startswith("d") and f"d{ref.name}" in shapes and ref.name not in ("x", "y"):
             yield functools.partial(_updated, equation, ref)
+
+
+def _scaled_branch(equation: Equation, choice: Choice, holds: bool, size: float) -> Edit:
+    """Multiply one branch by 1 + ``size``."""
+    condition, then, otherwise = choice
+    factor = Num(1 + size)
+    new = (
+        Choice(condition, Op("*", factor, then), otherwise)
+        if holds
+        else Choice(condition, then, Op("*", factor, otherwise))
+    )
+    body = everywhere_replaced(equation.body, choice, new)
+    where = f"{write(condition)}{'' if holds else ' does not hold'}"
+    words = f"it is {1 + size:.6g} times the right one where {where}"
+    return Edit("factor", words, equation._replace(body=body))
 
 
 def _added(equation: Equation, term: Expr, what: str, size: float) -> Edit:
@@ -509,26 +556,27 @@ def _added(equation: Equation, term: Expr, what: str, size: float) -> Edit:
 def _another_number(equation: Equation, number: Num, size: float) -> Edit:
     """Put the number plus ``size`` in the place of a number."""
     other = Num(number.value + size)
-    body = _everywhere_replaced(equation.body, number, other)
+    body = everywhere_replaced(equation.body, number, other)
     words = f"{other.value:.6g} stands in the place of {number.value:.6g}"
     return Edit("number", words, equation._replace(body=body))
 
 
-def _everywhere_replaced(node: Expr, old: Expr, new: Expr) -> Expr:
+def everywhere_replaced(node: Expr, old: Expr, new: Expr) -> Expr:
+    """Put one expression in the place of another, wherever that stands outside of indices."""
     if node == old:
         return new
     if isinstance(node, Ref):
         return node
-    return rebuild(node, lambda part: _everywhere_replaced(part, old, new))
+    return rebuild(node, lambda part: everywhere_replaced(part, old, new))
 
 
 def _updated(equation: Equation, ref: Ref, size: float) -> Edit:
     moved = Op("+", ref, Op("*", Num(size), ref._replace(name=f"d{ref.name}")))
     words = f"{ref.name} has been updated already, by {size:.4g} times its gradient"
-    return Edit("updated", words, equation._replace(body=_put_for(ref, moved, equation.body)))
+    return Edit("updated", words, equation._replace(body=put_for(ref, moved, equation.body)))
 
 
-def _put_for(old: Ref, new: Expr, node: Expr) -> Expr:
+def put_for(old: Ref, new: Expr, node: Expr) -> Expr:
     """Put an expression in the place of an entry, wherever that stands."""
     return replace(node, lambda ref: new if ref == old else ref)
 
@@ -538,13 +586,13 @@ def _put_for(old: Ref, new: Expr, node: Expr) -> Expr:
 
 def _exchanges(equation: Equation, shapes: Shapes) -> Iterator[Change]:
     """Put one array in the place of another of the same shape, wherever that one stands."""
-    yield from _everywhere(equation.body, lambda node: _conditions(node, shapes))
+    yield from everywhere(equation.body, lambda node: _conditions(node, shapes))
     names = dict.fromkeys(ref.name for ref in refs(equation.body))
     for name, (other, shape) in itertools.product(names, shapes.items()):
         same_kind = name.startswith("d") == other.startswith("d")
         if other not in (name, equation.name) and shape == shapes.get(name) and same_kind:
             words = f"{spelled(other)} stands in the place of {spelled(name)}"
-            yield Change("other array", words, _renamed(equation.body, {name: other}))
+            yield Change("other array", words, renamed(equation.body, {name: other}))
 
 
 def _one_exchange(node: Expr, equation: Equation, shapes: Shapes) -> Iterator[Change]:
@@ -575,7 +623,7 @@ def _functions(equation: Equation, forward: Mapping[str, Expr]) -> Iterator[Chan
         for ref in dict.fromkeys(ref for ref in refs(equation.body) if ref.name == name):
             inner = {other.name: name for other in refs(function)}
             words = f"the function that gives {name} is applied to {name} once more"
-            again = _put_for(ref, _renamed(function, inner), equation.body)
+            again = put_for(ref, renamed(function, inner), equation.body)
             yield Change("function", words, again)
     match equation.body, [*forward.values()]:
         case Choice(condition, then, otherwise), [Choice(_, first, second)]:
@@ -589,5 +637,6 @@ def _functions(equation: Equation, forward: Mapping[str, Expr]) -> Iterator[Chan
             yield Change("slope", words, Op("*", function, Ref("dy", equation.at)))
 
 
-def _renamed(node: Expr, names: Mapping[str, str]) -> Expr:
+def renamed(node: Expr, names: Mapping[str, str]) -> Expr:
+    """Rename arrays in an expression."""
     return replace(node, lambda ref: ref._replace(name=names.get(ref.name, ref.name)))

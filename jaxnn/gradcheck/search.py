@@ -4,50 +4,30 @@ The formulas of a layer state its backward pass as equations. A student's mistak
 of them. Each edit is evaluated, and the one that gives the student's numbers is the explanation.
 """
 
-import copy
-import dataclasses
+import functools
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple, TypeAlias
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
 
-from jaxnn.equations import ArrayId, Equations, Step, equations_of
-from jaxnn.formulas.evaluate import prepare_step
-from jaxnn.formulas.expressions import Equation, Expr, refs, rename
-from jaxnn.formulas.names import Names
-from jaxnn.formulas.reading import read
-from jaxnn.gradcheck.edits import Edit, edits, fitted, flips, slopes, written
-from jaxnn.gradcheck.other_slopes import other_slopes
-from jaxnn.layers.activations import LeakyReLU
-from jaxnn.tracing import trace
-from jaxnn.types import Layer, Params
-from jaxnn.values import loss
+from jaxnn.equations import ArrayId
+from jaxnn.gradcheck.edits import Edit, edits, fitted, written
+from jaxnn.gradcheck.several_lines import Changes, in_several_lines, in_siblings
+from jaxnn.gradcheck.stated_backward import StatedBackward
 
 Close: TypeAlias = Callable[[np.ndarray, np.ndarray], bool]
+EditsOf: TypeAlias = Callable[[int], Iterable[Edit]]
 
-SECONDS = 1.3  # of computing, for the whole search, pairs of mistakes included
+SECONDS = 1.2  # of computing, for the whole search, pairs of mistakes included
 # the kinds of mistakes that are tried first
-COMMON = {"sign", "slope", "function", "time", "transposed", "other array", "sum", "axis"}
+COMMON = {
+    "sign", "slope", "function", "time", "transposed", "other array", "sum", "axis", "condition",
+}  # fmt: skip
 KEPT = 6  # explanations of one gradient, among which more data decide
-
-
-class BackwardEquation(NamedTuple):
-    """One equation of the backward pass, with all steps of time in which it is used.
-
-    Attributes:
-        equation: the equation as it is stated.
-        steps: its places in the order of the computation.
-        of: a step, which knows the layer and the identities of the names.
-    """
-
-    equation: Equation
-    steps: tuple[int, ...]
-    of: Step
+MEANINGLESS = (ValueError, KeyError, IndexError, TypeError, FloatingPointError)
 
 
 class Explanation(NamedTuple):
@@ -59,275 +39,291 @@ class Explanation(NamedTuple):
     """
 
     edits: tuple[tuple[int, Edit], ...]
-    scale: float
+    scale: float = 1.0
 
 
-@loss
-class InnerProduct:
-    """Σ y · t, whose derivative by the prediction y is the target t: it hands a chosen dy back."""
+class Claims(NamedTuple):
+    """What a student's backward pass gives.
 
-    def check(self, prediction: PyTree, target: Any) -> None:
-        """Accept anything."""
-
-    def forward(self, prediction: PyTree, target: Any, weights: Any = None) -> tuple[Array, Any]:
-        """Return Σ y · t."""
-        parts = jax.tree.map(lambda y, d: (y * d).sum(), prediction, target)
-        return sum(jax.tree.leaves(parts), jnp.zeros(())), target
-
-    def backward(self, cache: Any) -> Any:
-        """Return t."""
-        return cache
-
-
-def _without_one(op: Any, names: Names) -> Iterator[tuple[str, Names]]:
-    """Enumerate the names with one setting at its default, or with one given array absent."""
-    fields = dataclasses.fields(op) if dataclasses.is_dataclass(op) else ()
-    for field in fields:
-        value = names.settings.get(field.name)
-        if isinstance(value, (bool, str)) or not isinstance(value, (int, float)):
-            continue
-        default = field.default if isinstance(field.default, (int, float)) else 0.0
-        for other in {float(default), 0.0, 1.0} - {float(value)}:
-            words = f"{field.name} is taken to be {other:g}, not {value:g}"
-            yield words, names.with_setting(field.name, other)
-    for name, value in names.settings.items():
-        if isinstance(value, tuple) and value and all(isinstance(n, int) for n in value):
-            for plain in {(0,) * len(value), (1,) * len(value)} - {value}:
-                changed = copy.copy(names)
-                changed.settings = names.settings | {name: plain}
-                yield f"{name} is taken to be {plain}, not {value}", changed
-    for name in ("counted", "mask", "allowed", "kept"):
-        if name in names.shapes:
-            changed = copy.copy(names)
-            changed.absent = names.absent | {name}
-            yield f"{name}, which says what counts, is not asked", changed
-
-
-class StatedBackward:
-    """The backward pass that the formulas state, at one point, with a chosen dy.
-
-    Args:
-        equations: the equations of both passes.
-        of_loss_alone: whether only the loss is of interest, behind a layer that changes nothing.
+    Attributes:
+        gradients: the gradients.
+        again: the same with another dy, which decides where several edits fit.
+        wrong: the identity of each that is wrong, by its number.
+        right: the identities of the others.
+        close: whether two arrays are equal up to rounding.
     """
 
-    def __init__(self, equations: Equations, *, of_loss_alone: bool = False) -> None:
-        self.of_loss_alone = of_loss_alone
-        self.equations, self.values = equations, equations.values
-        self.steps = [step for step in equations.steps if step.direction == "backward"]
-        groups: dict[Any, list[int]] = {}
-        for k, step in enumerate(self.steps):
-            general = step.equation.general
-            groups.setdefault((step.number, k if general is None else id(general)), []).append(k)
-        self.lines = [
-            BackwardEquation(
-                self.steps[group[0]].equation.general or self.steps[group[0]].equation,
-                tuple(group),
-                self.steps[group[0]],
-            )
-            for group in groups.values()
-        ]
-        self._renamed = [step.renamed for step in self.steps]
-        self._compute = [prepare_step(equation) for equation in self._renamed]
-        self._mentions = [{ref.name for ref in refs(e.body)} for e in self._renamed]
-
-    @classmethod
-    def of_layer(
-        cls, op: Layer, params: Params, x: PyTree, dy: PyTree, key: Any
-    ) -> "StatedBackward":
-        """State the backward pass of a layer or a network."""
-        return cls(equations_of(trace(op, InnerProduct(), params, x, dy, key)))
-
-    @classmethod
-    def of_loss(cls, op: Any, prediction: Array, target: Array) -> "StatedBackward":
-        """State the backward pass of a loss."""
-        identity = LeakyReLU(slope=1.0)
-        equations = equations_of(trace(identity, op, (), prediction, target))
-        return cls(equations, of_loss_alone=True)
-
-    def identity(self, truth: np.ndarray) -> ArrayId | None:
-        """Return the gradient that has these numbers, or None."""
-        free = self.equations.free
-        parameters = [id_ for id_, kind in free.items() if kind == "parameter"]
-        inputs = [id_ for id_, kind in free.items() if kind == "input"]
-        for identity in (ArrayId("y", "1"),) if self.of_loss_alone else (*parameters, *inputs):
-            value = self.values.get(identity.gradient)
-            if value is not None and np.shape(value) == truth.shape and np.allclose(value, truth):
-                return (
-                    identity.gradient if identity.gradient in self.equations.by_definition else None
-                )
-        return None
-
-    def shapes(self, line: BackwardEquation) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of the arrays that a layer's formulas know, by its own names."""
-        return {
-            name: np.shape(self.values[id_])
-            for name, id_ in line.of.ids.items()
-            if id_ in self.values
-        }
-
-    def usable(self, number: int) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of the arrays that a line could use: no gradient of a later line."""
-        line, rest = self.lines[number], self.lines[number:]
-        later = {other.of.defines for other in rest if other.of.equation.step is None}
-        shapes = self.shapes(line)
-        return {name: shape for name, shape in shapes.items() if line.of.ids[name] not in later}
-
-    def functions(self, line: BackwardEquation) -> dict[str, Expr]:
-        """Return the arrays of a layer that are a function of another, entry by entry."""
-        found = {}
-        for step in self.equations.steps:
-            own = step.direction == "forward" and step.number == line.of.number
-            if own and step.equation.name == "y" and step.equation.general is None:
-                plain = all(ref.at == step.equation.at for ref in refs(step.equation.body))
-                if plain and len({ref.name for ref in refs(step.equation.body)}) == 1:
-                    found["y"] = step.equation.body
-        return found
-
-    def edits_of(self, number: int) -> Iterator[Edit]:
-        """Enumerate the mistakes that can be made in one line."""
-        line, shapes = self.lines[number], self.usable(number)
-        yield from edits(line.equation, shapes, self.functions(line))
-        yield from other_slopes(line.of.op, line.equation)
-        yield from flips(line.equation, shapes)
-
-    def other_settings(self) -> Iterator[list[tuple[int, Edit]]]:
-        """Enumerate the lines that result if a setting, or an array such as a mask, is ignored."""
-        for number, names in self.equations.names.items():
-            mine = [k for k, line in enumerate(self.lines) if line.of.number == number]
-            if not mine:
-                continue
-            op = self.lines[mine[0]].of.op
-            for words, changed in _without_one(op, names):
-                equations = read(op.formulas.backward, changed)  # type: ignore[union-attr]
-                general = dict.fromkeys(id(e.general or e) for e in equations)
-                by_id = {id(e.general or e): e.general or e for e in equations}
-                lines = [by_id[key] for key in general]
-                if len(lines) == len(mine):
-                    pairs = zip(mine, lines, strict=True)
-                    different = [
-                        (k, Edit("setting", words, line))
-                        for k, line in pairs
-                        if line != self.lines[k].equation
-                    ]
-                    if different:
-                        yield different
-
-    def with_edits(self, changed: Sequence[tuple[int, Edit]]) -> dict[ArrayId, np.ndarray]:
-        """Compute the gradients that result, only those that differ."""
-        replaced = {}
-        for number, edit in changed:
-            line = self.lines[number]
-            equation = rename(edit.equation, line.of.ids)
-            for k in line.steps:
-                replaced[k] = prepare_step(equation, self.steps[k].equation.step)
-        values: dict[Any, np.ndarray] = dict(self.values)
-        fresh: set[ArrayId] = set()
-        for k, stated in enumerate(self._renamed):
-            if k not in replaced and fresh.isdisjoint(self._mentions[k]):
-                continue
-            if stated.name not in fresh:
-                fresh.add(stated.name)
-                values[stated.name] = np.array(values[stated.name], float)
-            replaced.get(k, self._compute[k])(values, np.shape(values[stated.name]))
-        return {identity: values[identity] for identity in fresh}
-
-    def reached(self, number: int) -> set[ArrayId]:
-        """Return the gradients that depend on a line."""
-        fresh: set[ArrayId] = set()
-        for k, equation in enumerate(self._renamed):
-            if k in self.lines[number].steps or not fresh.isdisjoint(self._mentions[k]):
-                fresh.add(equation.name)
-        return fresh
+    gradients: Sequence[np.ndarray]
+    again: Sequence[np.ndarray]
+    wrong: Mapping[int, ArrayId]
+    right: Set[ArrayId]
+    close: Close
 
 
 def search(
-    stated: StatedBackward,
-    again: Callable[[], StatedBackward],
-    claimed: Sequence[np.ndarray],
-    claimed_again: Sequence[np.ndarray],
-    wanted: dict[int, ArrayId],
-    right: Set[ArrayId],
-    close: Close,
+    stated: StatedBackward, again: Callable[[], StatedBackward], claims: Claims
 ) -> dict[int, Explanation]:
     """Find the edit that gives the numbers of each wrong gradient.
 
     Args:
-        stated: the backward pass at the point of the claim.
-        again: returns the same with another dy, which decides where several edits fit.
-        claimed: the student's gradients.
-        claimed_again: the student's gradients with the other dy.
-        wanted: which of them are wrong, with their identities.
-        right: the identities of the others.
-        close: whether two arrays are equal up to rounding.
-    """
-    end = time.thread_time() + SECONDS
-    wrong = set(wanted.values())
-    reached = {k: stated.reached(k) for k in range(len(stated.lines))}
-    # a line from which a right gradient is computed has no mistake in it
-    lines = [k for k, after in reached.items() if after & wrong and not after & right]
-    # one mistake that explains all is likelier than several, each with its own
-    whole = [k for k in lines if wrong <= reached[k]]
-    others = [k for k in lines if k not in whole]
-    alike = _of_siblings(stated, claimed, wanted, close)
-    unexplained = {i: identity for i, identity in wanted.items() if not alike[i]}
-    single, tried = _single_edits(stated, [whole, others], claimed, unexplained, close, end)
-    found = alike | single
-    unsettled = not all(found.values()) and time.thread_time() < end
-    for changed in stated.other_settings() if unsettled else ():
-        results = _results(stated, changed)
-        for i, identity in wanted.items():
-            if identity in results and _scale(claimed[i], results[identity], close) == 1:
-                found[i].append(Explanation(tuple(changed), 1.0))
-    for i, identity in wanted.items():
-        if not found[i]:
-            found[i] = _of_the_others(stated, found, claimed[i], identity, close)
-        if not found[i]:
-            found[i] = _fitted(stated, lines, claimed[i], identity, close, end)
-        if not found[i]:
-            found[i] = _pairs(stated, tried, claimed[i], identity, close, end)
-    best = {}
-    for i, fitting in found.items():
-        holds = [e for e in fitting if _holds(again(), e, claimed_again[i], wanted[i], close)]
-        # two mistakes at once may fit by chance
-        good = holds or [e for e in fitting if len(e.edits) == 1]
-        if good:
-            simplest = lambda e, i=i: (e.scale != 1, _distance(stated, e, wanted[i]))  # noqa: E731
-            best[i] = min(good, key=simplest)
-    return best
-
-
-def _distance(stated: StatedBackward, explanation: Explanation, identity: ArrayId) -> bool:
-    """Return whether the mistake lies in another line than that of the gradient."""
-    return any(stated.lines[number].of.defines != identity for number, _ in explanation.edits)
-
-
-def _single_edits(
-    stated: StatedBackward,
-    groups: Sequence[Sequence[int]],
-    claimed: Sequence[np.ndarray],
-    wanted: dict[int, ArrayId],
-    close: Close,
-    end: float,
-) -> tuple[dict[int, list[Explanation]], list[tuple[int, Edit]]]:
-    """Try each edit of the lines of each group, until every gradient has its explanation.
+        stated: the backward pass at the point of the claims.
+        again: returns the same with the other dy.
+        claims: the student's gradients.
 
     Returns:
-        The explanations that fit each gradient, and all edits that were tried.
+        The explanation of each that has one.
     """
-    found: dict[int, list[Explanation]] = {i: [] for i in wanted}
-    tried: list[tuple[int, Edit]] = []
-    for number, edit in itertools.chain(*(_in_turn(stated, lines) for lines in groups)):
-        if time.thread_time() > end or all(_enough(found[i], number) for i in wanted):
-            break
-        tried.append((number, edit))
-        results = _results(stated, [(number, edit)])
-        for i, identity in wanted.items():
-            if len(found[i]) < KEPT and identity in results:
-                scale = _scale(claimed[i], results[identity], close)
-                if scale is not None:
-                    found[i].append(Explanation(((number, edit),), scale))
-    return found, tried
+    searching = _Search(stated, claims)
+    usual = functools.cache(lambda number: [*stated.edits_of(number)])
+    searching.try_each(in_siblings(stated))
+    searching.try_edits(usual)
+    searching.try_own_lines()
+    searching.try_for_each(searching.beside_the_others)
+    searching.try_each(in_several_lines(stated))
+    searching.try_edits(stated.rarer_edits_of)
+    searching.try_edits(usual, at_a_glance=False)
+    searching.try_for_each(searching.of_the_others)
+    searching.try_for_each(searching.with_fitted_numbers)
+    searching.try_for_each(searching.in_pairs)
+    return {i: best for i in claims.wrong if (best := searching.best(i, again)) is not None}
+
+
+class _Search:
+    """The explanations that are found, stage by stage.
+
+    Args:
+        stated: the backward pass.
+        claims: the student's gradients.
+    """
+
+    def __init__(self, stated: StatedBackward, claims: Claims) -> None:
+        self._end = time.thread_time() + SECONDS
+        self._stated, self._claims, self._close = stated, claims, claims.close
+        self._found: dict[int, list[Explanation]] = {i: [] for i in claims.wrong}
+        self._tried: list[tuple[int, Edit]] = []
+        wrong = set(claims.wrong.values())
+        reached = {k: stated.reached(k) for k in range(len(stated.lines))}
+        # a line from which a right gradient is computed has no mistake in it
+        self._lines = [k for k, of in reached.items() if of & wrong and not of & claims.right]
+        # one mistake that explains all is likelier than several, each with its own
+        whole = [k for k in self._lines if wrong <= reached[k]]
+        self._groups = whole, [k for k in self._lines if k not in whole]
+        self._by_step = {  # the gradients of sequences, to see at a glance what does not fit
+            identity: claims.gradients[i]
+            for i, identity in claims.wrong.items()
+            if claims.gradients[i].ndim == 3
+            and claims.gradients[i].shape == np.shape(stated.values[identity])
+        }
+
+    @property
+    def _is_over(self) -> bool:
+        return time.thread_time() > self._end
+
+    @property
+    def _open(self) -> dict[int, ArrayId]:
+        """The gradients without an explanation, or with one that has the wrong sign besides."""
+        wrong, found = self._claims.wrong, self._found
+        return {i: wrong[i] for i in wrong if all(e.scale != 1 for e in found[i])}
+
+    # ── Stages ──────────────────────────────────────────────────────────────────────────────────
+
+    def try_each(self, enumerated: Iterable[Changes]) -> None:
+        """Try mistakes that change several lines."""
+        wanted = self._open
+        for changed in enumerated if wanted else ():
+            if self._is_over:
+                break
+            for i in self._fitting(changed, wanted):
+                self._found[i].append(Explanation(tuple(changed)))
+
+    def try_edits(self, edits_of: EditsOf, *, at_a_glance: bool = True) -> None:
+        """Try each edit of each line, until every gradient has its explanation.
+
+        Args:
+            edits_of: enumerates the edits of a line.
+            at_a_glance: whether to leave out the edits of recurrent lines that do not fit the first
+                step. This may be wrong if there is a second mistake in what is looked at.
+        """
+        wanted = self._open
+        if not (at_a_glance or self._by_step):
+            return
+        found: dict[int, list[Explanation]] = {i: [] for i in wanted}
+        for number, edit in itertools.chain(*(_in_turn(edits_of, ks) for ks in self._groups)):
+            if self._is_over or all(_enough(found[i], number) for i in wanted):
+                break
+            self._tried.append((number, edit))
+            if at_a_glance and not self._may_fit(number, edit):
+                continue
+            results = self._results([(number, edit)])
+            for i, identity in wanted.items():
+                if len(found[i]) < KEPT and identity in results:
+                    scale = self._scale(i, results[identity])
+                    if scale is not None:
+                        found[i].append(Explanation(((number, edit),), scale))
+        for i, fitting in found.items():
+            self._found[i] += fitting
+
+    def try_own_lines(self) -> None:
+        """Look for a mistake in the line of a gradient itself, where one elsewhere explains it.
+
+        One that explains several gradients is not looked at again.
+        """
+        explains = self._number_explained()
+        for i, identity in self._claims.wrong.items():
+            fitting = self._found[i]
+            alone = all(self._is_elsewhere(e, i) and explains[_said(e)] == 1 for e in fitting)
+            if not fitting or not alone:
+                continue
+            for number in self._lines:
+                own = self._stated.lines[number].of.defines == identity
+                for edit in self._stated.edits_of(number) if own and not self._is_over else ():
+                    if self._fitting([(number, edit)], {i: identity}):
+                        fitting.append(Explanation(((number, edit),)))
+
+    def try_for_each(self, explain: Callable[[int, ArrayId], Explanation | None]) -> None:
+        """Try to explain each gradient that has no explanation at all by itself."""
+        for i, identity in self._claims.wrong.items():
+            explanation = None if self._found[i] else explain(i, identity)
+            if explanation is not None:
+                self._found[i].append(explanation)
+
+    def of_the_others(self, i: int, identity: ArrayId) -> Explanation | None:
+        """Try the mistakes that explain the other gradients, all at once."""
+        first = [fitting[0] for fitting in self._found.values() if fitting]
+        changed = tuple(dict(pair for e in first for pair in e.edits).items())
+        fits = len(changed) > 1 and self._fitting(changed, {i: identity})
+        return Explanation(changed) if fits else None
+
+    def beside_the_others(self, i: int, identity: ArrayId) -> Explanation | None:
+        """Try a second mistake, in the gradient's own line, beside one of another gradient."""
+        own = [k for k in self._lines if self._stated.lines[k].of.defines == identity]
+        first = {e.edits[0][0]: e for fitting in self._found.values() for e in fitting[:1]}
+        for number, shared in first.items():
+            for k in own if number not in own else ():
+                for edit in itertools.chain(
+                    self._stated.edits_of(k), self._stated.rarer_edits_of(k)
+                ):
+                    if self._is_over:
+                        return None
+                    changed = (*shared.edits, (k, edit))
+                    if self._fitting(changed, {i: identity}):
+                        return Explanation(changed)
+        return None
+
+    def with_fitted_numbers(self, i: int, identity: ArrayId) -> Explanation | None:
+        """Try the mistakes that have a number in them, which is fitted, such as a regulariser's."""
+        true, claimed = np.asarray(self._stated.values[identity], float), self._claims.gradients[i]
+        for number in self._lines:
+            line = self._stated.lines[number]
+            for with_number in fitted(line.equation, self._stated.usable(number)):
+                if self._is_over:
+                    return None
+                results = self._results([(number, with_number(1.0))])
+                direction = results.get(identity, true) - true
+                if not (np.isfinite(direction).all() and direction.any()) or direction.size < 2:
+                    continue
+                size = float(((claimed - true) * direction).sum() / (direction**2).sum())
+                changed = ((number, with_number(size)),)
+                if size and self._fitting(changed, {i: identity}):
+                    return Explanation(changed)
+        return None
+
+    def in_pairs(self, i: int, identity: ArrayId) -> Explanation | None:
+        """Try two mistakes at once, the likeliest pairs first, until the time is over."""
+        reaching = {k for k, _ in self._tried if identity in self._stated.reached(k)}
+        useful = [pair for pair in self._tried if pair[0] in reaching]
+        pairs = itertools.chain(
+            self._twice_in_one_line(useful, identity),
+            (pair for pair in itertools.combinations(useful, 2) if pair[0][0] != pair[1][0]),
+        )
+        for pair in itertools.takewhile(lambda _: not self._is_over, pairs):
+            # the second edit of one line contains the first
+            if self._fitting([*dict(pair).items()], {i: identity}):
+                return Explanation(tuple(pair))
+        return None
+
+    def best(self, i: int, again: Callable[[], StatedBackward]) -> Explanation | None:
+        """Return the simplest explanation of a gradient that also holds for the other dy."""
+        holds = [e for e in self._found[i] if self._holds(e, i, again())]
+        # two mistakes at once may fit by chance
+        good = holds or [e for e in self._found[i] if len(e.edits) == 1]
+        explains = self._number_explained()
+        return min(
+            good,
+            key=lambda e: (e.scale != 1, -explains[_said(e)], self._is_elsewhere(e, i)),
+            default=None,
+        )
+
+    def _number_explained(self) -> Counter[Any]:
+        """Return how many gradients each of the mistakes explains."""
+        said = ({_said(e) for e in fitting} for fitting in self._found.values())
+        return Counter(itertools.chain(*said))
+
+    def _is_elsewhere(self, explanation: Explanation, i: int) -> bool:
+        """Return whether the mistake lies in another line than that of the gradient."""
+        lines = (self._stated.lines[number] for number, _ in explanation.edits)
+        return any(line.of.defines != self._claims.wrong[i] for line in lines)
+
+    # ── Comparing ───────────────────────────────────────────────────────────────────────────────
+
+    def _results(self, changed: Changes) -> dict[ArrayId, np.ndarray]:
+        try:
+            return self._stated.with_edits(changed)
+        except MEANINGLESS:
+            return {}
+
+    def _fitting(self, changed: Changes, wanted: Mapping[int, ArrayId]) -> list[int]:
+        """Return the gradients that are the student's if these lines are changed."""
+        results = self._results(changed)
+        known = {i: results[identity] for i, identity in wanted.items() if identity in results}
+        return [i for i, result in known.items() if self._scale(i, result) == 1]
+
+    def _scale(self, i: int, result: np.ndarray) -> float | None:
+        """Return 1 for the student's numbers, -1 for minus these, and None otherwise."""
+        claimed = self._claims.gradients[i]
+        if claimed.shape != result.shape or not np.isfinite(result).all() or not result.any():
+            return None
+        return (
+            1.0 if self._close(claimed, result) else -1.0 if self._close(claimed, -result) else None
+        )
+
+    def _may_fit(self, number: int, edit: Edit) -> bool:
+        """Return whether an edit gives the student's gradient at the first step."""
+        try:
+            seen = self._stated.first_step(number, edit) if self._by_step else None
+        except MEANINGLESS:
+            return False
+        if seen is None or seen[0] not in self._by_step:
+            return True
+        identity, step, result = seen
+        claimed = self._by_step[identity][:, step]
+        return self._close(claimed, result) or self._close(claimed, -result)
+
+    def _holds(self, explanation: Explanation, i: int, again: StatedBackward) -> bool:
+        identity = self._claims.wrong[i]
+        try:
+            results = again.with_edits(explanation.edits)
+        except MEANINGLESS:
+            return False
+        return identity in results and self._close(
+            self._claims.again[i], explanation.scale * results[identity]
+        )
+
+    def _twice_in_one_line(
+        self, tried: Sequence[tuple[int, Edit]], identity: ArrayId
+    ) -> Iterator[tuple[tuple[int, Edit], tuple[int, Edit]]]:
+        """Edit the line that defines the gradient twice."""
+        for number, first in tried:
+            line = self._stated.lines[number]
+            if line.of.defines == identity:
+                usable, functions = self._stated.usable(number), self._stated.functions(line)
+                for second in edits(first.equation, usable, functions):
+                    yield (number, first), (number, second)
+
+
+def _said(explanation: Explanation) -> tuple[tuple[int, str], ...]:
+    """Return what is said of which lines."""
+    return tuple((number, edit.words) for number, edit in explanation.edits)
 
 
 def _enough(fitting: Sequence[Explanation], number: int) -> bool:
@@ -335,154 +331,16 @@ def _enough(fitting: Sequence[Explanation], number: int) -> bool:
     return bool(fitting) and (len(fitting) >= KEPT or fitting[0].edits[0][0] != number)
 
 
-def _in_turn(stated: StatedBackward, lines: Sequence[int]) -> Iterator[tuple[int, Edit]]:
+def _in_turn(edits_of: EditsOf, lines: Sequence[int]) -> Iterator[tuple[int, Edit]]:
     """Yield the likeliest edit of each line, then the next of each."""
-    each = [sorted(stated.edits_of(number), key=_is_rare) for number in lines]
+    each = [sorted(edits_of(number), key=_is_rare) for number in lines]
     for edits_ in itertools.zip_longest(*each):
         yield from ((k, e) for k, e in zip(lines, edits_, strict=True) if e is not None)
 
 
 def _is_rare(edit: Edit) -> bool:
     """Return whether a mistake is made less often than others; the others are tried first."""
-    return edit.kind not in COMMON and not edit.words.endswith("is left out")
-
-
-def _results(stated: StatedBackward, changed: Any) -> dict[ArrayId, np.ndarray]:
-    try:
-        return stated.with_edits(changed)
-    except (ValueError, KeyError, IndexError, TypeError, FloatingPointError):
-        return {}  # the edit has no meaning here
-
-
-def _holds(
-    again: StatedBackward,
-    explanation: Explanation,
-    claimed: np.ndarray,
-    identity: ArrayId,
-    close: Close,
-) -> bool:
-    results = _results(again, explanation.edits)
-    return identity in results and close(claimed, explanation.scale * results[identity])
-
-
-def _scale(claimed: np.ndarray, result: np.ndarray, close: Close) -> float | None:
-    """Return 1 if two arrays are equal, -1 if one is minus the other, and None otherwise."""
-    if claimed.shape != result.shape or not np.isfinite(result).all() or not result.any():
-        return None
-    return 1.0 if close(claimed, result) else -1.0 if close(claimed, -result) else None
-
-
-def _fitted(
-    stated: StatedBackward,
-    lines: Sequence[int],
-    claimed: np.ndarray,
-    identity: ArrayId,
-    close: Close,
-    end: float,
-) -> list[Explanation]:
-    """Try the mistakes that have a number in them, which is fitted, such as a regulariser's."""
-    true = np.asarray(stated.values[identity], float)
-    for number in lines:
-        line = stated.lines[number]
-        for with_number in fitted(line.equation, stated.usable(number)):
-            if time.thread_time() > end:
-                return []
-            results = _results(stated, [(number, with_number(1.0))])
-            direction = results.get(identity, true) - true
-            if not (np.isfinite(direction).all() and direction.any()) or direction.size < 2:
-                continue
-            size = float(((claimed - true) * direction).sum() / (direction**2).sum())
-            results = _results(stated, [(number, with_number(size))])
-            if size and identity in results and close(claimed, results[identity]):
-                return [Explanation(((number, with_number(size)),), 1.0)]
-    return []
-
-
-def _of_the_others(
-    stated: StatedBackward,
-    found: dict[int, list[Explanation]],
-    claimed: np.ndarray,
-    identity: ArrayId,
-    close: Close,
-) -> list[Explanation]:
-    """Try the mistakes that explain the other gradients, all at once."""
-    each = {
-        number: edit for fitting in found.values() for e in fitting[:1] for number, edit in e.edits
-    }
-    changed = tuple(each.items())
-    results = _results(stated, changed) if len(each) > 1 else {}
-    fits = identity in results and _scale(claimed, results[identity], close) == 1
-    return [Explanation(changed, 1.0)] if fits else []
-
-
-def _of_siblings(
-    stated: StatedBackward,
-    claimed: Sequence[np.ndarray],
-    wanted: dict[int, ArrayId],
-    close: Close,
-) -> dict[int, list[Explanation]]:
-    """Try one mistake in all lines that define parts of the same array, such as its gates.
-
-    Each has the same wrong slope, or two of the parts have changed places.
-    """
-    siblings: dict[ArrayId, list[int]] = {}
-    for number, line in enumerate(stated.lines):
-        siblings.setdefault(line.of.defines, []).append(number)
-    together: list[tuple[tuple[int, Edit], ...]] = []
-    for numbers in siblings.values():
-        alike: dict[str, dict[int, Edit]] = {}
-        for number in numbers if len(numbers) > 1 else ():
-            for edit in slopes(stated.lines[number].equation):
-                alike.setdefault(edit.words, {})[number] = edit
-        together += [tuple(each.items()) for each in alike.values() if len(each) > 1]
-        for pair in itertools.combinations(numbers, 2):
-            one, other = (stated.lines[number].equation for number in pair)
-            words = f"{written(one).split(' = ')[0]} and {written(other).split(' = ')[0]}"
-            exchanged = one._replace(at=other.at), other._replace(at=one.at)
-            edits_ = [Edit("exchanged", f"{words} have changed places", e) for e in exchanged]
-            together.append(tuple(zip(pair, edits_, strict=True)))
-    found: dict[int, list[Explanation]] = {i: [] for i in wanted}
-    for changed in together:
-        results = _results(stated, changed)
-        for i, identity in wanted.items():
-            if identity in results and _scale(claimed[i], results[identity], close) == 1:
-                found[i].append(Explanation(changed, 1.0))
-    return found
-
-
-def _pairs(
-    stated: StatedBackward,
-    tried: Sequence[tuple[int, Edit]],
-    claimed: np.ndarray,
-    identity: ArrayId,
-    close: Close,
-    end: float,
-) -> list[Explanation]:
-    """Try two mistakes at once, the likeliest pairs first, until the time is over."""
-    reaching = {number for number, _ in tried if identity in stated.reached(number)}
-    useful = [pair for pair in tried if pair[0] in reaching]
-    pairs = itertools.chain(
-        _twice_in_one_line(stated, useful, identity),
-        (pair for pair in itertools.combinations(useful, 2) if pair[0][0] != pair[1][0]),
-    )
-    for pair in itertools.takewhile(lambda _: time.thread_time() < end, pairs):
-        last_of_line = dict(pair)  # the second of one line contains the first
-        results = _results(stated, list(last_of_line.items()))
-        if identity in results and _scale(claimed, results[identity], close) == 1:
-            return [Explanation(tuple(pair), 1.0)]
-    return []
-
-
-def _twice_in_one_line(
-    stated: StatedBackward, tried: Sequence[tuple[int, Edit]], identity: ArrayId
-) -> Iterator[tuple[tuple[int, Edit], tuple[int, Edit]]]:
-    """Edit the line that defines the gradient twice."""
-    for number, first in tried:
-        line = stated.lines[number]
-        if line.of.defines == identity:
-            shapes, functions = stated.usable(number), stated.functions(line)
-            for second in edits(first.equation, shapes, functions):
-                yield (number, first), (number, second)
+    return edit.kind not in COMMON and " is left out" not in edit.words
 
 
 def in_words(stated: StatedBackward, explanation: Explanation) -> str:
