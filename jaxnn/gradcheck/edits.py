@@ -145,14 +145,17 @@ def _of_the_whole(equation: Equation) -> Iterator[Change]:
     yield Change("sign", "the sign is wrong", Op("-", ZERO, body))
     yield Change("factor", "there is a factor 2 too many", Op("*", Num(2), body))
     yield Change("factor", "there is a factor 1/2 too many", Op("/", body, Num(2)))
-    bound = [letter for over in overs(body) for letter in over.letters]
-    for letter in dict.fromkeys((*bound, *equation.letters)):
+    summed = body.letters if isinstance(body, Over) else ()
+    others = [letter for over in overs(body) for letter in over.letters]
+    for letter in dict.fromkeys((*summed, *equation.letters, *others)):
         size = equation.sizes[letter]
-        what = "a mean is taken where a sum is meant, over the {} values of {}"
-        if not (isinstance(body, Over) and letter in body.letters):
-            what = "it is divided by {}, the number of values of {}, besides"
+        words = (
+            f"a mean is taken where a sum is meant, over the {size} values of {letter}"
+            if letter in summed
+            else f"it is divided by {size}, the number of values of {letter}, besides"
+        )
         if size > 1:
-            yield Change("mean", what.format(size, letter), Op("/", body, Num(size)))
+            yield Change("mean", words, Op("/", body, Num(size)))
     yield from _over_the_other_axis(equation)
     if all(isinstance(part, Index) for part in equation.at):
         for a, b in itertools.combinations(equation.letters, 2):

@@ -217,8 +217,8 @@ def loss_of(prediction, y):
     return ((prediction - y) ** 2).mean()
 
 
-def contestant(name, x, y):
-    """A jitted step."""
+def step_and_state(name, x, y):
+    """A jitted step over donated state, and the first state."""
     (make, apply), optimizer = NETWORKS[name], optax.adam(RATE)
 
     def objective(params, x, y):
@@ -240,6 +240,12 @@ def contestant(name, x, y):
         optimizer.init(params),
         jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), moments),
     )
+    return step, state
+
+
+def contestant(name, x, y):
+    """A jitted step."""
+    step, state = step_and_state(name, x, y)
 
     def run(steps):
         nonlocal state
