@@ -102,7 +102,7 @@ def resnet(
 
 
 def transformer_block(
-    features: int, heads: int, *, causal: bool, dropout: float = 0.0, block: int | None = None
+    features: int, heads: int, *, causal: bool, dropout: float = 0.0, block: int | str | None = None
 ) -> Sequential:
     """Build a transformer block: attention, followed by a two-layer perceptron.
 
@@ -144,7 +144,7 @@ def transformer_decoder(
     heads: int = 4,
     layers: int = 2,
     dropout: float = 0.0,
-    block: int | None = None,
+    block: int | str | None = None,
 ) -> LanguageModel:
     """Build a causal language model, from tokens (B, T) to logits of the next token (B, T, V).
 

@@ -154,6 +154,7 @@ LAYERS = [
     LayerCase(nn.MultiHeadAttention(2), normal(2, 3, 4)),
     LayerCase(nn.MultiHeadAttention(2, causal=True, rotary=True, bias=False), normal(2, 4, 4)),
     LayerCase(nn.MultiHeadAttention(2, causal=True, rotary=True, block=2), normal(2, 5, 4)),
+    LayerCase(nn.MultiHeadAttention(2, causal=True, rotary=True, block="fused"), normal(2, 5, 4)),
     LayerCase(
         nn.MultiHeadAttention(2),
         nn.AttentionInput(normal(2, 3, 4), normal(2, 5, 6, seed=1), MASK, np.array([5, 3])),

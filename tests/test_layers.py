@@ -379,3 +379,24 @@ def test_the_optax_adapter_says_what_it_is():
 @pytest.mark.parametrize("layer", [nn.ReLU(), nn.LeakyReLU(), nn.ELU(), nn.GELU(), nn.Softplus()])
 def test_an_activation_does_not_hide_nan(layer):
     assert np.isnan(layer.forward((), jnp.array([jnp.nan]))[0]).all()
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_fused_kernel_gives_what_attention_gives(monkeypatch, causal, masked):
+    """The kernel of GPUs is not here; what JAX has in its place is handled in the same way."""
+    monkeypatch.setattr("jaxnn.layers.attention.fused_kernel", lambda q: "xla")
+    plain, fused = (
+        nn.MultiHeadAttention(2, causal=causal, rotary=True, block=block)
+        for block in (None, "fused")
+    )
+    mask = normal(2, 2, 5, 5) > 0
+    mask[0, 1, 3] = False  # a query that may look at nothing
+    x = jnp.asarray(normal(2, 5, 8), jnp.float32)
+    x = nn.AttentionInput(x, mask=mask, lengths=np.array([5, 3])) if masked else x
+    params = plain.init(KEY, x)
+    (y, cache), (y_fused, cache_fused) = plain.forward(params, x), fused.forward(params, x)
+    assert cache_fused.softmax is None  # nothing of size T x S is kept
+    close(y_fused, y, 1e-5, 1e-6)
+    dy = jnp.asarray(normal(2, 5, 8), jnp.float32)
+    close(fused.backward(params, cache_fused, dy), plain.backward(params, cache, dy), 1e-4, 1e-5)

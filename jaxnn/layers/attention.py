@@ -12,17 +12,16 @@ and backwards, with δ = Σ_d do · o, which equals Σ_s p · dp and so needs no
 
 import dataclasses
 import functools
-import math
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from jaxnn.checks import (
     InputError,
+    check_choice,
     check_floating,
     check_lengths,
     check_params,
@@ -30,9 +29,20 @@ from jaxnn.checks import (
     check_shape,
 )
 from jaxnn.formulas import Formulas, SameAs
+from jaxnn.layers.dot_product import (
+    Kernel,
+    LogSum,
+    attend,
+    attend_backward,
+    attend_fused,
+    attend_fused_backward,
+    attend_in_blocks,
+    attend_in_blocks_backward,
+    fused_kernel,
+)
 from jaxnn.layers.initializers import Initializer, check_initializer, initialize
 from jaxnn.layers.positions import angles, rotate
-from jaxnn.numerics import broadcast_last, flatten_batch, upcast
+from jaxnn.numerics import broadcast_last, flatten_batch
 from jaxnn.types import AnyArray, Cache, Static
 from jaxnn.values import layer
 
@@ -67,18 +77,6 @@ class AttentionInput(NamedTuple):
     lengths: Int[Array, "B"] | None = None
 
 
-class LogSum(NamedTuple):
-    """log Σ exp(s) of each row in two parts, (B, N, T, 1), exact however large s is.
-
-    Attributes:
-        highest: max s.
-        rest: log Σ exp(s - highest).
-    """
-
-    highest: Array
-    rest: Array
-
-
 class AttentionCache(NamedTuple):
     """What attention keeps for the backward pass.
 
@@ -90,7 +88,7 @@ class AttentionCache(NamedTuple):
         v: the values (B, N, S, D): dp is a product with them.
         o: what each head gathered (B, N, T, D): dwo is a product with it, and δ a sum over it.
         softmax: p (B, N, T, S) itself, or in blocks the logarithm of each row's sum, which makes p
-            again.
+            again; None for the fused kernel.
         allowed: who saw whom, to make p again; None where p is kept, or where all is allowed.
         in_parts: whether the input was an AttentionInput, as its gradient then is.
     """
@@ -101,7 +99,7 @@ class AttentionCache(NamedTuple):
     k: Array
     v: Array
     o: Array
-    softmax: Array | LogSum
+    softmax: Array | LogSum | None
     allowed: Array | None
     in_parts: Static[bool]
 
@@ -119,7 +117,9 @@ class MultiHeadAttention:
         block: None to keep the (T, S) matrix p for the backward pass; or how many queries to take
             at a time, keeping only the logarithm of each row's sum, from which p is made again, a
             block at a time (FlashAttention, Dao et al., 2022): memory linear in T, for one more
-            product.
+            product; or "fused" for the kernel of ``jax.nn.dot_product_attention`` and its
+            derivative where there is one: on NVIDIA GPUs, in bfloat16 and float16, for D up to 128
+            and a multiple of 8. Elsewhere that is the same as None.
         bias: whether the projections have biases.
         w_init: how the projections are drawn, by a name from ``jax.nn.initializers``.
     """
@@ -128,7 +128,7 @@ class MultiHeadAttention:
     _: dataclasses.KW_ONLY
     causal: bool = False
     rotary: bool = False
-    block: int | None = None
+    block: int | str | None = None
     bias: bool = True
     w_init: Initializer = "glorot_uniform"
     takes: ClassVar[type] = AttentionInput
@@ -215,7 +215,9 @@ class MultiHeadAttention:
 
     def __post_init__(self) -> None:
         check_positive_int("MultiHeadAttention", "heads", self.heads)
-        if self.block is not None:
+        if isinstance(self.block, str):
+            check_choice("MultiHeadAttention", "block", self.block, ("fused",))
+        elif self.block is not None:
             check_positive_int("MultiHeadAttention", "block", self.block)
         check_initializer("MultiHeadAttention", "w_init", self.w_init)
 
@@ -267,13 +269,17 @@ class MultiHeadAttention:
         v = self._heads(context, params.wv, params.bv)
         if self.rotary:
             q, k = rotate(q), rotate(k)
-        allowed = self._allowed(given, q.shape[2], k.shape[2])
-        softmax: Array | LogSum
-        if self.block is None:
+        kernel = self._kernel(q)
+        causal = self.causal and kernel is None  # the kernel does not need a mask for it
+        allowed = self._allowed(given, q.shape[2], k.shape[2], causal=causal)
+        softmax: Array | LogSum | None = None
+        if kernel is not None:
+            o = attend_fused(q, k, v, allowed, self.causal, kernel)
+        elif isinstance(self.block, int):
+            o, softmax = attend_in_blocks(q, k, v, allowed, self.block)
+        else:
             o, softmax = attend(q, k, v, allowed)
             allowed = None
-        else:
-            o, softmax = attend_in_blocks(q, k, v, allowed, self.block)
         in_parts = Static(isinstance(x, AttentionInput))
         cache = AttentionCache(given.x, given.context, q, k, v, o, softmax, allowed, in_parts)
         return _affine(_merge(o), params.wo, params.bo), cache
@@ -285,8 +291,11 @@ class MultiHeadAttention:
         x, context, q, k, v, o, softmax, allowed, in_parts = cache
         check_shape(self, "dy", dy, x.shape)
         do = self._split(dy @ params.wo.T)
-        if isinstance(softmax, LogSum):
-            block = self.block or q.shape[2]
+        if softmax is None:
+            kernel = self._kernel(q) or "xla"
+            dq, dk, dv = attend_fused_backward(q, k, v, allowed, self.causal, kernel, do)
+        elif isinstance(softmax, LogSum):
+            block = self.block if isinstance(self.block, int) else q.shape[2]
             dq, dk, dv = attend_in_blocks_backward(q, k, v, o, softmax, allowed, do, block)
         else:
             dq, dk, dv = attend_backward(q, k, v, o, softmax, do)
@@ -354,16 +363,19 @@ class MultiHeadAttention:
         if given.lengths is not None:
             check_lengths(self, given.lengths, batch, keys)
 
+    def _kernel(self, q: Array) -> Kernel | None:
+        return fused_kernel(q) if self.block == "fused" else None
+
     def _heads(self, x: Array, w: Array, b: Array | None) -> Float[Array, "B N T D"]:
         return self._split(_affine(x, w, b))
 
     def _split(self, x: Float[Array, "B T C"]) -> Float[Array, "B N T D"]:
         return jnp.swapaxes(x.reshape(*x.shape[:2], self.heads, x.shape[2] // self.heads), 1, 2)
 
-    def _allowed(self, given: AttentionInput, queries: int, keys: int) -> Any:
+    def _allowed(self, given: AttentionInput, queries: int, keys: int, *, causal: bool) -> Any:
         """Join the masks into one (b, n, T, S), with size 1 where all agree; None without any."""
         masks = []
-        if self.causal:
+        if causal:
             t, s = jnp.arange(queries), jnp.arange(keys)
             masks.append((jnp.expand_dims(s, 0) <= jnp.expand_dims(t, 1))[None, None])
         if given.mask is not None:
@@ -383,7 +395,7 @@ class MultiHeadAttention:
         values: dict[str, Any] = {"D": size, "crossed": given.context is not None, "allowed": None}
         if given.context is None:
             values["context"] = SameAs("x")
-        allowed = self._allowed(given, queries, keys)
+        allowed = self._allowed(given, queries, keys, causal=self.causal)
         if allowed is not None:
             whole = (given.x.shape[0], self.heads, queries, keys)
             values["allowed"] = np.broadcast_to(allowed, whole)
@@ -393,96 +405,6 @@ class MultiHeadAttention:
         else:
             values |= {"dq0": SameAs("dq"), "dk0": SameAs("dk")}
         return values
-
-
-# ── Scaled dot-product attention, whole and in blocks ───────────────────────────────────────────
-
-
-def _scores(q: Array, k: Array, allowed: Array | None) -> Float[Array, "B N T S"]:
-    s = upcast(jnp.einsum("bntd,bnsd->bnts", q, k)) / math.sqrt(q.shape[-1])
-    return s if allowed is None else jnp.where(allowed, s, -jnp.inf)
-
-
-def _softmax(s: Array) -> tuple[Array, LogSum]:
-    """Return the softmax of each row and the logarithm of its sum; a row of only -∞ becomes 0."""
-    highest = lax.stop_gradient(s.max(axis=-1, keepdims=True))
-    highest = jnp.where(jnp.isfinite(highest), highest, 0)
-    e = jnp.exp(s - highest)
-    total = e.sum(axis=-1, keepdims=True)
-    total = jnp.where(total > 0, total, 1)
-    return e / total, LogSum(highest, jnp.log(total))
-
-
-def attend(q: Array, k: Array, v: Array, allowed: Array | None) -> tuple[Array, Array]:
-    """Return o = softmax(q kᵀ / √D) v, and the softmax p; all (B, N, T or S, D)."""
-    p = _softmax(_scores(q, k, allowed))[0].astype(v.dtype)
-    return jnp.einsum("bnts,bnsd->bntd", p, v), p
-
-
-def attend_backward(
-    q: Array, k: Array, v: Array, o: Array, p: Array, do: Array
-) -> tuple[Array, Array, Array]:
-    """Return dq, dk and dv."""
-    dv = jnp.einsum("bnts,bntd->bnsd", p, do)
-    dp = upcast(jnp.einsum("bntd,bnsd->bnts", do, v))
-    delta = (upcast(do) * upcast(o)).sum(axis=-1, keepdims=True)
-    ds = (upcast(p) * (dp - delta) / math.sqrt(q.shape[-1])).astype(q.dtype)
-    return jnp.einsum("bnts,bnsd->bntd", ds, k), jnp.einsum("bnts,bntd->bnsd", ds, q), dv
-
-
-def attend_in_blocks(
-    q: Array, k: Array, v: Array, allowed: Array | None, block: int
-) -> tuple[Array, LogSum]:
-    """Return o and the logarithm of each row's sum, ``block`` queries at a time."""
-
-    def one_block(at: Any) -> tuple[Array, LogSum]:
-        q, allowed = at
-        p, log_sum = _softmax(_scores(q, k, allowed))
-        return jnp.einsum("bnts,bnsd->bntd", p.astype(v.dtype), v), log_sum
-
-    o, log_sum = lax.map(one_block, _blocks((q, allowed), block))
-    whole = functools.partial(_unblocked, queries=q.shape[2])
-    return whole(o), jax.tree.map(whole, log_sum)
-
-
-def attend_in_blocks_backward(
-    q: Array,
-    k: Array,
-    v: Array,
-    o: Array,
-    log_sum: LogSum,
-    allowed: Array | None,
-    do: Array,
-    block: int,
-) -> tuple[Array, Array, Array]:
-    """Return dq, dk and dv, making p again a block at a time."""
-
-    def step(sums: tuple[Array, Array], at: Any) -> tuple[tuple[Array, Array], Array]:
-        q, o, log_sum, allowed, do = at
-        s = _scores(q, k, allowed)
-        p = jnp.exp((s - log_sum.highest) - log_sum.rest).astype(v.dtype)  # the softmax again
-        dq, dk, dv = attend_backward(q, k, v, o, p, do)
-        return (sums[0] + dk, sums[1] + dv), dq
-
-    start = (jnp.zeros_like(k), jnp.zeros_like(v))
-    (dk, dv), dq = lax.scan(step, start, _blocks((q, o, log_sum, allowed, do), block))
-    return _unblocked(dq, q.shape[2]), dk, dv
-
-
-def _blocks(arrays: Any, block: int) -> Any:
-    """Cut axis 2, the queries, into blocks along a new first axis; zeros fill the last block."""
-
-    def cut(x: Array) -> Array:
-        count = -(-x.shape[2] // block)
-        x = jnp.pad(x, ((0, 0), (0, 0), (0, count * block - x.shape[2]), (0, 0)))
-        return jnp.moveaxis(x.reshape(*x.shape[:2], count, block, x.shape[3]), 2, 0)
-
-    return jax.tree.map(cut, arrays)
-
-
-def _unblocked(x: Array, queries: int) -> Array:
-    x = jnp.moveaxis(x, 0, 2)
-    return x.reshape(*x.shape[:2], x.shape[2] * x.shape[3], x.shape[4])[:, :, :queries]
 
 
 def _by_sample_and_head(mask: Bool[AnyArray, "..."]) -> Bool[Array, "b n T S"]:

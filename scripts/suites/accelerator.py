@@ -185,13 +185,18 @@ def trainings(sizes, precision):
             functools.partial(flops_of, net, pictures[:images]),
         )  # fmt: skip
     for name, (own, rows) in sizes.decoders.items():
-        net = nn.transformer_decoder(
-            own.vocabulary, features=own.features, heads=own.heads, layers=own.layers
-        )
+        decoder = functools.partial(
+            nn.transformer_decoder,
+            own.vocabulary, features=own.features, heads=own.heads, layers=own.layers,
+        )  # fmt: skip
         tokens = rng.integers(0, own.vocabulary, (2 * rows, own.positions + 1)).astype(np.int32)
         needed = decoder_flops(own, rows)
-        for method in ("hand", "auto"):
-            cases[f"{name}-{method}"] = functools.partial(
+        plain, fused = decoder(), decoder(block="fused")
+        contestants = {"hand": (plain, "hand"), "auto": (plain, "auto")}
+        if jax.default_backend() == "gpu":  # elsewhere there is no such kernel
+            contestants["fused"] = fused, "hand"
+        for which, (net, method) in contestants.items():
+            cases[f"{name}-{which}"] = functools.partial(
                 step_of_fit, net, tokens[:, :-1], tokens[:, 1:], rows, sizes.steps, precision,
                 method, needed, rows * own.positions,
             )  # fmt: skip
