@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxnn import notebook
-from jaxnn.checks import InputError
+from jaxnn.checks import InputError, check_key
 from jaxnn.compose import Sequential, numbered
 from jaxnn.gradcheck.activation_mistakes import wrong_derivatives
 from jaxnn.gradcheck.search import Claims, Explanation, in_words, search
@@ -110,11 +110,12 @@ def diagnose(
         raise InputError(
             f"diagnose: expected backward to be a function, got {type(backward).__name__}."
         )
-    if key is not None and isinstance(op, Layer) and not isinstance(op, Sequential):
-        # the stated backward is that of a chain of one layer, which draws from a key of its own
-        ((_, _, key_of_op),) = numbered((op,), key)
-    else:
-        key_of_op = key
+    key_of_op = key
+    if key is not None:
+        check_key("diagnose", key)
+        if isinstance(op, Layer) and not isinstance(op, Sequential):
+            # the stated backward is that of a chain of one layer, which draws from a key of its own
+            ((_, _, key_of_op),) = numbered((op,), key)
     with jax.enable_x64(True):
         state = lambda x: state_claim(  # noqa: E731
             "diagnose",
