@@ -73,15 +73,28 @@ def test_each_channel_and_step_of_time_has_a_grid(layer, x, expected):
 
 @pytest.mark.parametrize(("reverse", "first", "second"), [(False, 1, 2), (True, 2, 1)])
 def test_a_recurrent_network_is_unrolled(reverse, first, second):
-    """The state of each step is computed from that of the step before, or after."""
+    """The cell of each step is computed from that of the step before, or after; z from its h."""
     picture = picture_of(lstm(reverse=reverse))
     grids = picture["grids"]
-    arrows = [
-        [(grids[k]["identity"], grids[k]["at"][1]) for k in pair] for pair in picture["arrows"]
-    ]
-    for state in ("h@1", "c@1"):
-        assert [(state, first), (state, second)] in arrows
-        assert [(state, second), (state, first)] not in arrows
+    named = lambda pair: [(grids[k]["identity"], grids[k]["at"][1]) for k in pair]
+    arrows, around = (list(map(named, picture[kind])) for kind in ("arrows", "around"))
+    assert [("c@1", first), ("c@1", second)] in arrows
+    assert [("c@1", second), ("c@1", first)] not in arrows
+    assert [("h@1", first), ("z@1", second)] in around
+    assert [("h@1", second), ("z@1", first)] not in around
+    within = [(one, other) for (one, t), (other, u) in arrows if t == u == first]
+    assert within.count(("x", "z@1")) == 4  # one for each gate
+    for gate, end in {"i": "c", "f": "c", "g": "c", "o": "h"}.items():
+        assert within.count(("z@1", f"{gate}@1")) == within.count((f"{gate}@1", f"{end}@1")) == 1
+
+
+def test_the_reset_gate_acts_on_the_candidate():
+    net = nn.chain(nn.GRU(2), nn.Flatten(), nn.Dense(1))
+    x = random(1, 2, 2)
+    picture = picture_of(traces.drawn(net, nn.MeanSquaredError(), x, np.zeros((1, 1))))
+    grids = picture["grids"]
+    arrows = [[grids[k]["identity"][0] for k in pair] for pair in picture["arrows"]]
+    assert ["r", "g"] in arrows and ["r", "h"] not in arrows
 
 
 def test_attention_has_the_matrix_of_each_head():

@@ -22,6 +22,13 @@ from jaxnn.notation import Notation
 
 CONVOLUTIONS = (Conv1D, Conv2D, ConvTranspose1D, ConvTranspose2D)
 GATES = {RNN: (), LSTM: ("i", "f", "g", "o"), GRU: ("r", "u", "g")}  # in the order of z's blocks
+# what flows from array to array within a step, and from a step to the next, besides h to z
+WITHIN: dict[type, tuple[tuple[str, str], ...]] = {
+    RNN: (),
+    LSTM: (("i", "c"), ("f", "c"), ("g", "c"), ("c", "h"), ("o", "h")),
+    GRU: (("r", "g"), ("u", "h"), ("g", "h")),
+}
+CARRIED: dict[type, tuple[str, ...]] = {RNN: (), LSTM: ("c",), GRU: ("h",)}
 SIDE = 16  # rows and columns of a grid that are drawn
 CHANNELS = 4  # channels, or heads, that are drawn
 
@@ -78,7 +85,13 @@ def pictures_of(equations: Equations, notation: Notation, names: Names) -> list[
         label = f"{notation.layer(number)} {type(layer).__name__}".strip()
         described = [_described(equations, drawing, grid) for grid in drawing.grids]
         pictures.append(
-            {"number": number, "label": label, "grids": described, "arrows": drawing.arrows}
+            {
+                "number": number,
+                "label": label,
+                "grids": described,
+                "arrows": drawing.arrows,
+                "around": drawing.around,
+            }
         )
     return pictures
 
@@ -104,6 +117,7 @@ class _Drawing:
         self.ids = self.steps[0].ids
         self.grids: list[Grid] = []
         self.arrows: list[tuple[int, int]] = []
+        self.around: list[tuple[int, int]] = []  # arrows that go round what stands between
 
     def slope(self, identity: ArrayId) -> ArrayId:
         """Return the derivative by an array; that of a body's output is what its layer is given."""
@@ -141,27 +155,29 @@ class _Drawing:
         _, time, features = self._shape("h")
         inputs = min(self._shape("x")[-1], CHANNELS)
         wide = max(1, len(gates))
-        states = []
+        columns = (1, 0, 2) if isinstance(layer, GRU) else range(wide)  # r stands beside g
+        backward = getattr(layer, "reverse", False)
+        steps: list[tuple[dict[str, int], int]] = []  # the arrays of each, and where h enters
         for t in range(min(time, SIDE)):
             start = t * wide
             named = f"t = {self.names.tokens[t]}" if self.names.tokens else f"t = {t + 1}"
-            state = [self._stack("h", t, 0, features, (0, start), named)]
+            made = {"h": self._stack("h", t, 0, features, (0, start), named)}
             if isinstance(layer, LSTM):
-                state.append(self._stack("c", t, 0, features, (1, start), ""))
-            for g, gate in enumerate(gates):
-                self._stack(gate, t, 0, features, (2, start + g), "")
-            first = len(self.grids)
-            for g in range(wide):
-                self._stack("z", t, g * features, features, (3, start + g), "")
+                made["c"] = self._stack("c", t, 0, features, (1, start), "")
+            for column, gate in zip(columns, gates, strict=bool(gates)):
+                made[gate] = self._stack(gate, t, 0, features, (2, start + column), "")
+            z = [
+                self._stack("z", t, block * features, features, (3, start + column), "")
+                for block, column in enumerate(columns)
+            ]
             x = self._stack("x", t, 0, inputs, (4, start), "")
-            self.arrows += [(x, first), (first, first - len(gates) if gates else state[-1])]
-            if gates:
-                self.arrows.append((first - len(gates), state[-1]))
-            self.arrows += [(state[1], state[0])] if len(state) > 1 else []
-            states.append(state)
-        steps = states[::-1] if getattr(layer, "reverse", False) else states
-        for before, after in itertools.pairwise(steps):
-            self.arrows += zip(before, after, strict=True)
+            self.arrows += [(x, block) for block in z]
+            self.arrows += list(zip(z, (made[gate] for gate in gates or "h"), strict=True))
+            self.arrows += [(made[one], made[other]) for one, other in WITHIN[type(layer)]]
+            steps.append((made, z[columns.index(wide - 1 if backward else 0)]))
+        for (before, _), (after, entry) in itertools.pairwise(steps[::-1] if backward else steps):
+            self.arrows += [(before[name], after[name]) for name in CARRIED[type(layer)]]
+            self.around.append((before["h"], entry))
 
     def _stack(
         self, name: str, t: int, start: int, features: int, place: tuple[int, int], note: str

@@ -1,5 +1,6 @@
 """Print expressions: the same tree as text or as LaTeX, in symbols or in numbers."""
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any, ClassVar, SupportsFloat
@@ -201,5 +202,12 @@ def latex_number(text: str) -> str:
 
 
 def format_number(value: SupportsFloat, significant: int = 6) -> str:
-    """Write a number with the given number of significant digits."""
-    return f"{float(value) + 0.0:.{significant}g}"  # + 0.0: no minus zero
+    """Write a number with the given number of significant digits.
+
+    Near 1 there are so many that a calculator finds 1 - x from them, as it is needed for the slopes
+    of activations.
+    """
+    number = float(value) + 0.0  # no minus zero
+    if significant >= 6 and 0.99 < abs(number) < 1:
+        significant = min(15, significant - 2 + math.ceil(-math.log10(1 - abs(number))))
+    return f"{number:.{significant}g}"

@@ -23,7 +23,7 @@ function along(i, sources, targets) {
 // Build the graph. The host says what a mark stands for: see page.js.
 function buildGraph(svg, graph, host) {
   const columns = graph.columns, tallest = Math.max(...columns.map((column) => column.size));
-  const crowded = columns.some((column, c) => c > 0 && column.size * columns[c - 1].size > CHIPS), spacing = tallest > 4 ? 66 : 96, radius = 19, gap = 215, inner = 92;
+  const crowded = columns.some((column, c) => c > 0 && column.size * columns[c - 1].size > CHIPS), spacing = tallest > 4 ? 92 : 100, radius = 19, gap = 215, inner = 92;
   const x = []; // of the first node of each column
   let right = 56;
   columns.forEach((column, c) => {

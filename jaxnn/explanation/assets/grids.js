@@ -33,24 +33,36 @@ function outer({ rows }, box) {
   return { ...box, left: box.left - names, width: box.width + names };
 }
 
-// From the side of one box that is the nearest to the other.
+// From the side of one box that is the nearest to the other; a corner, where they share neither row nor column.
 function between(from, to) {
-  const beside = to.left >= from.left + from.width || from.left >= to.left + to.width;
-  if (beside) {
-    const right = to.left > from.left, low = Math.max(from.top, to.top), high = Math.min(from.top + from.height, to.top + to.height);
-    const level = low < high ? (low + high) / 2 : null; // a horizontal arrow, where that is possible
-    return [
-      [right ? from.left + from.width + 2 : from.left - 2, level ?? from.top + from.height / 2],
-      [right ? to.left - 4 : to.left + to.width + 4, level ?? to.top + to.height / 2],
-    ];
+  const right = to.left >= from.left + from.width, left = from.left >= to.left + to.width;
+  const low = Math.max(from.top, to.top), high = Math.min(from.top + from.height, to.top + to.height);
+  if ((right || left) && low < high) {
+    const level = (low + high) / 2;
+    return [[right ? from.left + from.width + 2 : from.left - 2, level], [right ? to.left - 4 : to.left + to.width + 4, level]];
   }
-  const down = to.top > from.top, x = Math.min(from.left + from.width, to.left + to.width) - 8;
-  return [[x, down ? from.top + from.height + 2 : from.top - 2], [x, down ? to.top - 4 : to.top + to.height + 4]];
+  const down = to.top > from.top, level = [down ? from.top + from.height + 2 : from.top - 2, down ? to.top - 4 : to.top + to.height + 4];
+  if (right) return [[from.left + from.width, level[0]], [to.left + 12, level[1]]];
+  if (left) { // past the name above the box
+    const x = from.left + from.width - 8;
+    return [[x, level[0]], [x, level[0] - 22], [to.left + to.width + 4, to.top + 0.5 * to.height]];
+  }
+  const x = Math.min(from.left + from.width, to.left + to.width) - 8;
+  return [[x, level[0]], [x, level[1]]];
 }
 
-function arrow(svg, [[x1, y1], [x2, y2]], kind) {
-  const angle = Math.atan2(y2 - y1, x2 - x1), wing = (turn) => `${x2 - 8 * Math.cos(angle + turn)} ${y2 - 8 * Math.sin(angle + turn)}`;
-  return drawInto(svg, "path", { d: `M ${x1} ${y1} L ${x2} ${y2} M ${wing(0.45)} L ${x2} ${y2} L ${wing(-0.45)}`, class: kind });
+// Along the free space beside the second box, to its side.
+function around(from, to) {
+  const right = to.left > from.left, x = right ? to.left - 17 : to.left + to.width + 17;
+  const start = from.top + 0.75 * from.height, end = to.top + to.height / 2;
+  return [[right ? from.left + from.width + 2 : from.left - 2, start], [x, start], [x, end], [right ? to.left - 4 : to.left + to.width + 4, end]];
+}
+
+function arrow(svg, points, kind) {
+  const [[x1, y1], [x2, y2]] = points.slice(-2), angle = Math.atan2(y2 - y1, x2 - x1);
+  const wing = (turn) => `${x2 - 8 * Math.cos(angle + turn)} ${y2 - 8 * Math.sin(angle + turn)}`;
+  const line = points.map(([x, y]) => `${x} ${y}`).join(" L ");
+  return drawInto(svg, "path", { d: `M ${line} M ${wing(0.45)} L ${x2} ${y2} L ${wing(-0.45)}`, class: kind });
 }
 
 const moved = (points, by) => points.map(([x, y]) => [x + by[0], y + by[1]]);
@@ -63,15 +75,18 @@ function buildPicture(svg, picture, host) {
   svg.setAttribute("preserveAspectRatio", "xMinYMin");
   svg.style.minWidth = `${width * 0.8}px`;
   svg.style.maxWidth = `${width * 1.3}px`;
-  for (const [from, to] of picture.arrows) {
-    const points = between(boxes[from], outer(picture.grids[to], boxes[to])), flat = Math.abs(points[0][1] - points[1][1]) < 1;
-    const by = flat ? [0, 5] : [6, 0];
+  const draw = (from, to, points, by) => {
     arrow(svg, moved(points, by.map((d) => -d / 2)), "flow");
     const { slope } = picture.grids[to];
-    if (!slope || !picture.grids[from].slope) continue;
+    if (!slope || !picture.grids[from].slope) return;
     const back = arrow(svg, moved(points, by.map((d) => d / 2)).reverse(), "flow slope");
     updates.push(() => back.classList.toggle("unknown", !host.isReached(picture.grids[to])));
+  };
+  for (const [from, to] of picture.arrows) {
+    const points = between(boxes[from], outer(picture.grids[to], boxes[to])), flat = Math.abs(points[0][1] - points[1][1]) < 1;
+    draw(from, to, points, flat ? [0, 5] : [6, 0]);
   }
+  for (const [from, to] of picture.around) draw(from, to, around(boxes[from], boxes[to]), [6, 5]);
   picture.grids.forEach((grid, g) => updates.push(drawGrid(svg, grid, boxes[g], host)));
   return (state) => updates.forEach((update) => update(state));
 }

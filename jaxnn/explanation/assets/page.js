@@ -201,16 +201,20 @@
   // ── The graph ──
 
   const marks = []; // functions that bring what is drawn up to date
-  const flatOf = (id, at) => (at[0] === "sample" ? sample * arrays[id].shape[1] + at[1] : at[0]);
+  const flatOf = (id, [first, k]) => {
+    if (first === "row") return arrays[id].shape.length ? sample : 0; // of an array with one number a sample
+    return first === "sample" ? sample * arrays[id].shape[1] + k : first;
+  };
   const host = {
     edge(line, id, flat) {
       hover(line, () => [[id, flat], [`d${id}`, flat]]);
       marks.push(({ lit, here, largest }) => {
         const value = arrays[id].data[flat], size = Math.abs(value) / (largest[id] ||= Math.max(...arrays[id].data.map(Math.abs)) || 1);
         line.style.stroke = `rgb(var(--${value < 0 ? "minus" : "plus"}))`;
-        line.style.strokeWidth = 1 + 4 * size;
-        line.style.strokeOpacity = 0.25 + 0.45 * size;
-        line.classList.toggle("used", lit.has(`${id} ${flat}`));
+        const used = lit.has(`${id} ${flat}`);
+        line.style.strokeWidth = 1 + 4 * size + (used ? 2 : 0);
+        line.style.strokeOpacity = used ? 1 : 0.25 + 0.45 * size;
+        line.classList.toggle("used", used);
         line.classList.toggle("now", here === `d${id} ${flat}`);
       });
     },
@@ -350,7 +354,7 @@
       by("layers").append(button);
     }
     by("legend").textContent = "Numbers on blue are positive, on orange negative; below each, in red, is the derivative of J. "
-      + "A click on a cell shows how its number was computed, a second one how its derivative was.";
+      + "A first click on a cell shows how its number was computed, a second click its derivative.";
   }
 
   // ── Tables: every array, the free ones to be edited ──

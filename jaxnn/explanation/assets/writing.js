@@ -5,6 +5,8 @@ function digits(x, significant = 6) {
   if (!Number.isFinite(x)) return x > 0 ? "∞" : "−∞";
   if (x === 0) return "0";
   const size = Math.abs(x);
+  // near 1, so many that a calculator finds 1 - x from them
+  if (significant >= 6 && size > 0.99 && size < 1) significant = Math.min(15, significant - 2 + Math.ceil(-Math.log10(1 - size)));
   const text = size < 1e-4 || size >= 1e6 ? x.toExponential(significant - 1) : x.toPrecision(significant);
   const [mantissa, exponent] = text.split("e");
   const short = mantissa.includes(".") ? mantissa.replace(/\.?0+$/, "") : mantissa;
