@@ -464,3 +464,7 @@ def solution(f, d):
     d.joined = d.z @ f.w1.T
     d.e = d.joined.reshape(B, T, D)
     d.table = jnp.zeros((V, D)).at[f.tokens].add(d.e)
+
+
+if __name__ == "__main__":
+    print("The task is part of the exercises: python scripts/exercises.py ninja")

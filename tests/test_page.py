@@ -357,6 +357,25 @@ def test_a_batch_is_shown_one_sample_at_a_time(tmp_path):
     assert all(line.count("+") == 3 for line in sums)  # the weights are shared by four samples
 
 
+TARGET = """<script>window.addEventListener("load", () => {
+  const out = document.createElement("pre");
+  const nodes = [...document.querySelectorAll("#graph text.j.editable")];
+  backprop.go(backprop.moments.length - 1);
+  out.id = "seen";
+  out.textContent = JSON.stringify(nodes.map((node) => node.textContent));
+  document.body.append(out);
+});</script></body>"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+@pytest.mark.parametrize("classes", [[2], [1, 2, 0]])
+def test_a_class_stands_beside_the_loss(tmp_path, classes):
+    net = nn.chain(nn.Dense(2), nn.Tanh(), nn.Dense(3))
+    x = np.arange(2.0 * len(classes)).reshape(-1, 2)
+    trace = traces.drawn(net, nn.SoftmaxCrossEntropy(), x, np.array(classes))
+    assert use(nn.explain(trace, "html"), tmp_path, TARGET) == [str(classes[0])]
+
+
 HOSTILE = "</script><img src=x onerror=alert(1)> /*JS*/ `b` \\input{a} ^ ~ $"
 
 

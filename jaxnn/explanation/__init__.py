@@ -91,7 +91,7 @@ def explain(
             * "text": two tables for a terminal, one for the forward and one for the backward pass;
             * "latex": a document for plain LaTeX with amsmath;
             * "markdown": the same document for MathJax or KaTeX;
-            * "figure": a :class:`~jaxnn.plots.BackpropDisplay`;
+            * "figure": a :class:`~jaxnn.plots.BackpropDisplay`, saved by its ``.save(path)``;
             * "frames": a list of figures, one for each step;
             * "gif": an animation of these figures, as bytes;
             * "svg": the figure as text;

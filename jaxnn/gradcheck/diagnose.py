@@ -24,7 +24,15 @@ from jaxnn.compose import Sequential, numbered
 from jaxnn.gradcheck.activation_mistakes import wrong_derivatives
 from jaxnn.gradcheck.search import Claims, Explanation, in_words, search
 from jaxnn.gradcheck.stated_backward import StatedBackward
-from jaxnn.gradcheck.vjp_claim import FLOOR, Claim, Floats, check_batch, is_float, state_claim
+from jaxnn.gradcheck.vjp_claim import (
+    FLOOR,
+    Claim,
+    Floats,
+    WrongForm,
+    check_batch,
+    is_float,
+    state_claim,
+)
 from jaxnn.types import AnyArray, Layer, Loss
 
 RIGHT = 1e-5  # relative error up to which a gradient is right; it may have been computed in float32
@@ -269,6 +277,8 @@ def _leaves(claim: Claim, floats: Floats, dy: PyTree) -> list[np.ndarray]:
         raise _UnusableError(
             "The backward is not written yet: it raises NotImplementedError."
         ) from error
+    except WrongForm as error:
+        raise _UnusableError(str(error)) from error
     except Exception as error:
         raise _UnusableError(
             f"The backward does not run: {type(error).__name__}{_line(error)}: {error}"

@@ -238,7 +238,15 @@ def _of_layer(
         return op.forward(join_running(point["params"], running), point["x"], key)
 
     def claimed(point: PyTree, cache: Cache, dy: PyTree) -> PyTree:
-        dparams, dx = backward(join_running(point["params"], running), cache, dy)
+        result = backward(join_running(point["params"], running), cache, dy)
+        if not isinstance(result, tuple | list) or len(result) != 2:
+            count = f" of {len(result)}" if isinstance(result, tuple | list) else ""
+            raise WrongForm(
+                "",
+                "The gradient has the wrong structure: expected the two (dparams, dx), "
+                f"got {kind_of(result)}{count}.",
+            )
+        dparams, dx = result
         trainable, constant = split_running(dparams)
         _check_zero(constant)
         return {"params": trainable, "x": dx}

@@ -42,6 +42,7 @@ function between(from, to) {
     return [[right ? from.left + from.width + 2 : from.left - 2, level], [right ? to.left - 4 : to.left + to.width + 4, level]];
   }
   const down = to.top > from.top, level = [down ? from.top + from.height + 2 : from.top - 2, down ? to.top - 4 : to.top + to.height + 4];
+  if (right && down) return [[from.left + from.width + 2, from.top + from.height / 2], [to.left - 4, to.top + to.height / 2]];
   if (right) return [[from.left + from.width, level[0]], [to.left + 12, level[1]]];
   if (left) { // past the name above the box
     const x = from.left + from.width - 8;

@@ -53,6 +53,7 @@
   const knownAt = {}, definedBy = {}; // by identity, for each entry: when it is known, the moment and letters of its step
 
   const isOfBatch = (step) => step.letters.length > 0 && /^n0?$/.test(step.letters[0]) && step.sizes[0] > 1;
+  const hasSamples = DATA.steps.some(isOfBatch);
   const total = DATA.steps.reduce((sum, step) => sum + step.sizes.reduce((product, size) => product * size, 1), 0);
 
   function buildMoments() {
@@ -249,7 +250,7 @@
     },
     crowded(is) {
       by("legend").textContent = "Blue edges have positive weights, orange ones negative; the wider, the larger. Above a node is its value, below it, in red, "
-        + `the derivative of J.${is ? " An edge shows its numbers when they are used, and when the pointer is on it; the tables show all." : ""}`;
+        + `the derivative of J.${hasSamples ? " The numbers at nodes are those of one sample; J, and the derivatives at edges, are those of the whole batch." : ""}${is ? " An edge shows its numbers when they are used, and when the pointer is on it; the tables show all." : ""}`;
     },
     loss(group, x, y) {
       const text = drawInto(group, "text", { x, y: y - 12, class: "j" });
