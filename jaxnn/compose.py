@@ -456,7 +456,7 @@ class Remat:
         x, dy = lax.optimization_barrier((x, dy))
         dbeside = dict[str, Any]()
         with inside(".body"):
-            _, body_cache = run_again(
+            body_cache = run_again(
                 self.policy, self.body.forward, kept, params, given_to(self.body, x), _again(key)
             )
             dparams, dx = self.body.backward(params, body_cache, dy)

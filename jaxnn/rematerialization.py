@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 from jaxtyping import Array, PyTree
 
@@ -18,17 +19,19 @@ from jaxnn.jaxprs import inlined, results_of
 NOTHING = "nothing_saveable"
 POLICIES = (NOTHING, "dots_saveable", "dots_with_no_batch_dims_saveable")
 
-Forward = Callable[..., PyTree]  # a pure function of pytrees
-Kept = tuple[list[Array], ...]  # the results of each operation whose results are kept
+Forward = Callable[..., tuple[PyTree, PyTree]]  # a pure function of pytrees, to y and the cache
+Kept = tuple[list[Array] | None, ...]  # of each operation that may be kept; None if nobody needs it
 At = Callable[[JaxprEqn, Callable[[], list[Array]]], list[Array]]
 
 
-def run_and_keep(policy: str, forward: Forward, *args: PyTree) -> tuple[PyTree, Kept]:
-    """Return ``forward(*args)``, and the values that the policy keeps."""
+def run_and_keep(
+    policy: str, forward: Forward, *args: PyTree
+) -> tuple[tuple[PyTree, PyTree], Kept]:
+    """Return ``forward(*args)``, and the values that the policy keeps and the cache depends on."""
     if policy == NOTHING:
         return forward(*args), ()
     keeps = getattr(jax.checkpoint_policies, policy)
-    kept = list[list[Array]]()
+    kept = list[list[Array] | None]()
 
     def at(operation: JaxprEqn, compute: Callable[[], list[Array]]) -> list[Array]:
         results = compute()
@@ -36,20 +39,44 @@ def run_and_keep(policy: str, forward: Forward, *args: PyTree) -> tuple[PyTree, 
             kept.append(results)
         return results
 
-    return _run(forward, args, at), tuple(kept)
+    result = _run(forward, args, at)
+    needed = _needed(lambda kept: run_again(policy, forward, kept, *args), tuple(kept))
+    return result, tuple(one if needs else None for one, needs in zip(kept, needed, strict=True))
 
 
 def run_again(policy: str, forward: Forward, kept: Kept, *args: PyTree) -> PyTree:
-    """Return ``forward(*args)`` for the same arguments, with the values that were kept."""
+    """Return the cache of ``forward(*args)`` for the same arguments, with the values kept."""
     if policy == NOTHING:
-        return forward(*args)
+        return forward(*args)[1]
     keeps = getattr(jax.checkpoint_policies, policy)
-    in_order: Iterator[list[Array]] = iter(kept)
+    in_order: Iterator[list[Array] | None] = iter(kept)
 
     def at(operation: JaxprEqn, compute: Callable[[], list[Array]]) -> list[Array]:
-        return next(in_order) if _is_kept(keeps, operation) else compute()
+        if not _is_kept(keeps, operation):
+            return compute()
+        results = next(in_order)
+        return list(map(_unneeded, operation.outvars)) if results is None else results
 
-    return _run(forward, args, at)
+    return _run(forward, args, at)[1]
+
+
+def _unneeded(variable: Any) -> Array:
+    """Return something in the place of a value that nobody needs."""
+    return jnp.zeros(variable.aval.shape, variable.aval.dtype)
+
+
+def _needed(function: Callable[[Kept], PyTree], kept: Kept) -> list[bool]:
+    """Return of which of the kept values the result of a function depends."""
+    program = jax.make_jaxpr(function)(kept).jaxpr
+    alive = {variable for variable in program.outvars if isinstance(variable, Var)}
+    for operation in reversed(program.eqns):
+        if not alive.isdisjoint(operation.outvars):
+            alive.update(v for v in operation.invars if isinstance(v, Var))
+    leaves, needed = iter(program.invars), []
+    for one in kept:
+        of_results = [next(leaves) in alive for _ in one or ()]
+        needed.append(any(of_results))
+    return needed
 
 
 def _is_kept(keeps: Callable[..., Any], operation: JaxprEqn) -> bool:

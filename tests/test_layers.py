@@ -310,8 +310,8 @@ def test_remat_keeps_only_its_input():
     ("policy", "kept", "products"),
     [
         ("nothing_saveable", 0, 12 + 6),
-        ("dots_with_no_batch_dims_saveable", 4, 12 + 2),
-        ("dots_saveable", 6, 12),
+        ("dots_with_no_batch_dims_saveable", 3, 12 + 2),
+        ("dots_saveable", 5, 12),
     ],
 )
 def test_remat_repeats_the_products_that_its_policy_does_not_keep(policy, kept, products):

@@ -85,7 +85,7 @@ def draw_blocks(ax: Axes, trace: Trace, reason: str, shown: Frame) -> None:
     right = 10.2
     if any(isinstance(stage.layer, Conv2D) for stage in stages):
         right = KERNELS + 2 * ROOM
-        ax.text(KERNELS, 0.75, "kernels, red above 0", color=inks[3], va="center", fontsize=9)
+        ax.text(KERNELS, 0.75, "kernels, blue above 0", color=inks[3], va="center", fontsize=9)
         slopes = r"$\partial J/\partial\,$kernels"
         ax.text(KERNELS + ROOM, 0.75, slopes, color=inks[4], va="center", fontsize=9)
     ax.set(xlim=(-0.1, right), ylim=(-last - 0.6, 1.2), aspect="auto")
@@ -101,13 +101,13 @@ def size_of_blocks(trace: Trace) -> tuple[float, float]:
 
 
 def _draw_kernels(ax: Axes, left: float, row: int, w: np.ndarray) -> None:
-    """Draw the first kernels of a layer, of its first input channel: blue below 0, red above."""
+    """Draw the first kernels of a layer, of its first input channel: blue above 0, red below."""
     largest = np.abs(w).max() or 1.0
     for k in range(min(w.shape[-1], SHOWN)):
         kernel = np.asarray(w[..., 0, k], float)
         x = left + k * 1.15 * TILE
         ax.imshow(
-            kernel, extent=(x, x + TILE, -row - 0.4, -row + 0.4), cmap="RdBu_r",
+            kernel, extent=(x, x + TILE, -row - 0.4, -row + 0.4), cmap="RdBu",
             vmin=-largest, vmax=largest, aspect="auto", zorder=2,
         )  # fmt: skip
 

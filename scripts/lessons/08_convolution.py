@@ -70,11 +70,11 @@ outline(axes[1, 0], 2, 1, 3)
 for column, (name, kernel) in enumerate(kernels.items(), start=1):
     z = nn.apply(conv, nn.ConvParams(kernel.reshape(3, 3, 1, 1), None), image)
     top, bottom = axes[:, column]
-    top.imshow(kernel, cmap="RdBu_r", vmin=-1, vmax=1)
+    top.imshow(kernel, cmap="RdBu", vmin=-1, vmax=1)
     top.set_title(name)
     for (row, place), weight in np.ndenumerate(kernel):
         top.text(place, row, f"{weight:.2g}", ha="center", va="center", fontsize=8)
-    shown = bottom.imshow(z[0, ..., 0], cmap="RdBu_r", vmin=-1, vmax=1)
+    shown = bottom.imshow(z[0, ..., 0], cmap="RdBu", vmin=-1, vmax=1)
     outline(bottom, 3, 2, 1)
 for ax in axes.flat:
     ax.set(xticks=[], yticks=[])
@@ -85,8 +85,8 @@ print("each kernel has", kernel.size, "weights; a Dense layer would have", image
 
 # %% [markdown]
 # Upper row: the nine weights. Lower row: the image and the three responses. The yellow square in
-# the image is the receptive field of the yellow pixel in the responses. "Right minus left" is red
-# where ink begins, blue where it ends, and white where nothing changes from left to right. The
+# the image is the receptive field of the yellow pixel in the responses. "Right minus left" is blue
+# where ink begins, red where it ends, and white where nothing changes from left to right. The
 # border has strong responses, too: there the window reaches over the edge of the image, into the
 # zeros.
 #
