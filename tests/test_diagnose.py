@@ -11,6 +11,14 @@ from wrong_backwards import ATTENTION, LSTM, attention, lstm
 import jaxnn as nn
 
 X = np.random.default_rng(0).standard_normal((5, 4))
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """Give the search time, so that a slow machine finds the same."""
+    monkeypatch.setattr("jaxnn.gradcheck.search.SECONDS", 30)
+
+
 DENSE = nn.Dense(4)
 
 
@@ -418,11 +426,6 @@ def test_a_gradient_that_is_0_but_for_rounding_is_right():
     assert findings(layer, backward, x=x)[1].right
 
 
-@pytest.fixture
-def enough_time(monkeypatch):
-    monkeypatch.setattr("jaxnn.gradcheck.search.SECONDS", 10.0)  # on any machine
-
-
 def diagnosis_of(layer, backward, channels):
     x = np.random.default_rng(3).standard_normal((3, 4, channels))
     wrong = [f for f in nn.diagnose(layer, backward=backward, x=x).findings if f.verdict != "right"]
@@ -431,7 +434,7 @@ def diagnosis_of(layer, backward, channels):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mistake", LSTM)
-def test_a_mistake_in_an_lstm_is_named(mistake, enough_time):
+def test_a_mistake_in_an_lstm_is_named(mistake):
     verdicts = diagnosis_of(nn.LSTM(4), lstm(mistake), 3)
     assert (verdicts or ["right"])[0] == LSTM[mistake]
     assert "wrong" not in verdicts
@@ -439,7 +442,7 @@ def test_a_mistake_in_an_lstm_is_named(mistake, enough_time):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mistake", ATTENTION)
-def test_a_mistake_in_attention_is_named(mistake, enough_time):
+def test_a_mistake_in_attention_is_named(mistake):
     verdicts = diagnosis_of(nn.MultiHeadAttention(2, causal=True), attention(mistake), 4)
     assert (verdicts or ["right"])[0] == ATTENTION[mistake]
     assert "wrong" not in verdicts

@@ -15,6 +15,12 @@ RNG = np.random.default_rng(0)
 KEY = jax.random.key(0)
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """Give the search time, so that a slow machine finds the same."""
+    monkeypatch.setattr("jaxnn.gradcheck.search.SECONDS", 30)
+
+
 def normal(*shape):
     return RNG.standard_normal(shape)
 

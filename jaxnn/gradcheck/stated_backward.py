@@ -1,6 +1,6 @@
 """The backward pass that formulas state, as lines that can be edited and computed again."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -257,16 +257,28 @@ class StatedBackward:
                     if edit.program is None
                     else self._run_of(line, edit.program)
                 )
+        values, fresh = self._computed(range(len(self.steps)), replaced)
+        return {identity: values[identity] for identity in fresh}
+
+    def _computed(
+        self, numbers: Iterable[int], replaced: Mapping[int, Any]
+    ) -> tuple[dict[Any, np.ndarray], set[ArrayId]]:
+        """Compute some steps again, of which some are replaced by others.
+
+        Returns:
+            All values, and the identities of those that were computed again.
+        """
         values: dict[Any, np.ndarray] = dict(self.values)
         fresh: set[ArrayId] = set()
-        for k, stated in enumerate(self._renamed):
+        for k in numbers:
             if k not in replaced and fresh.isdisjoint(self._mentions[k]):
                 continue
-            if stated.name not in fresh:
-                fresh.add(stated.name)
-                values[stated.name] = np.array(values[stated.name], float)
-            replaced.get(k, self._compute[k])(values, np.shape(values[stated.name]))
-        return {identity: values[identity] for identity in fresh}
+            name = self._renamed[k].name
+            if name not in fresh:
+                fresh.add(name)
+                values[name] = np.array(values[name], float)
+            replaced.get(k, self._compute[k])(values, np.shape(values[name]))
+        return values, fresh
 
     def first_step(self, number: int, edit: Edit) -> tuple[ArrayId, int, np.ndarray] | None:
         """Compute the gradient of a recurrent layer's input at the first step of the backward pass.
@@ -288,12 +300,7 @@ class StatedBackward:
         if identity is None:
             return None
         replaced = prepare_step(rename(edit.equation, self.ids_of(line)), step)
-        values: dict[Any, np.ndarray] = dict(self.values)
-        for k in numbers:
-            name = self._renamed[k].name
-            values[name] = np.array(values[name], float)
-            compute = replaced if k in line.steps else self._compute[k]
-            compute(values, values[name].shape)
+        values = self._computed(numbers, dict.fromkeys(line.steps, replaced))[0]
         return identity, step[1], of_input(values)
 
     def _of_step(self, layer_number: str, step: tuple[str, int]) -> Any:
