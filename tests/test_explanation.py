@@ -255,6 +255,8 @@ def test_blanks_hold_no_answers_and_the_answers_follow():
     task, answers = nn.explain(traces.lecture(), "latex", blanks=True).split(r"\newpage")
     assert [number for number in NUMBERS if as_latex_number(number) in task] == []
     assert task.count(r"\underline") == 2 * 9 + 2 * 19
+    assert r"$\sigma(z) = 1 / (1 + e^{-z})$, and $\log$ is the natural logarithm." in task
+    assert r"\underline{\hspace{14em}} = \underline{\hspace{5em}}" in task  # room for four numbers
     assert [number for number in NUMBERS if as_latex_number(number) not in answers] == []
 
 

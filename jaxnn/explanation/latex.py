@@ -14,7 +14,7 @@ from jaxnn.explanation.labels import pointers
 from jaxnn.explanation.network_picture import Node, columns_of_nodes, latex_picture, svg_image
 from jaxnn.explanation.rows import WorkedLine, entry_value, place, rows_of
 from jaxnn.explanation.verify import verified_equations
-from jaxnn.formulas.expressions import Spot
+from jaxnn.formulas.expressions import Call, Spot, walk
 from jaxnn.formulas.printing import LatexWriter, format_number, latex_number
 from jaxnn.notation import Notation, latex_code
 from jaxnn.tracing import Trace
@@ -25,7 +25,13 @@ WIDE = 8  # columns of a matrix that fit on a page
 NEXT = " \\\\\n"  # line of an aligned formula
 ROOMY = " \\\\[3.5ex]\n"  # the same, with room for a pencil
 TOGETHER = 16  # lines that are kept on one page
-BLANK = r"\underline{\hspace{5em}}"
+ROOM = 5  # the width in em of what is left blank for a number
+MOST_ROOM = 26  # and the most, for a formula with many numbers in it
+DEFINED = {  # functions that a reader may not know, or not by their base
+    "σ": r"$\sigma(z) = 1 / (1 + e^{-z})$",
+    "log": r"$\log$ is the natural logarithm",
+    "tanh": r"$\tanh(z) = (e^z - e^{-z}) / (e^z + e^{-z})$",
+}
 
 HEAD = r"""\documentclass{article}
 \usepackage[a4paper, margin=2cm]{geometry}
@@ -133,6 +139,10 @@ def _given(
 ) -> Iterator[str]:
     net, loss = layout.code(repr(trace.net)), layout.code(repr(trace.loss))
     yield f"The network is {net}, the loss {loss}."
+    nodes = [node for step in equations.steps for node in walk(step.equation.body)]
+    used = {node.name for node in nodes if isinstance(node, Call)}
+    if defined := [text for name, text in DEFINED.items() if name in used]:
+        yield f"Here {', and '.join(defined)}."
     lines = []
     for identity, kind in equations.free.items():
         if kind != "given":
@@ -209,8 +219,10 @@ def _line(
     )
     parts = [write(row.right)]
     if not row.is_plain:
-        parts.append(BLANK if blanks else numbers(row.right))
-    parts.append(BLANK if blanks else latex_number(format_number(row.value, significant)))
+        mentioned = sum(isinstance(node, Spot) for node in walk(row.right))
+        parts.append(_blank(2 + 3 * mentioned) if blanks else numbers(row.right))
+    result = latex_number(format_number(row.value, significant))
+    parts.append(_blank(ROOM) if blanks else result)
     parts = parts[1:] if parts[0] == parts[1] else parts
     lines, width = [f"{write(row.left)} &= {_broken(parts[0])}"], _width(parts[0])
     for part in parts[1:]:
@@ -223,11 +235,16 @@ def _line(
     return NEXT.join(lines)
 
 
+def _blank(ems: int) -> str:
+    return rf"\underline{{\hspace{{{min(max(ems, ROOM), MOST_ROOM)}em}}}}"
+
+
 def _width(latex: str) -> int:
     """Estimate the width of a typeset formula in characters.
 
     A command counts as one character, a derivative as four.
     """
+    latex = re.sub(r"\\underline{\\hspace{(\d+)em}}", lambda blank: "d" * 2 * int(blank[1]), latex)
     text = re.sub(r"\\frac{\\partial J}{\\partial [^}]*}(_{[^}]*})?}", "dddd", latex)
     return len(re.sub(r"[{}_^ ]|\(\d\)", "", re.sub(r"\\[a-z]+", "x", text)))
 
