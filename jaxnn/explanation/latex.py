@@ -19,7 +19,8 @@ from jaxnn.formulas.printing import LatexWriter, format_number, latex_number
 from jaxnn.notation import Notation, latex_code
 from jaxnn.tracing import Trace
 
-MOST = 16  # entries of one array that are written out
+MOST = 16  # entries of one array that are all written out
+FEW = 4  # of an array with more of them
 ACROSS = 58  # characters of a formula that fit on a line
 WIDE = 8  # columns of a matrix that fit on a page
 NEXT = " \\\\\n"  # line of an aligned formula
@@ -198,6 +199,7 @@ def _passes(
                 yield layout.heading(2, f"{number}: {layout.code(repr(step.op))}")
             # which case of a choice applies is part of the answer
             rows, total = rows_of(equations, step, MOST, undecided=blanks)
+            rows = rows if total <= MOST else rows[:FEW]
             lines = [_line(equations, notation, row, significant, blanks) for row in rows]
             yield layout.display(lines, blanks)
             if total > len(rows):
