@@ -130,6 +130,7 @@ from .training.evaluation import predict as predict
 from .training.fit import Fit as Fit
 from .training.fit import fit as fit
 from .training.hooks import Event as Event
+from .training.joining import join_processes as join_processes
 from .training.layout import FULLY_SHARDED as FULLY_SHARDED
 from .training.layout import TENSOR_PARALLEL as TENSOR_PARALLEL
 from .training.layout import largest_axis as largest_axis

@@ -4,7 +4,7 @@
 
 Each process calls ``jax.distributed.initialize`` and then runs the script, in which
 ``jax.devices()`` lists the devices of all processes. A cluster starts the processes by itself;
-there the script calls ``jax.distributed.initialize()``, which finds its settings. If a process
+there the script calls ``jaxnn.join_processes()``, which finds its settings. If a process
 fails, the others are ended, and the job can continue from its last checkpoint.
 """
 

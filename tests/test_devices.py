@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import re
+import socket
 import subprocess
 import sys
 import time
@@ -10,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+import jaxnn as nn
 
 SCRIPT = Path(__file__).parent / "on_four_devices.py"
 TESTS = (
@@ -114,6 +118,52 @@ def test_a_process_that_fails_ends_the_job_which_resumes_in_fewer_processes(mode
     result, status, errors = run_job(1, "resume", tmp_path)
     assert status == 0, errors
     check_close(result, alone)
+
+
+JOIN = """
+import sys
+import jaxnn as nn
+address, count, number, timeout = sys.argv[1], *map(int, sys.argv[2:])
+nn.join_processes(
+    timeout=timeout, coordinator_address=address, num_processes=count, process_id=number
+)
+import jax
+print(jax.process_count())
+"""
+
+
+def join(count, numbers, timeout):
+    """Start some processes of a job; return the status and output of each."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{found.getsockname()[1]}"
+    jobs = [
+        subprocess.Popen(
+            [sys.executable, "-c", JOIN, address, str(count), str(number), str(timeout)],
+            env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for number in numbers
+    ]  # fmt: skip
+    said = [job.communicate(timeout=120)[0] for job in jobs]
+    return [(job.returncode, text) for job, text in zip(jobs, said, strict=True)]
+
+
+def test_join_processes_expects_whole_seconds():
+    with pytest.raises(nn.InputError, match="join_processes: expected timeout to be an integer"):
+        nn.join_processes(timeout=0.5)
+
+
+@pytest.mark.slow
+def test_processes_name_those_that_do_not_come():
+    for status, said in join(4, [0, 1], timeout=5):
+        assert status != 0
+        assert "# of tasks that reached the barrier: 2/4." in said
+        assert set(re.search(r"timed out task names:\n([\d, \n]+)\n", said)[1].split()) >= {
+            "2",
+            "3",
+        }
+    for status, said in join(2, [0, 1], timeout=60):
+        assert (status, said.split()[-1]) == (0, "2")
 
 
 @pytest.mark.slow
