@@ -12,7 +12,7 @@ import numbers
 import sys
 import types
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, dataclass_transform, get_args
+from typing import Any, NamedTuple, TypeVar, dataclass_transform, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
@@ -166,6 +166,10 @@ def _right_call(cls: type, settings: tuple[Any, ...], positional: list[str]) -> 
     others = [f.name for f in dataclasses.fields(cls) if f.kw_only]
     named = f", and {', '.join(others)} by name" if others else ""
     told = f"{call(shown)}: expected {allowed}{named}, got {len(settings)} by position."
+    kinds: list[Any] = [cls.__annotations__[name] for name in positional]
+    if [get_origin(kind) for kind in kinds] == [tuple]:
+        together = f"({', '.join(shown)})"
+        return f"{told} Write {call([together])}."
     takes_sizes = hasattr(cls, "init") and (positional or ["features"])[0] in ("features", "heads")
     all_sizes = all(type(setting) is int for setting in settings)
     if takes_sizes and all_sizes and len(settings) == len(positional) + 1:

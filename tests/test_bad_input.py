@@ -491,6 +491,10 @@ def test_iris_is_what_the_lecture_uses():
         (lambda: nn.Huber("1"), "expected delta to be a finite number above 0, got '1'"),
         (lambda: nn.LayerNorm(epsilon=None), "expected epsilon to be .* got None"),
         (lambda: nn.certify(nn.Dense, np.ones((2, 3))), r"got the class Dense; write Dense\(\)"),
+        (
+            lambda: nn.Sequential(nn.ReLU(), nn.Tanh()),
+            r"Write Sequential\(\(ReLU\(\), Tanh\(\)\)\)",
+        ),
         (lambda: nn.summary(nn.ReLU, np.ones((2, 3))), "expected net to be a layer"),
         (
             lambda: nn.explain_nan(

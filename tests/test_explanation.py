@@ -21,6 +21,7 @@ from scipy.special import expit, ndtr
 
 import jaxnn as nn
 from jaxnn import plots
+from jaxnn.explanation.matrices import BLANK
 from jaxnn.explanation.worksheet import redraw
 from jaxnn.formulas.expressions import Num, Op, Spot
 from jaxnn.formulas.printing import LatexWriter, Writer
@@ -267,6 +268,30 @@ def test_thirty_worksheets_differ():
     assert len(set(sheets)) == 30
     assert sheets[3] == nn.explain(traces.lecture(), "markdown", blanks=True, seed=3)
     assert re.search(r"W\^\{\(1\)\} &= \\begin\{pmatrix\} (-?[\d.]+ ?(&|\\\\)? ?)+\\end", sheets[0])
+
+
+MATRIX = re.compile(r"^(.*) &= \\begin{pmatrix} (.*) \\end{pmatrix}", re.MULTILINE)
+
+
+def matrices_of(latex):
+    return [(name, re.split(r" & | \\\\ ", cells)) for name, cells in MATRIX.findall(latex)]
+
+
+def test_a_long_worksheet_asks_for_a_few_entries_and_gives_the_others():
+    x, target = np.linspace(-1, 1, 8).reshape(1, 4, 2), np.array([[1, 0, 1, 1]])
+    net, loss = nn.chain(nn.LSTM(3), nn.Dense(2)), nn.SoftmaxCrossEntropy()
+    sheet = nn.explain(
+        nn.trace(net, loss, net.init(jax.random.key(0), x), x, target), "latex", blanks=True
+    )
+    task, answers = (part.split(r"\section*{Forward}")[1] for part in sheet.split(r"\newpage"))
+    asked = 0
+    for (name, cells), (same, whole) in zip(matrices_of(task), matrices_of(answers), strict=True):
+        assert name == same
+        for cell, value in zip(cells, whole, strict=True):
+            asked += cell != value
+            assert cell in (value, BLANK)
+            assert cell == value or f"= {value}" in answers
+    assert 50 < asked < 120
 
 
 def lines_of(markdown):

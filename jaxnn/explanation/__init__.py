@@ -111,9 +111,10 @@ def explain(
 
     Returns:
         A string, unless the list of formats above states another type. A notebook displays text,
-        Markdown, SVG, animations and pages accordingly. Of an array with more than 16 entries only
-        the first 16 are written out; of a sum with more than 10 terms, the first ones and the last.
-        ``trace`` contains all of them.
+        Markdown, SVG, animations and pages accordingly. In text, the first 16 entries of an array
+        are written out. LaTeX and Markdown write out all entries, or, if there are more than 100,
+        four of each array, and show the others in matrices. Of a sum with more than 10 terms,
+        the first ones and the last are written. ``trace`` contains all of them.
 
     Raises:
         InputError: for the difference of two traces, an unknown format, a place that is not in the

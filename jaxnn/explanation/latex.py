@@ -3,6 +3,7 @@ r"""A trace as a worksheet of equations in LaTeX or Markdown, with the answers o
 The notation is that of :mod:`jaxnn.notation`.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -11,18 +12,16 @@ import numpy as np
 
 from jaxnn.equations import ArrayId, Equations, Step
 from jaxnn.explanation.labels import pointers
+from jaxnn.explanation.matrices import matrices
 from jaxnn.explanation.network_picture import Node, columns_of_nodes, latex_picture, svg_image
-from jaxnn.explanation.rows import WorkedLine, entry_value, place, rows_of
+from jaxnn.explanation.rows import WorkedLine, entry_value, is_long, place, selected_rows
 from jaxnn.explanation.verify import verified_equations
 from jaxnn.formulas.expressions import Call, Spot, walk
 from jaxnn.formulas.printing import LatexWriter, format_number, latex_number
 from jaxnn.notation import Notation, latex_code
 from jaxnn.tracing import Trace
 
-MOST = 16  # entries of one array that are all written out
-FEW = 4  # of an array with more of them
 ACROSS = 58  # characters of a formula that fit on a line
-WIDE = 8  # columns of a matrix that fit on a page
 NEXT = " \\\\\n"  # line of an aligned formula
 ROOMY = " \\\\[3.5ex]\n"  # the same, with room for a pencil
 TOGETHER = 16  # lines that are kept on one page
@@ -38,6 +37,7 @@ HEAD = r"""\documentclass{article}
 \usepackage[a4paper, margin=2cm]{geometry}
 \usepackage{amsmath}
 \allowdisplaybreaks
+\setcounter{MaxMatrixCols}{40}
 \setlength{\parindent}{0pt}
 \sloppy
 \begin{document}
@@ -54,7 +54,7 @@ def _markdown_code(text: str) -> str:
 def _latex_display(lines: list[str], roomy: bool = False) -> str:
     body = (ROOMY if roomy else NEXT).join(lines)
     equations = f"\\begin{{align*}}\n{body}\n\\end{{align*}}"
-    if body.count("\n") >= TOGETHER:
+    if body.count(r"\\") >= TOGETHER:
         return equations  # too long for a page of its own
     return f"\\begin{{minipage}}{{\\textwidth}}\n{equations}\n\\end{{minipage}}"
 
@@ -147,8 +147,10 @@ def _given(
     lines = []
     for identity, kind in equations.free.items():
         if kind != "given":
-            lines += _matrices(equations, notation, identity, significant)
+            lines += matrices(equations, notation, identity, significant)
     yield layout.display(lines, False)
+    if is_long(equations):
+        yield "Of each array a few entries are computed here. The others are given."
     yield (
         r"For layer $l$: $z^{(l)}$ before its activation, $a^{(l)}$ after it, "
         r"$\delta^{(l)} = \partial J / \partial z^{(l)}$."
@@ -160,53 +162,50 @@ def _given(
         )
 
 
-def _matrices(
-    equations: Equations, notation: Notation, identity: ArrayId, significant: int
-) -> list[str]:
-    """Write an array as matrices, one for each index into the axes before its last two."""
-    array = np.asarray(equations.values[identity])
-    if identity in equations.batched and array.shape[:1] == (1,):
-        array = array[0]
-    name = notation[identity].latex()
-    matrices = array.reshape(-1, *np.atleast_2d(array).shape[-2:])
-    lines = []
-    for at, matrix in zip(np.ndindex(array.shape[:-2]), matrices, strict=True):
-        above = "_{" + ", ".join(str(i + 1) for i in at) + r", \cdot, \cdot}" if at else ""
-        rows = [" & ".join(_row(row, significant)) for row in matrix[:WIDE]]
-        rows += [r"\vdots"] if len(matrix) > WIDE else []
-        whole = (
-            r"\begin{pmatrix} " + r" \\ ".join(rows) + r" \end{pmatrix}" if array.ndim else rows[0]
-        )
-        lines.append(f"{name}{above} &= {whole}")
-    return lines
-
-
-def _row(row: np.ndarray, significant: int) -> list[str]:
-    cells = [latex_number(format_number(value, significant)) for value in row[:WIDE]]
-    return [*cells, r"\cdots"] if len(row) > WIDE else cells
-
-
 def _passes(
     equations: Equations, notation: Notation, layout: Layout, significant: int, blanks: bool
 ) -> Iterator[str]:
-    for direction, title in (("forward", "Forward"), ("backward", "Backward")):
-        yield layout.heading(1, title)
-        heading = None
-        for step in (step for step in equations.steps if step.direction == direction):
-            if step.path != heading:
-                heading = step.path
-                number = f"Layer {notation.layer(step.number)}" if step.number else "Loss"
-                yield layout.heading(2, f"{number}: {layout.code(repr(step.op))}")
-            # which case of a choice applies is part of the answer
-            rows, total = rows_of(equations, step, MOST, undecided=blanks)
-            rows = rows if total <= MOST else rows[:FEW]
-            lines = [_line(equations, notation, row, significant, blanks) for row in rows]
-            yield layout.display(lines, blanks)
-            if total > len(rows):
-                yield f"The other {total - len(rows)} entries likewise."
+    # which case of a choice applies is part of the answer
+    steps = zip(equations.steps, selected_rows(equations, undecided=blanks), strict=True)
+    by_pass = itertools.groupby(steps, lambda pair: pair[0].direction)
+    for direction, own in by_pass:
+        yield layout.heading(1, direction.capitalize())
+        for _, group in itertools.groupby(own, lambda pair: pair[0].path):
+            rows_of_steps = list(group)
+            step = rows_of_steps[0][0]
+            number = f"Layer {notation.layer(step.number)}" if step.number else "Loss"
+            yield layout.heading(2, f"{number}: {layout.code(repr(step.op))}")
+            written = [rows for _, rows in rows_of_steps if rows]
+            if others := _others(equations, notation, written, significant, blanks):
+                yield layout.display(others, False)
+            for rows in written:
+                lines = [_line(equations, notation, row, significant, blanks) for row in rows]
+                yield layout.display(lines, blanks)
     if equations.silent and not blanks:
         silent = ", ".join(equations.silent)
         yield f"No formulas are stated by {silent}, so that part is not written out."
+
+
+def _others(
+    equations: Equations,
+    notation: Notation,
+    written: list[list[WorkedLine]],
+    significant: int,
+    blanks: bool,
+) -> list[str]:
+    """Return the arrays of which only some entries are written out, as matrices.
+
+    With ``blanks``, the matrices have gaps where these entries stand.
+    """
+    places: dict[ArrayId, set[tuple[int, ...]]] = {}
+    for row in itertools.chain.from_iterable(written):
+        places.setdefault(row.step.defines, set()).add(row.left.at)
+    lines = []
+    for identity, at in places.items():
+        if len(at) < np.size(equations.values[identity]):
+            gaps = at if blanks else ()
+            lines += matrices(equations, notation, identity, significant, gaps)
+    return lines
 
 
 def _line(

@@ -4,14 +4,18 @@ Each row contains an entry, its expression in symbols and in numbers, and the re
 """
 
 import itertools
+import math
+from collections import Counter
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from jaxnn.equations import ArrayId, Equations, Step
 from jaxnn.formulas.expand import SHOWN, place_at, write_out
-from jaxnn.formulas.expressions import Equation, Expr, Num, Spot, replace
+from jaxnn.formulas.expressions import Equation, Expr, Num, Ref, Spot, replace
 
+MOST = 100  # entries that are all selected
+FEW = 4  # of each array if there are more
 Place = TypeVar("Place")  # an index: a number, or an expression
 
 
@@ -55,6 +59,43 @@ def rows_of(
         right = write_out(step.equation, at, values, SHOWN, unknown)
         rows.append(WorkedLine(step, at, left, right, float(values[left.name][left.at])))
     return rows, int(np.prod(step.equation.shape))
+
+
+def is_long(equations: Equations) -> bool:
+    """Whether there are too many entries to write out all of them."""
+    return sum(math.prod(step.equation.shape) for step in equations.steps) > MOST
+
+
+def selected_rows(equations: Equations, undecided: bool) -> list[list[WorkedLine]]:
+    """Return the rows of each step: all of them, or a few if there are too many.
+
+    The few are the first of each array. In a recurrence a step computes a part of an array, its
+    entries at one time; the first two of these steps are enough, of which the second has a state
+    before it. Of a copy, they are those that are selected of the original.
+    """
+    sizes = [math.prod(step.equation.shape) for step in equations.steps]
+    if not is_long(equations):
+        pairs = zip(equations.steps, sizes, strict=True)
+        return [rows_of(equations, step, size, undecided)[0] for step, size in pairs]
+    seen = Counter[ArrayId]()
+    selected: set[tuple[ArrayId, tuple[int, ...]] | None] = set()
+    rows_of_steps = []
+    for step, size in zip(equations.steps, sizes, strict=True):
+        seen[step.defines] += 1
+        is_whole = len(equations.by_definition[step.defines]) == 1
+        count = FEW if is_whole else FEW // 2 if seen[step.defines] <= 2 else 0
+        is_copy = isinstance(step.equation.body, Ref)
+        rows, _ = rows_of(equations, step, size if is_copy else count, undecided)
+        copied = [row for row in rows if is_copy and _original(row) in selected]
+        rows = copied or rows[:count]
+        selected |= {(step.defines, row.left.at) for row in rows}
+        rows_of_steps.append(rows)
+    return rows_of_steps
+
+
+def _original(row: WorkedLine) -> tuple[ArrayId, tuple[int, ...]] | None:
+    """Return the array and the place of the entry that a row copies, if it is one."""
+    return (row.step.ids[row.right.name], row.right.at) if isinstance(row.right, Spot) else None
 
 
 def place(equations: Equations, identity: ArrayId, at: tuple[Place, ...]) -> tuple[Place, ...]:
