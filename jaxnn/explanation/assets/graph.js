@@ -36,13 +36,14 @@ function buildGraph(svg, graph, host) {
   const y = (c, k) => height / 2 + 12 + (k - (columns[c].size - 1) / 2) * spacing;
   const out = (c) => x[c] + (hasActivation(columns[c]) ? inner : 0); // where a column hands its values on
 
+  const edges = drawInto(svg, "g"); // below all numbers
   columns.forEach((column, c) => {
     if (!column.w) return;
     const sources = columns[c - 1].size, targets = column.size;
     for (let i = 0; i < sources; i++) for (let j = 0; j < targets; j++) {
       const from = { x: out(c - 1) + radius, y: y(c - 1, i) }, to = { x: x[c] - radius, y: y(c, j) };
       const flat = i * targets + j, at = along(i, sources, targets);
-      const line = drawInto(svg, "line", { x1: from.x, y1: from.y, x2: to.x, y2: to.y, class: "edge" });
+      const line = drawInto(edges, "line", { x1: from.x, y1: from.y, x2: to.x, y2: to.y, class: "edge" });
       const place = { x: from.x + at * (to.x - from.x), y: from.y + at * (to.y - from.y) };
       host.edge(line, column.w, flat);
       const quiet = crowded ? " quiet" : "";
