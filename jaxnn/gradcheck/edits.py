@@ -226,22 +226,35 @@ def _in_place(node: Expr, equation: Equation) -> Iterator[Change]:
                 yield Change("power", words, Op("*", node, node))
 
 
+def leave_out(node: Expr, equation: Equation) -> Iterator[Change]:
+    """Leave out a term, a factor or a divisor."""
+    match node:
+        case Op("+" | "-" as sign, left, right) if left != ZERO:
+            rest = right if sign == "+" else Op("-", ZERO, right)
+            yield Change("term", f"the term {write(right)} is left out", left)
+            yield Change("term", f"the term {write(left)} is left out", rest)
+        case Op("*", left, right):
+            for factor, rest in ((left, right), (right, left)):
+                again = [*walk(equation.body)].count(factor) > 1
+                of = f" of {write(node)}" if again else ""
+                yield Change("factor", f"the factor {write(factor)} is left out{of}", rest)
+        case Op("/", left, right):
+            yield Change("factor", f"the division by {write(right)} is left out", left)
+
+
 def _operations(node: Op, equation: Equation) -> Iterator[Change]:
     _, left, right = node
     match node:
         case Op("-", Num(0), _):
             yield Change("sign", f"the minus sign of {write(right)} is left out", right)
         case Op("-", one, Op("**", base, exponent)):
-            yield from _terms(node)
+            yield from _terms(node, equation)
             outside = Op("**", Op("-", one, base), exponent)
             yield Change("power", f"{write(outside)} stands for {write(node)}", outside)
         case Op("+" | "-"):
-            yield from _terms(node)
+            yield from _terms(node, equation)
         case Op("*"):
-            for factor, rest in ((left, right), (right, left)):
-                again = [*walk(equation.body)].count(factor) > 1
-                of = f" of {write(node)}" if again else ""
-                yield Change("factor", f"the factor {write(factor)} is left out{of}", rest)
+            yield from leave_out(node, equation)
             for factor, rest in ((left, right), (right, left)):
                 words = write(factor)
                 yield Change("factor", f"the factor {words} counts twice", Op("*", node, factor))
@@ -250,8 +263,8 @@ def _operations(node: Op, equation: Equation) -> Iterator[Change]:
                 words = f"the {what} of {write(left)} and {write(right)} stands for their product"
                 yield Change("operation", words, Op(other, left, right))
         case Op("/"):
+            yield from leave_out(node, equation)
             words = write(right)
-            yield Change("factor", f"the division by {words} is left out", left)
             yield Change("factor", f"{write(left)} is left out", Op("/", ONE, right))
             yield Change("factor", f"it is multiplied by {words}", Op("*", left, right))
             yield Change("factor", f"it is divided by {words} twice", Op("/", node, right))
@@ -301,12 +314,10 @@ def _comparisons(node: Op) -> Iterator[Change]:
         yield Change("condition", f"{write(other)} stands for {words}", other)
 
 
-def _terms(node: Op) -> Iterator[Change]:
+def _terms(node: Op, equation: Equation) -> Iterator[Change]:
     sign, left, right = node
-    rest = right if sign == "+" else Op("-", ZERO, right)
     other = Op("-" if sign == "+" else "+", left, right)
-    yield Change("term", f"the term {write(right)} is left out", left)
-    yield Change("term", f"the term {write(left)} is left out", rest)
+    yield from leave_out(node, equation)
     yield Change("sign", f"the sign of {write(right)} is wrong", other)
     yield Change("term", f"the term {write(right)} counts twice", Op(sign, node, right))
     if isinstance(left, Op) and left.sign in ("+", "-"):

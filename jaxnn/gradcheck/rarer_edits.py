@@ -32,6 +32,7 @@ from jaxnn.gradcheck.edits import (
     copy_of,
     everywhere,
     everywhere_replaced,
+    leave_out,
     made,
     put_for,
     renamed,
@@ -66,22 +67,8 @@ def rarer_edits(equation: Equation, shapes: Shapes) -> Iterator[Edit]:
 
 def left_outs(equation: Equation) -> Iterator[Edit]:
     """Enumerate the terms and factors that can be left out or be applied to one term only."""
-    yield from made(equation, everywhere(equation.body, _left_out))
+    yield from made(equation, everywhere(equation.body, lambda node: leave_out(node, equation)))
     yield from made(equation, everywhere(equation.body, _of_a_part))
-
-
-def _left_out(node: Expr) -> Iterator[Change]:
-    match node:
-        case Op("+", left, right):
-            yield Change("term", f"the term {write(right)} is left out", left)
-            yield Change("term", f"the term {write(left)} is left out", right)
-        case Op("-", left, right) if left != ZERO:
-            yield Change("term", f"the term {write(right)} is left out", left)
-        case Op("*", left, right):
-            yield Change("factor", f"the factor {write(right)} is left out", left)
-            yield Change("factor", f"the factor {write(left)} is left out", right)
-        case Op("/", left, right):
-            yield Change("factor", f"the division by {write(right)} is left out", left)
 
 
 # ── A part of the equation ──────────────────────────────────────────────────────────────────────

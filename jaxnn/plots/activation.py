@@ -54,6 +54,8 @@ class ActivationDisplay(Display):
         ax.plot(self.x, y, color=colors.weight, lw=2, label="value")
         ax.plot(self.x, self.dy_dx, color=colors.derivative, lw=1.5, ls="--", label="derivative")
         ax.set(title=self.name, xlabel="z", xlim=(self.x[0], self.x[-1]))
+        low, high = ax.get_ylim()
+        ax.set_ylim(low, high + 0.3 * (high - low))  # room for the legend
         ax.legend(loc="upper left", frameon=False)
         return self
 
