@@ -21,6 +21,7 @@ import argparse
 import importlib.util
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,26 +29,27 @@ import numpy as np
 from lessons import practice
 
 import jaxnn as nn
+from jaxnn.formulas import Formulas
 from jaxnn.layers import attention
 
 
 def sigmoid(y, dy):
-    """Y = σ(x). Return dx."""
+    """For y = σ(x), return dx."""
     raise NotImplementedError
 
 
 def dense(x, w, b, dy):
-    """Y = x w + b, with x (B, I), w (I, O), b (O,). Return dx, dw, db."""
+    """For y = x w + b, with x (B, I), w (I, O), b (O,), return dx, dw, db."""
     raise NotImplementedError
 
 
 def softmax_cross_entropy(logits, labels):
-    """J = mean over the batch of -log softmax(logits)[label], logits (B, K). Return dlogits."""
+    """For J = mean over the batch of -log softmax(logits)[label], logits (B, K), return dlogits."""
     raise NotImplementedError
 
 
 def batch_norm(x, mean, variance, scale, epsilon, dy):
-    """Y = scale (x - mean) / √(variance + ε) + bias, over the batch axis of x (B, C).
+    """For y = scale (x - mean) / √(variance + ε) + bias, over the batch axis of x (B, C).
 
     Return dx, dscale, dbias. The mean and the variance, (1, C), are those of x: the derivative
     flows through them too.
@@ -56,7 +58,7 @@ def batch_norm(x, mean, variance, scale, epsilon, dy):
 
 
 def rnn_step(x, h_before, h, wx, wh, dh):
-    """H = tanh(x wx + h_before wh + b), with x (B, I), h (B, H).
+    """For h = tanh(x wx + h_before wh + b), with x (B, I), h (B, H).
 
     Return dx, dh_before, dwx, dwh, db.
     """
@@ -64,7 +66,7 @@ def rnn_step(x, h_before, h, wx, wh, dh):
 
 
 def attend(q, k, v, p, do):
-    """P = softmax(q kᵀ / √D) along the keys, o = p v; q, k, v and o (B, heads, T, D).
+    """For p = softmax(q kᵀ / √D) along the keys, o = p v; q, k, v and o (B, heads, T, D).
 
     Return dq, dk, dv.
     """
@@ -74,9 +76,34 @@ def attend(q, k, v, p, do):
 # ── Adapters between the contract of a layer and the functions above, and the solutions ─────────
 
 
+class Heads(NamedTuple):
+    """Queries, keys and values, each (B, heads, T, D)."""
+
+    q: jax.Array
+    k: jax.Array
+    v: jax.Array
+
+
 @nn.layer
 class Attend:
-    """Scaled dot-product attention without projections: x is the triple (q, k, v)."""
+    """Scaled dot-product attention without projections, of Heads."""
+
+    formulas = Formulas(
+        """
+        s[b, h, t, j] = sum(q[b, h, t, d] * k[b, h, j, d] for d in D) / sqrt(D)
+        p[b, h, t, j] = exp(s[b, h, t, j]) / sum(exp(s[b, h, t, i]) for i in S)
+        y[b, h, t, d] = sum(p[b, h, t, j] * v[b, h, j, d] for j in S)
+        """,
+        """
+        dv[b, h, j, d] = sum(p[b, h, t, j] * dy[b, h, t, d] for t in T)
+        dp[b, h, t, j] = sum(dy[b, h, t, d] * v[b, h, j, d] for d in D)
+        ds[b, h, t, j] = p[b, h, t, j] * (
+            dp[b, h, t, j] - sum(p[b, h, t, i] * dp[b, h, t, i] for i in S)
+        )
+        dq[b, h, t, d] = sum(ds[b, h, t, j] * k[b, h, j, d] for j in S) / sqrt(D)
+        dk[b, h, j, d] = sum(ds[b, h, t, j] * q[b, h, t, d] for t in T) / sqrt(D)
+        """,
+    )
 
     def init(self, key, x):
         """Return no parameters."""
@@ -88,8 +115,8 @@ class Attend:
         return o, (*x, o, p)
 
     def backward(self, params, cache, dy):
-        """Return (dq, dk, dv)."""
-        return (), attention.attend_backward(*cache, dy)
+        """Return the derivatives of the three."""
+        return (), Heads(*attention.attend_backward(*cache, dy))
 
 
 def normal(*shape):
@@ -152,8 +179,9 @@ EXERCISES = {  # name: (operation, inputs, the adapter from an answer to a backw
     ),
     "attend": (
         Attend(),
-        {"x": (normal(2, 1, 3, 4), normal(2, 1, 5, 4), normal(2, 1, 5, 4) + 1)},
-        lambda answer: lambda params, cache, do: ((), tuple(answer(*cache[:3], cache[4], do))),
+        # no two sizes are equal, and none is the root of another
+        {"x": Heads(normal(2, 3, 4, 7), normal(2, 3, 5, 7), normal(2, 3, 5, 7) + 1)},
+        lambda answer: lambda params, cache, do: ((), Heads(*answer(*cache[:3], cache[4], do))),
     ),
 }
 

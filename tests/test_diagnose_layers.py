@@ -199,7 +199,8 @@ def test_gru(mistake):
         return nn.GRUParams(dwx, dwh, db, dbh), dx
 
     said = report(nn.GRU(3), backward, x=normal(2, 4, 2))
-    assert said.count(GRUS[mistake]) >= 4  # one mistake for all gradients
+    assert said.count(GRUS[mistake]) == 1  # of all gradients, and told once
+    assert said.count("is wrong, by the mistake in that of params.wx.") >= 3
 
 
 HEADS = {
@@ -452,3 +453,21 @@ def test_padding_that_is_not_cut_off():
         return dparams, np.pad(dx, ((0, 0), (1, 1), (0, 0)))
 
     assert "if the padding is cut off" in report(layer, backward, x=normal(3, 6, 2))
+
+
+def test_a_factor_is_left_out_of_one_of_two_gradients():
+    def backward(params, cache, dy):
+        dparams, dx = nn.LayerNorm().backward(params, cache, dy)
+        return dparams._replace(scale=dparams.bias), dx
+
+    said = report(nn.LayerNorm(), backward, x=normal(5, 4))
+    assert "the factor xhat[n, c] is left out" in said
+    assert said.count("✓") == 2
+
+
+def test_a_matrix_that_is_not_transposed():
+    def backward(params, cache, dy):
+        return nn.Dense(4).backward(params, cache, dy)[0], dy @ params.w
+
+    said = report(nn.Dense(4), backward, x=normal(5, 4))
+    assert "w[o, i] stands in the place of w[i, o]" in said

@@ -74,6 +74,34 @@ def test_an_answer_is_graded(run_exercises, tmp_path):
     assert "is not written yet" in run_exercises("--only", "sigmoid")[1]
 
 
+def test_a_factor_that_has_the_value_of_the_batch_by_chance():
+    """The root of 4, the size of a head, is 2, which is also the number of samples."""
+
+    def answer(q, k, v, p, do):
+        dp = do @ np.swapaxes(v, -1, -2)
+        ds = p * (dp - (dp * p).sum(-1, keepdims=True))
+        return ds @ k / 4, np.swapaxes(ds, -1, -2) @ q, np.swapaxes(p, -1, -2) @ do
+
+    op, _, adapt = exercises.EXERCISES["attend"]
+    x = exercises.Heads(*(exercises.normal(2, 3, size, 4) for size in (4, 5, 5)))
+    q, k, v = exercises.nn.diagnose(op, backward=adapt(answer), x=x).findings
+    assert "there is a factor 1/2 too many" in q.message
+    assert "the division by √(4) is left out" in k.message
+    assert v.verdict == "right"
+
+
+def test_one_mistake_in_all_gradients_is_explained_once(tmp_path, run_exercises):
+    (tmp_path / "answers.py").write_text(
+        "def rnn_step(x, h_before, h, wx, wh, dh):\n"
+        "    dz = dh * h * (1 - h)\n"
+        "    return dz @ wx.T, dz @ wh.T, x.T @ dz, h_before.T @ dz, dz.sum(0)\n"
+    )
+    status, said = run_exercises("--only", "rnn_step", "--answers", tmp_path / "answers.py")
+    assert status == 1
+    assert said.count("the slope of the sigmoid stands in the place of that of tanh") == 1
+    assert said.count("by the mistake in that of params.wx") == 4
+
+
 def test_hints_and_solutions_are_shown_on_request(run_exercises):
     assert "Hint 1 of 2 for 4.1: dy/dx =" in run_exercises("--hint", "4.1")[1]
     assert "Hint 2 of 2 for 4.1: du/dx = 2" in run_exercises("--hint", "4.1", "2")[1]

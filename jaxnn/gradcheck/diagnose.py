@@ -37,9 +37,15 @@ from jaxnn.types import AnyArray, Layer, Loss
 
 RIGHT = 1e-5  # relative error up to which a gradient is right; it may have been computed in float32
 HERE = Path(__file__).parent
-UNDECIDED = ("wrong", "factor", "stale")  # verdicts that a search may make more precise
+UNDECIDED = (
+    "wrong",
+    "factor",
+    "stale",
+    "same as another",
+)  # verdicts that a search may make more precise
 # and those that it replaces only where a condition or a factor explains the numbers
 OF_FACTORS = ("derivative at output", "derivative of input", "mask")
+OF_BATCH = ("missing 1/B", "extra 1/B")
 MANY_CROPS = 1000  # so many ways to cut off padding are not tried
 NEAR_KINK = 1e-3  # the distance by which inputs are moved to see whether they were at a kink
 
@@ -73,14 +79,26 @@ class Diagnosis:
 
     def __str__(self) -> str:
         marks = {"right": "✓", "not shown": "?"}
-        lines = [f"{marks.get(verdict, '✗')} {message}" for _, verdict, message in self.findings]
+        told = zip(self.findings, self._messages(), strict=True)
+        lines = [f"{marks.get(finding.verdict, '✗')} {message}" for finding, message in told]
         return "\n".join([self.name, *lines])
 
     def _repr_html_(self) -> str:
-        rows = [(finding.leaf, finding.verdict, finding.message) for finding in self.findings]
+        told = zip(self.findings, self._messages(), strict=True)
+        rows = [(leaf, verdict, message) for (leaf, verdict, _), message in told]
         bad = [finding.verdict != "right" for finding in self.findings]
         table = notebook.table(("gradient", "verdict", "what is found"), rows, bad)
         return notebook.fragment(notebook.line(self.name), table)
+
+    def _messages(self) -> Iterator[str]:
+        """Give the messages, each explanation only once."""
+        first: dict[str, str] = {}
+        for leaf, _, message in self.findings:
+            wrong, explained, why = message.partition(" is wrong: ")
+            same = first.setdefault(why, leaf) if explained else leaf
+            yield (
+                message if same == leaf else f"{wrong} is wrong, by the mistake in that of {same}."
+            )
 
 
 def diagnose(
@@ -125,7 +143,7 @@ def diagnose(
             # the stated backward is that of a chain of one layer, which draws from a key of its own
             ((_, _, key_of_op),) = numbered((op,), key)
     with jax.enable_x64(True):
-        state = lambda x: state_claim(  # noqa: E731
+        state = lambda x, target=target, weights=weights: state_claim(  # noqa: E731
             "diagnose",
             op,
             x,
@@ -143,9 +161,13 @@ def diagnose(
             claimed = _leaves(claim, case.floats, case.dy)
         except _UnusableError as finding:
             return Diagnosis(repr(op), (Finding("", "form", str(finding)),))
+        case.with_one_more = functools.cache(
+            lambda: _with_one_more(state, x, target, weights, np.random.default_rng(seed + 4))
+        )
         if weights is not None:
             plain = state_claim("diagnose", op, x, target, params=params, backward=backward)
             case.unweighted = [np.asarray(d) for d in plain.gradient(plain.floats, case.dy)]
+        case.right = {i for i, true in enumerate(case.truth) if _close(claimed[i], true)}
         moved = state(_moved(x, np.random.default_rng(seed + 2))).floats
         findings = [_find(case, moved, claimed, i) for i in range(len(claimed))]
         if shown := _zeros_of_this_input(case, findings):
@@ -154,6 +176,22 @@ def diagnose(
                 findings[i] = _not_shown(case.names[i])
         searched = _searched(case, claimed, findings, key, weights, target)
     return Diagnosis(repr(op), tuple(searched.get(i, f) for i, f in enumerate(findings)))
+
+
+def _with_one_more(
+    state: Callable[..., Claim],
+    x: PyTree,
+    target: AnyArray | None,
+    weights: AnyArray | None,
+    random: np.random.Generator,
+) -> "tuple[_Case, list[np.ndarray]] | None":
+    """Return the case of one more sample, the first again, and what is claimed there."""
+    again = jax.tree.map(lambda leaf: np.concatenate([leaf, leaf[:1]]), (x, target, weights))
+    try:
+        case = _Case(state(*again), random)
+        return case, _leaves(case.claim, case.floats, case.dy)
+    except (InputError, _UnusableError):  # a backward that is written for one number of samples
+        return None
 
 
 def _zeros_of_this_input(case: "_Case", findings: list[Finding]) -> set[int]:
@@ -196,7 +234,12 @@ def _searched(
 ) -> dict[int, Finding]:
     """Search the stated formulas for the mistakes that are none of the usual ones."""
     undecided = UNDECIDED + OF_FACTORS
-    open_ = [i for i, finding in enumerate(findings) if finding.verdict in undecided]
+    open_ = [
+        i
+        for i, (_, verdict, _) in enumerate(findings)
+        if verdict in undecided
+        or (verdict in OF_BATCH and not _is_of_the_batch(case, claimed[i], i))
+    ]
     if not open_ or weights is not None:
         return {}
     other = _Case(case.claim, np.random.default_rng(3))
@@ -237,7 +280,7 @@ def _searched(
 def _is_better(explanation: Explanation, than: Finding) -> bool:
     """Return whether an edit says more than what was found before."""
     (_, edit), *more = explanation.edits
-    if than.verdict in OF_FACTORS:
+    if than.verdict in OF_FACTORS + OF_BATCH:
         return edit.kind in ("condition", "factor") and not more
     # what does not depend on its input at all is better called so than two mistakes at once
     return than.verdict != "stale" or not more
@@ -265,6 +308,8 @@ class _Case:
         self.truth = [np.asarray(leaf) for leaf in claim.gradient(self.floats, self.dy)]
         self.names = claim.names
         self.unweighted: list[np.ndarray] = []  # the gradients of a loss without sample weights
+        self.right: set[int] = set()  # the gradients that are claimed rightly
+        self.with_one_more: Callable[[], tuple[_Case, list[np.ndarray]] | None] = lambda: None
 
 
 def _leaves(claim: Claim, floats: Floats, dy: PyTree) -> list[np.ndarray]:
@@ -472,8 +517,8 @@ def _one_sample(case: _Case, got: np.ndarray, i: int) -> Explanations:
 
 
 def _factors(case: _Case, moved: Floats, got: np.ndarray, true: np.ndarray, i: int) -> Explanations:
-    scale = float((got * true).sum() / (true**2).sum()) if true.any() else 0.0
-    if not scale or not _close(got, scale * true):
+    scale = _scale(got, true)
+    if not scale:
         return
     batch, size = case.claim.batch, true.size
     if isinstance(case.claim.op, Loss) and _same(scale, size):
@@ -505,6 +550,23 @@ def _factors(case: _Case, moved: Floats, got: np.ndarray, true: np.ndarray, i: i
     elif size > 1:  # any wrong value of a single number is some multiple of the right one
         advice = f"{1 / scale:.6g} is missing" if 0 < scale < 1 else f"{scale:.6g} is too much"
         yield "factor", f"is {scale:.6g} times the expected: a constant factor of {advice}."
+
+
+def _scale(got: np.ndarray, true: np.ndarray) -> float:
+    """Return the number of which the claimed gradient is a multiple of the true one, or 0."""
+    scale = float((got * true).sum() / (true**2).sum()) if true.any() else 0.0
+    return scale if scale and _close(got, scale * true) else 0.0
+
+
+def _is_of_the_batch(case: _Case, got: np.ndarray, i: int) -> bool:
+    """Return whether a factor that has the value of B, or 1/B, changes with one more sample.
+
+    Another may have that value by chance, such as the root of the size of a head.
+    """
+    more = case.with_one_more()
+    if more is None or more[1][i].shape != more[0].truth[i].shape:
+        return True
+    return not _same(_scale(more[1][i], more[0].truth[i]), _scale(got, case.truth[i]))
 
 
 def _count_of_dy(case: _Case, scale: float, i: int) -> tuple[tuple[int, ...], int] | None:
@@ -559,7 +621,11 @@ def _other_leaf(
 ) -> Explanations:
     for j, other in enumerate(case.truth):
         if j != i and other.shape == got.shape and _close(got, other):
-            yield "exchanged", f"is the gradient of {case.names[j]}: were the two exchanged?"
+            name = case.names[j]
+            if j in case.right:
+                yield "same as another", f"is equal to that of {name}, which is right."
+            else:
+                yield "exchanged", f"is the gradient of {name}: were the two exchanged?"
 
 
 def _derivatives(

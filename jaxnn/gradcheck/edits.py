@@ -288,7 +288,9 @@ def _slopes(node: Expr) -> Iterator[Change]:
             of_tanh = Op("-", ONE, Op("**", a, Num(2)))
             words = "the slope of tanh stands in the place of that of the sigmoid"
             yield Change("slope", words, Op("*", rest, of_tanh))
-        case Op("*", rest, Op("-", Num(1), Op("**", a, Num(2)))):
+        case Op("*", rest, Op("-", Num(1), Op("**", a, Num(2)))) | Op(
+            "*", Op("-", Num(1), Op("**", a, Num(2))), rest
+        ):
             words = "the slope of the sigmoid stands in the place of that of tanh"
             yield Change("slope", words, _times(rest, a, Op("-", ONE, a)))
         case Op("-", Num(1), Ref() as a):
@@ -454,8 +456,8 @@ def _indices(ref: Ref, equation: Equation) -> Iterator[Change]:
             case Index(one), Index(other) if equation.sizes[one] == equation.sizes[other]:
                 exchanged = list(at)
                 exchanged[a], exchanged[b] = second, first
-                words = f"{write(ref)} is transposed"
-                yield Change("transposed", words, ref._replace(at=tuple(exchanged)))
+                turned = ref._replace(at=tuple(exchanged))
+                yield Change("transposed", _other_way_round(turned, ref), turned)
     for axis, part in enumerate(at):
         letters = [letter for letter in linear(part) or {} if letter]
         before, after = (_moved(ref, axis, by) for by in (-1, 1))
@@ -480,8 +482,15 @@ def _turned(node: Expr, shapes: Shapes) -> Iterator[Change]:
                 if shapes[name][a] == shapes[name][b] and not plain:
                     exchanged = list(at)
                     exchanged[a], exchanged[b] = at[b], at[a]
-                    words = f"{write(node)} is transposed"
-                    yield Change("transposed", words, Ref(name, tuple(exchanged)))
+                    turned = Ref(name, tuple(exchanged))
+                    yield Change("transposed", _other_way_round(turned, node), turned)
+
+
+def _other_way_round(turned: Expr, right: Expr) -> str:
+    return (
+        f"{write(turned)} stands in the place of {write(right)}: "
+        "the array is transposed where it should not be, or not where it should"
+    )
 
 
 def _moved(ref: Ref, axis: int, by: int) -> Ref:
