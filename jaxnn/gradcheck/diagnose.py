@@ -280,7 +280,9 @@ def _searched(
 def _is_better(explanation: Explanation, than: Finding) -> bool:
     """Return whether an edit says more than what was found before."""
     (_, edit), *more = explanation.edits
-    if than.verdict in OF_FACTORS + OF_BATCH:
+    if than.verdict in OF_BATCH:
+        return edit.kind != "mean" and not more
+    if than.verdict in OF_FACTORS:
         return edit.kind in ("condition", "factor") and not more
     # what does not depend on its input at all is better called so than two mistakes at once
     return than.verdict != "stale" or not more

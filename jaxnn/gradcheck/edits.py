@@ -84,6 +84,7 @@ def edits(equation: Equation, shapes: Shapes, forward: Mapping[str, Expr]) -> It
         everywhere(equation.body, lambda node: _summed(node, equation)),
         _more_factors(equation, shapes),
         _left_out(equation),
+        _halves(equation),
     )
     yield from made(equation, changes)
 
@@ -143,8 +144,6 @@ write = Writer(_entry)
 def _of_the_whole(equation: Equation) -> Iterator[Change]:
     body = equation.body
     yield Change("sign", "the sign is wrong", Op("-", ZERO, body))
-    yield Change("factor", "there is a factor 2 too many", Op("*", Num(2), body))
-    yield Change("factor", "there is a factor 1/2 too many", Op("/", body, Num(2)))
     summed = body.letters if isinstance(body, Over) else ()
     others = [letter for over in overs(body) for letter in over.letters]
     for letter in dict.fromkeys((*summed, *equation.letters, *others)):
@@ -430,6 +429,13 @@ def _left_out(equation: Equation) -> Iterator[Change]:
             ):
                 words = f"the {which} {letter} gets no gradient"
                 yield Change("left out", words, Choice(counted, equation.body, ZERO))
+
+
+def _halves(equation: Equation) -> Iterator[Change]:
+    """Multiply or divide by 2; last, since there may be a 2 in the formula that explains it."""
+    body = equation.body
+    yield Change("factor", "there is a factor 2 too many", Op("*", Num(2), body))
+    yield Change("factor", "there is a factor 1/2 too many", Op("/", body, Num(2)))
 
 
 def _over_others(letters: tuple[str, ...], body: Expr) -> Expr:
