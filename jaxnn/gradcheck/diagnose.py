@@ -233,13 +233,13 @@ def _searched(
     target: AnyArray | None,
 ) -> dict[int, Finding]:
     """Search the stated formulas for the mistakes that are none of the usual ones."""
-    undecided = UNDECIDED + OF_FACTORS
-    open_ = [
+    not_of_batch = {
         i
         for i, (_, verdict, _) in enumerate(findings)
-        if verdict in undecided
-        or (verdict in OF_BATCH and not _is_of_the_batch(case, claimed[i], i))
-    ]
+        if verdict in OF_BATCH and not _is_of_the_batch(case, claimed[i], i)
+    }
+    undecided = UNDECIDED + OF_FACTORS
+    open_ = [i for i, f in enumerate(findings) if f.verdict in undecided or i in not_of_batch]
     if not open_ or weights is not None:
         return {}
     other = _Case(case.claim, np.random.default_rng(3))
@@ -264,6 +264,7 @@ def _searched(
         wrong=wanted,
         right=right,
         close=_close,
+        not_of_batch=not_of_batch,
     )
     found = search(stated, functools.cache(lambda: _stated(other, key, target)), claims)
     return {
@@ -281,7 +282,7 @@ def _is_better(explanation: Explanation, than: Finding) -> bool:
     """Return whether an edit says more than what was found before."""
     (_, edit), *more = explanation.edits
     if than.verdict in OF_BATCH:
-        return edit.kind != "mean" and not more
+        return not more
     if than.verdict in OF_FACTORS:
         return edit.kind in ("condition", "factor") and not more
     # what does not depend on its input at all is better called so than two mistakes at once

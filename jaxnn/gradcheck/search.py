@@ -51,6 +51,8 @@ class Claims(NamedTuple):
         wrong: the identity of each that is wrong, by its number.
         right: the identities of the others.
         close: whether two arrays are equal up to rounding.
+        not_of_batch: the gradients that are wrong by a factor which does not change with the
+            number of samples.
     """
 
     gradients: Sequence[np.ndarray]
@@ -58,6 +60,7 @@ class Claims(NamedTuple):
     wrong: Mapping[int, ArrayId]
     right: Set[ArrayId]
     close: Close
+    not_of_batch: Set[int] = frozenset()
 
 
 def search(
@@ -244,9 +247,12 @@ class _Search:
 
     def best(self, i: int, again: Callable[[], StatedBackward]) -> Explanation | None:
         """Return the simplest explanation of a gradient that also holds for the other dy."""
-        holds = [e for e in self._found[i] if self._holds(e, i, again())]
+        found = self._found[i]
+        if i in self._claims.not_of_batch:
+            found = [e for e in found if e.edits[0][1].kind != "mean"]
+        holds = [e for e in found if self._holds(e, i, again())]
         # two mistakes at once may fit by chance
-        good = holds or [e for e in self._found[i] if len(e.edits) == 1]
+        good = holds or [e for e in found if len(e.edits) == 1]
         explains = self._number_explained()
         return min(
             good,
