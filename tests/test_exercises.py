@@ -85,7 +85,7 @@ def test_a_factor_that_has_the_value_of_the_batch_by_chance():
     op, _, adapt = exercises.EXERCISES["attend"]
     x = exercises.Heads(*(exercises.normal(2, 3, size, 4) for size in (4, 5, 5)))
     q, k, v = exercises.nn.diagnose(op, backward=adapt(answer), x=x).findings
-    assert "the root of 4 is left out" in q.message
+    assert "it is divided by √(4) twice" in q.message
     assert "the division by √(4) is left out" in k.message
     assert v.verdict == "right"
 
