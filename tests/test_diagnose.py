@@ -320,11 +320,11 @@ LABELS = np.array([0, 3, 1, 2, 2])
 SEARCHED = {
     "variance a constant": (
         nn.LayerNorm(), layer_norm(lambda d, xhat, rstd: (d - mean(d)) * rstd), {},
-        {"x": "term"}, "the term xhat[n, c]·m2[n] is left out",
+        {"x": "term"}, "the term xhat[n, c]·m_2[n] is left out",
     ),
     "mean a constant": (
         nn.LayerNorm(), layer_norm(lambda d, xhat, rstd: (d - xhat * mean(d * xhat)) * rstd), {},
-        {"x": "term"}, "the term m1[n] is left out",
+        {"x": "term"}, "the term m_1[n] is left out",
     ),
     "only the diagonal": (
         nn.Softmax(), lambda p, c, dy: ((), (c.e / c.total) * (1 - c.e / c.total) * dy), {},

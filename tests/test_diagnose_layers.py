@@ -76,7 +76,7 @@ def test_layer_norm(mistake):
 
 POOLS = {
     "": None,
-    "all": "every entry of a window gets dy, not the largest alone",
+    "all": "first[n, r, s, c] = (p - r·2)·3 + q - s·2 is not asked for; the formula is",
     "shared": "dy is shared equally among a window, as by average pooling",
     "size": "dy goes to the entry of the largest absolute value",
     "smallest": "dy goes to the smallest entry",

@@ -190,7 +190,7 @@ def test_the_page_of_a_transformer_computes_what_the_library_does(characters, en
         )
     assert arrays["J"]["data"][0] < 0.5  # it has learned something: by chance it would be log 4
     assert len(characters) < 1_000_000
-    assert {"dq@3.1.2", "dk@3.1.2", "dv@3.1.2", "dscore@3.1.2", "m2@3.1.1"} <= set(arrays)
+    assert {"dq@3.1.2", "dk@3.1.2", "dv@3.1.2", "dscore@3.1.2", "m_2@3.1.1"} <= set(arrays)
 
 
 CHARACTERS = """<script>window.addEventListener("load", () => {

@@ -101,8 +101,8 @@ def explain(
             then the chain of derivatives from the loss to that number, factor by factor.
         blanks: for "latex" and "markdown", whether to leave the numbers blank and to print the
             answers on a separate page.
-        seed: if given, inputs, parameters and labels are drawn anew as multiples of one half, which
-            are easy to compute with by hand, for another worksheet on the same network.
+        seed: if given, inputs, parameters and labels are drawn anew, from few numbers such as 1/2
+            and -1 that are easy to compute with by hand, for another worksheet on the same network.
         digits: significant digits of the numbers in text, LaTeX and Markdown.
         tokens: for "html", what to call the positions of a sequence, such as "hello": one text for
             each step of time.
@@ -153,9 +153,9 @@ def explain(
                 as_text(trace, digits) if of is None else gradient_path_as_text(trace, of, digits)
             )
         case "latex":
-            return _Text(as_document(trace, LATEX, digits, blanks))
+            return _Text(as_document(trace, LATEX, digits, blanks, seed))
         case "markdown":
-            return _Markdown(as_document(trace, MARKDOWN, digits, blanks))
+            return _Markdown(as_document(trace, MARKDOWN, digits, blanks, seed))
         case "html":
             return _Page(as_page(trace, names))
     return _picture(trace, format)

@@ -16,6 +16,7 @@ from jaxnn.explanation.matrices import matrices
 from jaxnn.explanation.network_picture import Node, columns_of_nodes, latex_picture, svg_image
 from jaxnn.explanation.rows import WorkedLine, entry_value, is_long, place, selected_rows
 from jaxnn.explanation.verify import verified_equations
+from jaxnn.formulas import note_on
 from jaxnn.formulas.expressions import Call, Spot, walk
 from jaxnn.formulas.printing import LatexWriter, format_number, latex_number
 from jaxnn.notation import Notation, latex_code
@@ -39,7 +40,7 @@ HEAD = r"""\documentclass{article}
 \allowdisplaybreaks
 \setcounter{MaxMatrixCols}{40}
 \setlength{\parindent}{0pt}
-\sloppy
+\raggedright
 \begin{document}
 """
 
@@ -111,25 +112,31 @@ MARKDOWN = Layout(
 )
 
 
-def as_document(trace: Trace, layout: Layout, significant: int, blanks: bool) -> str:
+def as_document(
+    trace: Trace, layout: Layout, significant: int, blanks: bool, seed: int | None
+) -> str:
     """Write the whole derivation.
 
     With ``blanks`` it comes first without its numbers, and the answers follow on a separate page.
+    The seed of its numbers, if there is one, stands in both headings.
     """
+    sheet = "" if seed is None else f", sheet {seed}"
     equations = verified_equations(trace)
     notation = Notation(equations)
     graph = columns_of_nodes(trace)
     parts = [
-        layout.heading(1, "Backpropagation by hand"),
+        layout.heading(1, f"Backpropagation by hand{sheet}"),
         *([layout.name] if blanks else []),
         *([layout.graph(graph)] if graph else []),
         *_given(equations, notation, trace, layout, significant),
     ]
     if blanks:
         parts += [
+            f"Compute to {significant} significant digits, and to more where 1 is subtracted from "
+            "a number near 1.",
             *_passes(equations, notation, layout, significant, blanks=True),
             layout.page,
-            layout.heading(1, "Answers"),
+            layout.heading(1, f"Answers{sheet}"),
         ]
     parts += _passes(equations, notation, layout, significant, blanks=False)
     return layout.head + "\n\n".join(parts) + "\n" + layout.tail
@@ -150,7 +157,7 @@ def _given(
             lines += matrices(equations, notation, identity, significant)
     yield layout.display(lines, False)
     if is_long(equations):
-        yield "Of each array a few entries are computed here. The others are given."
+        yield "Of each array a few entries are computed here. The others are given in its matrix."
     yield (
         r"For layer $l$: $z^{(l)}$ before its activation, $a^{(l)}$ after it, "
         r"$\delta^{(l)} = \partial J / \partial z^{(l)}$."
@@ -176,6 +183,10 @@ def _passes(
             number = f"Layer {notation.layer(step.number)}" if step.number else "Loss"
             yield layout.heading(2, f"{number}: {layout.code(repr(step.op))}")
             written = [rows for _, rows in rows_of_steps if rows]
+            defined = dict.fromkeys(step.defines for step, _ in rows_of_steps)
+            for name in defined:
+                if note := note_on(step.op, name.name):
+                    yield f"${notation[name].latex()}$ says {note}."
             if others := _others(equations, notation, written, significant, blanks):
                 yield layout.display(others, False)
             for rows in written:

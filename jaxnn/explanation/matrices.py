@@ -1,4 +1,4 @@
-"""The arrays of a trace as matrices in LaTeX, whole or with some numbers left blank."""
+"""The arrays of a trace as matrices in LaTeX, whole or with some numbers left out."""
 
 import math
 import re
@@ -12,7 +12,7 @@ from jaxnn.notation import Notation
 
 HIGHEST = 36  # rows that fit on a page
 WIDEST = 66  # characters of a row that fit on a line
-BLANK = r"\underline{\hspace{2em}\rule{0em}{2ex}}"
+BLANK = "?"
 
 
 def matrices(
@@ -29,7 +29,7 @@ def matrices(
         notation: its symbols.
         identity: the array.
         significant: the digits of each number.
-        blank: the places of the numbers that are left blank.
+        blank: the places of the numbers for which a question mark stands.
 
     Returns:
         One equation for each matrix, or for each part of one whose rows are too long for a line.

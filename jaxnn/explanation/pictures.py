@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxnn.equations import ArrayId, Equations
 from jaxnn.explanation.labels import key
+from jaxnn.formulas import note_on
 from jaxnn.formulas.expressions import refs
 from jaxnn.layers import Embedding, MultiHeadAttention
 from jaxnn.layers.convolution import Conv1D, Conv2D, ConvTranspose1D, ConvTranspose2D
@@ -241,7 +242,8 @@ class _Drawing:
             slices = [(id_, *cut) for id_ in column for cut in self._slices(id_)]
             for row, (id_, at, note, is_column) in enumerate(slices):
                 rows, names = self._names(id_, is_column)
-                self._append(id_, at, (row, place), note, rows=rows, columns=names)
+                notes = ", ".join(filter(None, (note, note_on(self.steps[0].op, id_.name))))
+                self._append(id_, at, (row, place), notes, rows=rows, columns=names)
         self.arrows += itertools.pairwise(firsts)
         count = len(large)
         self.arrows += itertools.pairwise(range(len(self.grids) - count - 1, len(self.grids)))

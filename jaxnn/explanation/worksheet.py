@@ -1,5 +1,7 @@
 """The same exercise with other numbers, which are easy to compute with by hand."""
 
+import math
+
 import jax
 import numpy as np
 
@@ -9,17 +11,20 @@ from jaxnn.explanation.labels import allowed_integers
 from jaxnn.tracing import Trace, trace
 from jaxnn.types import join_running, split_running
 
-DRAWS = 20  # at most; with few possible values, two samples may have to be equal
+DRAWS = 60  # at most; with few possible values, two samples may have to be equal
 HALVES = np.array([-2, -1.5, -1, -0.5, 0.5, 1, 1.5, 2])
+SMALL = np.array([-1, -0.5, 0.5, 1])  # for parameters
+MODERATE = 3  # the size of pre-activations up to which no activation is saturated
 
 
 def redraw(done: Trace, seed: int) -> Trace:
     """Trace the same network on newly drawn inputs, parameters and targets.
 
-    Numbers are drawn from the multiples of one half between -2 and 2 except 0. Labels are drawn
-    from those that the loss allows; targets that are probabilities are kept. A draw is repeated if
-    it makes no good exercise, because the gradient of some layer is 0 or because two samples are
-    equal.
+    Inputs are drawn from the multiples of one half between -2 and 2 except 0, parameters from
+    -1, -1/2, 1/2 and 1, or from halves or quarters of these where many of them are added up.
+    Labels are drawn from those that the loss allows; targets that are probabilities are kept. A
+    draw is repeated if it makes no good exercise: the gradient of some layer is 0, two samples
+    are equal, or numbers are so large that activations are saturated.
 
     Raises:
         InputError: in training mode, where the result depends on the key too.
@@ -38,6 +43,11 @@ def redraw(done: Trace, seed: int) -> Trace:
             return array
         return random.choice(allowed[name], array.shape).astype(array.dtype)
 
+    def draw_parameter(leaf: np.ndarray) -> np.ndarray:
+        summed = math.prod(leaf.shape[:-1])
+        scale = 1 if summed < 6 else 0.5 if summed < 24 else 0.25
+        return (scale * random.choice(SMALL, leaf.shape)).astype(leaf.dtype)
+
     trained, running = split_running(done.params)
     is_distribution = (
         done.target.ndim
@@ -45,7 +55,7 @@ def redraw(done: Trace, seed: int) -> Trace:
         and done.target.dtype.kind == "f"
     )
     for _ in range(DRAWS):
-        params = join_running(jax.tree.map(lambda leaf: draw(ArrayId(""), leaf), trained), running)
+        params = join_running(jax.tree.map(draw_parameter, trained), running)
         x = jax.tree.map(lambda leaf: draw(ArrayId("x"), leaf), done.x)
         target = done.target if is_distribution else draw(TARGET, done.target)
         again = trace(done.net, done.loss, params, x, target)
@@ -58,4 +68,7 @@ def _is_worth_it(exercise: Trace) -> bool:
     gradients = [stage.dparams for stage in exercise.stages if jax.tree.leaves(stage.dparams)]
     reached = all(any(np.any(leaf) for leaf in jax.tree.leaves(gradient)) for gradient in gradients)
     x = jax.tree.leaves(exercise.x)[0]
+    outputs = [jax.tree.leaves(stage.y)[0] for stage in exercise.stages]
+    if any(np.abs(y).max(initial=0) > MODERATE for y in outputs if y.dtype.kind == "f"):
+        return False
     return reached and len(np.unique(x.reshape(len(x), -1), axis=0)) == len(x)

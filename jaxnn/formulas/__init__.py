@@ -40,6 +40,9 @@ What else the equations use, such as a random mask, a layer returns by name from
 array, a number, a text, a tuple of numbers, None for an array that is absent, or the
 :class:`SameAs` another array.
 
+A layer can say what an array in its equations means that has no usual name: ``formula_notes``, a
+class attribute, is a dictionary from names to words.
+
 No formula is trusted: the tests evaluate each one independently, and compare it with the output of
 the layer. Formulas from outside this library are evaluated and compared when they are explained.
 """
@@ -90,6 +93,11 @@ def formula_values_of(op: object, x: PyTree, context: PyTree) -> Mapping[str, An
     """
     values = getattr(op, "formula_values", None)
     return {} if values is None else values(x, context)
+
+
+def note_on(op: object, name: str) -> str:
+    """Return what a layer says of an array in its formulas, or nothing."""
+    return getattr(op, "formula_notes", {}).get(name, "")
 
 
 def documented(doc: str | None, formulas: object) -> str | None:

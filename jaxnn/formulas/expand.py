@@ -75,10 +75,13 @@ class _Expansion:
                     for i, n in zip(place, np.shape(self.values[name]), strict=True)
                 )
                 return Spot(name, tuple(map(int, place))) if inside else ZERO
-            case Choice(condition, _, _) if any(
+            case Choice(condition, then, otherwise) if any(
                 ref.name in self.unknown for ref in refs(condition)
             ):
-                return Choice(*map(again, node))
+                decided = again(condition)
+                if isinstance(decided, Num):  # where the entry is, say, decides it already
+                    return again(then if decided.value else otherwise)
+                return Choice(decided, again(then), again(otherwise))
             case Choice(condition, then, otherwise):
                 return again(then if number(again(condition), self.values) else otherwise)
             case Call(name, args):

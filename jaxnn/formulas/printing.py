@@ -87,6 +87,8 @@ class Writer:
         return f"{first}{joint}{self(right, level + 1)}", level
 
     def _terms(self, kind: str, parts: tuple[Expr, ...]) -> tuple[str, int]:
+        if kind != "sum" and any(isinstance(part, Choice) for part in parts):
+            return self.call(kind, [self.cases(parts)]), ATOM
         shown = [self(part, SUM) for part in parts]
         if len(shown) > SHOWN and Gap() not in parts:
             shown = [*shown[: SHOWN - 1], self.dots, shown[-1]]
@@ -138,6 +140,15 @@ class Writer:
     def choice(self, condition: str, then: str, otherwise: str) -> str:
         """Write a distinction of cases."""
         return f"{then} if {condition} else {otherwise}"
+
+    def cases(self, parts: tuple[Expr, ...]) -> str:
+        """Write the terms of a minimum or maximum of which some count under a condition only."""
+        return ", ".join(
+            f"{self(part.then)} if {self(part.condition)}"
+            if isinstance(part, Choice)
+            else self(part)
+            for part in parts
+        )
 
 
 class LatexWriter(Writer):
@@ -193,6 +204,17 @@ class LatexWriter(Writer):
         """Write a distinction of cases."""
         first, second = rf"{then} & \text{{if }} {condition}", rf"{otherwise} & \text{{otherwise}}"
         return rf"\begin{{cases}} {first} \\ {second} \end{{cases}}"
+
+    def cases(self, parts: tuple[Expr, ...]) -> str:
+        """Write the terms of a minimum or maximum of which some count under a condition only."""
+        lines = [
+            rf"{self(part.then)} & \text{{if }} {self(part.condition)}"
+            if isinstance(part, Choice)
+            else self(part)
+            for part in parts
+        ]
+        inside = r" \\ ".join(lines)
+        return rf"\begin{{matrix}} {inside} \end{{matrix}}"
 
 
 def latex_number(text: str) -> str:

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from jaxnn.equations import ArrayId
+from jaxnn.formulas import note_on
+from jaxnn.formulas.expressions import refs
 from jaxnn.gradcheck.edits import Edit, edits, fitted, written
 from jaxnn.gradcheck.several_lines import Changes, in_several_lines, in_siblings
 from jaxnn.gradcheck.stated_backward import StatedBackward
@@ -358,6 +360,9 @@ def in_words(stated: StatedBackward, explanation: Explanation) -> str:
         alone = [path for path in stated.equations.paths.values() if path.startswith("[1]")] == []
         path = line.of.path.removeprefix("[0]") if alone else line.of.path
         where = f" of {path}" if path and line.of.number else ""
-        clauses[edit.words] = f"; the formula{where} is {written(line.equation)}"
+        notes = {ref.name: note_on(line.of.op, ref.name) for ref in refs(line.equation.body)}
+        told = [f", where {name} says {note}" for name, note in notes.items() if note]
+        formula = f"{written(line.equation)}{''.join(told)}"
+        clauses[edit.words] = f"; the formula{where} is {formula}"
     more = ", and its sign is wrong" if explanation.scale == -1 else ""
     return ", and ".join(words + formula for words, formula in clauses.items()) + more

@@ -115,9 +115,9 @@ class LayerNorm:
         """,
         """
         dxhat[n, c] = scale[c] * dy[n, c]
-        m1[n] = mean(dxhat[n, j] for j in C)
-        m2[n] = mean(dxhat[n, j] * xhat[n, j] for j in C)
-        dx[n, c] = (dxhat[n, c] - m1[n] - xhat[n, c] * m2[n]) / sqrt(v[n] + epsilon)
+        m_1[n] = mean(dxhat[n, j] for j in C)
+        m_2[n] = mean(dxhat[n, j] * xhat[n, j] for j in C)
+        dx[n, c] = (dxhat[n, c] - m_1[n] - xhat[n, c] * m_2[n]) / sqrt(v[n] + epsilon)
         dscale[c] = sum(dy[n, c] * xhat[n, c] for n in B)
         dbias[c] = sum(dy[n, c] for n in B)
         """,
@@ -182,8 +182,8 @@ class RMSNorm:
         """,
         """
         dxhat[n, c] = scale[c] * dy[n, c]
-        m2[n] = mean(dxhat[n, j] * xhat[n, j] for j in C)
-        dx[n, c] = (dxhat[n, c] - xhat[n, c] * m2[n]) / sqrt(m[n] + epsilon)
+        m_2[n] = mean(dxhat[n, j] * xhat[n, j] for j in C)
+        dx[n, c] = (dxhat[n, c] - xhat[n, c] * m_2[n]) / sqrt(m[n] + epsilon)
         dscale[c] = sum(dy[n, c] * xhat[n, c] for n in B)
         """,
     )
@@ -248,12 +248,12 @@ class GroupNorm:
         """,
         """
         dxhat[n, *p, c] = scale[c] * dy[n, *p, c]
-        m1[n, g:groups] = mean(dxhat[n, *q, g * W + j] for q in Q for j in range(W))
-        m2[n, g:groups] = mean(
+        m_1[n, g:groups] = mean(dxhat[n, *q, g * W + j] for q in Q for j in range(W))
+        m_2[n, g:groups] = mean(
             dxhat[n, *q, g * W + j] * xhat[n, *q, g * W + j] for q in Q for j in range(W)
         )
         dx[n, *p, c] = (
-            dxhat[n, *p, c] - m1[n, c // W] - xhat[n, *p, c] * m2[n, c // W]
+            dxhat[n, *p, c] - m_1[n, c // W] - xhat[n, *p, c] * m_2[n, c // W]
         ) / sqrt(v[n, c // W] + epsilon)
         dscale[c] = sum(dy[n, c] * xhat[n, c] for n in B)
         dbias[c] = sum(dy[n, c] for n in B)
@@ -386,9 +386,9 @@ class BatchNorm:
         dmoments_mean[c] = 0 * moments_mean[c]
         dmoments_variance[c] = 0 * moments_variance[c]
         if training:
-            m1[c] = mean(dxhat[n, c] for n in B)
-            m2[c] = mean(dxhat[n, c] * xhat[n, c] for n in B)
-            dx[n, c] = (dxhat[n, c] - m1[c] - xhat[n, c] * m2[c]) / sqrt(v[c] + epsilon)
+            m_1[c] = mean(dxhat[n, c] for n in B)
+            m_2[c] = mean(dxhat[n, c] * xhat[n, c] for n in B)
+            dx[n, c] = (dxhat[n, c] - m_1[c] - xhat[n, c] * m_2[c]) / sqrt(v[c] + epsilon)
         else:
             dx[n, c] = dxhat[n, c] / sqrt(v[c] + epsilon)
         """,

@@ -152,6 +152,9 @@ class MaxPool(_Windowed):
     padding: str = "VALID"
     kinks: ClassVar[str] = "ties within a window"
 
+    formula_notes: ClassVar[dict[str, str]] = {
+        "first": "where in its window the first largest entry stands, counted from 0 row by row"
+    }
     formulas = Formulas(
         """
         if rank == 1:
@@ -194,7 +197,8 @@ class MaxPool(_Windowed):
                 dy[n, r, s, c]
                 for r in R
                 for s in S
-                if 0 <= q + padding[1] - s * stride[1] < window[1]
+                if 0 <= p + padding[0] - r * stride[0] < window[0]
+                and 0 <= q + padding[1] - s * stride[1] < window[1]
                 and first[n, r, s, c]
                 == (p + padding[0] - r * stride[0]) * window[1] + q + padding[1] - s * stride[1]
             )
