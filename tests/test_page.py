@@ -351,7 +351,7 @@ def test_a_batch_is_shown_one_sample_at_a_time(tmp_path):
     trace = traces.drawn(net, nn.BinaryCrossEntropy(), x, np.array([[0], [1], [1], [0]]))
     seen = use(nn.explain(trace, "html"), tmp_path, CHOOSE)
     assert len(seen) == (2 + 2 + 1 + 1 + 1) + (1 + 1 + 2 + 1 + 2 + 2 + 4 + 2 + 2)
-    assert seen[0] == "z3,1(1)=x3,1·W1,1(1)+x3,2·W2,1(1)+b1(1)"
+    assert seen[0] == "z3,1(1)=x3,1·W1,1(1) +x3,2·W2,1(1) +b1(1)"
     sums = [line for line in seen if line.startswith("∂J∂W")]
     assert len(sums) == 6
     assert all(line.count("+") == 3 for line in sums)  # the weights are shared by four samples

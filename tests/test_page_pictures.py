@@ -102,8 +102,8 @@ def test_attention_has_the_matrix_of_each_head():
     picture = picture_of(attention(heads=2))
     at = {grid["note"]: grid["at"] for grid in picture["grids"] if grid["identity"] == "p@1"}
     assert at == {
-        "head 1": ["sample", 0, ["r", 0], ["c", 0]],
-        "head 2": ["sample", 1, ["r", 0], ["c", 0]],
+        "head 1, 0 right of the diagonal": ["sample", 0, ["r", 0], ["c", 0]],
+        "head 2, 0 right of the diagonal": ["sample", 1, ["r", 0], ["c", 0]],
     }
     weights = [grid for grid in picture["grids"] if grid["identity"] == "wq@1"]
     assert [(grid["at"][1], grid["shape"]) for grid in weights] == [

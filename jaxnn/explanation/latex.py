@@ -186,7 +186,7 @@ def _passes(
             defined = dict.fromkeys(step.defines for step, _ in rows_of_steps)
             for name in defined:
                 if note := note_on(step.op, name.name):
-                    yield f"${notation[name].latex()}$ says {note}."
+                    yield f"${notation[name].latex()}$ is {note}."
             if others := _others(equations, notation, written, significant, blanks):
                 yield layout.display(others, False)
             for rows in written:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxnn.equations import ArrayId, Equations
+from jaxnn.equations import ArrayId, Equations, Step
 from jaxnn.explanation.labels import key
 from jaxnn.formulas import note_on
 from jaxnn.formulas.expressions import refs
@@ -125,7 +125,14 @@ class _Drawing:
         for name in ("x", "y"):
             if self.ids.get(name) == identity and f"d{name}" in self.ids:
                 return self.ids[f"d{name}"]
+        made = (step.ids for step in self.equations.steps if step.ids.get("y") == identity)
+        if identity.gradient not in self.equations.by_definition:
+            return next((ids["dy"] for ids in made if "dy" in ids), identity.gradient)
         return identity.gradient
+
+    def is_of_one_path(self, identity: ArrayId) -> bool:
+        """Whether the derivative shown is that through this layer, and others use the array."""
+        return self.ids.get("x") == identity and self.slope(identity) != identity.gradient
 
     def convolution(self) -> None:
         """Draw the image, the kernels with their biases, and the output, a row for each channel."""
@@ -205,9 +212,12 @@ class _Drawing:
                 made.append(self._add(name, at, (top + row, 2), note, rows=tokens))
                 self.arrows += [(x if name == "q" else other, weights), (weights, made[-1])]
             at = ("sample", h, ("r", 0), ("c", 0))
+            causal = self.steps[0].op.causal  # type: ignore[union-attr]
+            masked = ("used up to the diagonal", "0 right of the diagonal") if causal else ("", "")
             score, p = (
-                self._add(name, at, (top + row, 3), note, rows=tokens, columns=tokens)
-                for row, name in enumerate(("score", "p"))
+                self._add(name, at, (top + row, 3), text, rows=tokens, columns=tokens)
+                for row, (name, mask) in enumerate(zip(("score", "p"), masked, strict=True))
+                for text in [", ".join(filter(None, (note, mask)))]
             )
             o = self._add("o", at, (top + 2, 3), note, rows=tokens)
             wo = self._add("wo", (("r", h * width), ("c", 0)), (top + 1, 4), note, rows_of=width)
@@ -234,19 +244,38 @@ class _Drawing:
         own = [id_ for id_ in ins if kinds.get(id_) in ("parameter", "given", "target")]
         small = [id_ for id_ in between if len(self._slices(id_)) == 1 and self._is_narrow(id_)]
         large = [id_ for id_ in between if id_ not in small]
-        columns = [[id_ for id_ in ins if id_ not in own], own, small[::2], small[1::2]]
-        columns.append([*large, made[-1]])
-        firsts = []
-        for place, column in enumerate(filter(None, columns)):
-            firsts.append(len(self.grids))
+        inputs = [id_ for id_ in ins if id_ not in own]
+        columns = [(0, inputs), (0, small[::2]), (0, small[1::2]), (len(large), own)]
+        columns.append((0, [*large, made[-1]]))
+        first: dict[ArrayId, int] = {}
+        for place, (top, column) in enumerate(pair for pair in columns if pair[1]):
             slices = [(id_, *cut) for id_ in column for cut in self._slices(id_)]
-            for row, (id_, at, note, is_column) in enumerate(slices):
+            for row, (id_, at, note, is_column) in enumerate(slices, start=top):
                 rows, names = self._names(id_, is_column)
                 notes = ", ".join(filter(None, (note, note_on(self.steps[0].op, id_.name))))
-                self._append(id_, at, (row, place), notes, rows=rows, columns=names)
-        self.arrows += itertools.pairwise(firsts)
-        count = len(large)
-        self.arrows += itertools.pairwise(range(len(self.grids) - count - 1, len(self.grids)))
+                number = self._append(id_, at, (row, place), notes, rows=rows, columns=names)
+                first.setdefault(id_, number)
+        if own and not between:  # what comes in meets the parameters
+            chain = [first[column[0]] for _, column in columns if column]
+            self.arrows += itertools.pairwise(chain)
+        else:
+            self.arrows += [(first[a], first[b]) for a, b in self._flow(forward) if a in first]
+
+    def _flow(self, forward: list[Step]) -> list[tuple[ArrayId, ArrayId]]:
+        """Return from which array to which the numbers flow, without what flows through another."""
+        sources: dict[ArrayId, dict[ArrayId, None]] = {}
+        for step in forward:
+            used = (step.ids[ref.name] for ref in refs(step.equation.body))
+            sources.setdefault(step.defines, {}).update(dict.fromkeys(used))
+        reached: dict[ArrayId, set[ArrayId]] = {}  # what an array depends on
+        for id_, direct in sources.items():
+            reached[id_] = set(direct).union(*(reached.get(one, set()) for one in direct))
+        return [
+            (one, id_)
+            for id_, direct in sources.items()
+            for one in direct
+            if one != id_ and not any(one in reached.get(other, ()) for other in direct)
+        ]
 
     def _is_narrow(self, id_: ArrayId) -> bool:
         ((at, _, _),) = self._slices(id_)
@@ -324,6 +353,8 @@ class _Drawing:
         shape = min(size["r"], rows_of, SIDE), min(size["c"], columns_of, SIDE)
         if math.prod(shape) < size["r"] * size["c"] and (size["r"] > SIDE or size["c"] > SIDE):
             note = f"{note}, the first {shape[0]} × {shape[1]}".removeprefix(", ")
+        if self.is_of_one_path(identity):
+            note = f"{note}, derivative through this path".removeprefix(", ")
         self.grids.append(Grid(identity, at, shape, place, note, rows, columns))
         return len(self.grids) - 1
 

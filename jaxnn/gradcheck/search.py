@@ -361,7 +361,7 @@ def in_words(stated: StatedBackward, explanation: Explanation) -> str:
         path = line.of.path.removeprefix("[0]") if alone else line.of.path
         where = f" of {path}" if path and line.of.number else ""
         notes = {ref.name: note_on(line.of.op, ref.name) for ref in refs(line.equation.body)}
-        told = [f", where {name} says {note}" for name, note in notes.items() if note]
+        told = [f", where {name} is {note}" for name, note in notes.items() if note]
         formula = f"{written(line.equation)}{''.join(told)}"
         clauses[edit.words] = f"; the formula{where} is {formula}"
     more = ", and its sign is wrong" if explanation.scale == -1 else ""

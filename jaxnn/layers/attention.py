@@ -134,6 +134,10 @@ class MultiHeadAttention:
     takes: ClassVar[type] = AttentionInput
 
     # n sample, h head, t query, s key, d channel of a head, c and j channels of all heads
+    formula_notes: ClassVar[dict[str, str]] = {
+        "score": "how well each key answers each query; its indices are head, query and key",
+        "p": "the weight of each key for each query, 0 where a mask excludes the key",
+    }
     formulas = Formulas(
         """
         if rotary:

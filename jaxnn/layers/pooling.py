@@ -153,7 +153,7 @@ class MaxPool(_Windowed):
     kinks: ClassVar[str] = "ties within a window"
 
     formula_notes: ClassVar[dict[str, str]] = {
-        "first": "where in its window the first largest entry stands, counted from 0 row by row"
+        "first": "the place of the first largest entry in its window, counted from 0 row by row"
     }
     formulas = Formulas(
         """

@@ -122,7 +122,7 @@ function sentence(text, ...markup) {
 function whereOf({ kind, l, at }) {
   const { network, rows } = state.shown, layer = `layer ${l + 1}`, isLast = l === network.layers.length - 1;
   const neuron = `neuron ${at[0] + 1}`, from = l ? `neuron ${at[0] + 1} of layer ${l}` : `input ${at[0] + 1}`;
-  const points = `the ${rows} points of this step, the first index`, over = `the sum over ${points}`;
+  const points = `the ${rows} points of this step, which the first index counts`, over = `the sum over ${points}`;
   switch (kind) {
     case "z": return `Forward, ${layer}: the weighted sum of ${neuron}`;
     case "a": return `Forward, ${layer}: the activation of ${neuron}, ${network.activation}`;
@@ -270,14 +270,15 @@ function buildTables() {
     const kinds = l === last ? ["z", "dz"] : OPS[network.activation] ? ["z", "a", "da", "dz"] : ["z", "da"];
     return make("section", { class: "layer" }, title, pointTable(l, kinds), weightTable(l));
   });
-  const J = tableOf([{ name: SYMBOLS.J(), cells: [{ kind: "J", l: last, at: [] }] }], []);
+  const J = tableOf([{ name: SYMBOLS.J(), cells: [{ kind: "J", l: last, at: [] }] }], [], "the mean, before the step");
   by("tables").replaceChildren(...sections, make("section", { class: "layer" }, make("h3", {}, "Loss"), J));
 }
 
 function pointTable(l, kinds) {
   const neurons_ = counted(state.shown.network.sizes[l + 1]);
   const rows = kinds.map((kind) => ({ name: SYMBOLS[kind](l, []), cells: neurons_.map((j) => ({ kind, l, at: [j] })) }));
-  return tableOf(rows, neurons_.map((j) => `neuron ${j + 1}`));
+  const mean = `J is the mean over the ${state.shown.rows} points, so that its derivatives contain 1/${state.shown.rows}`;
+  return tableOf(rows, neurons_.map((j) => `neuron ${j + 1}`), `of the chosen point; ${mean}`);
 }
 
 function weightTable(l) {
@@ -286,11 +287,11 @@ function weightTable(l) {
     name: `${SYMBOLS.dw(l, [])}<mtext> from ${i + 1}</mtext>`, cells: targets.map((j) => ({ kind: "dw", l, at: [i, j] })),
   }));
   rows.push({ name: SYMBOLS.db(l, []), cells: targets.map((j) => ({ kind: "db", l, at: [j] })) });
-  return tableOf(rows, targets.map((j) => `to ${j + 1}`));
+  return tableOf(rows, targets.map((j) => `to ${j + 1}`), `the sum over the ${state.shown.rows} points of this step`);
 }
 
 // A table of buttons. One of them is reached by the tabulator, the others by the arrow keys.
-function tableOf(rows, heads) {
+function tableOf(rows, heads, caption = "") {
   const body = make("tbody");
   rows.forEach(({ name, cells }, r) => {
     const label = make("th", { scope: "row" });
@@ -300,9 +301,10 @@ function tableOf(rows, heads) {
     body.append(line);
   });
   const table = make("table", {}, body);
+  if (caption) table.prepend(make("caption", {}, caption));
   if (heads.length) {
     const cells = heads.map((text) => make("th", { scope: "col" }, text));
-    table.prepend(make("thead", {}, make("tr", {}, make("td"), ...cells)));
+    body.before(make("thead", {}, make("tr", {}, make("td"), ...cells)));
   }
   table.addEventListener("keydown", moveInTable);
   return make("div", { class: "scroll" }, table);

@@ -62,14 +62,12 @@
     DATA.steps.forEach((step, s) => {
       const known = (knownAt[step.defines] ??= new Array(arrays[step.defines].data.length).fill(-1));
       const first = moments.length;
-      let entries = 0;
+      // of many entries one in the middle, where no window is cut and no query has a single key
+      const isMiddle = (k, i) => k === (i === 0 && isOfBatch(step) ? sample : Math.floor(step.sizes[i] / 2));
       countUp(step.sizes, (letters) => {
         const at = STEPS[s].place(letters);
         const shown = !isOfBatch(step) || letters[0] === sample;
-        if (shown && (total <= DATA.most || entries === 0)) {
-          moments.push({ s, letters, at });
-          entries++;
-        }
+        if (shown && (total <= DATA.most || letters.every(isMiddle))) moments.push({ s, letters, at });
         const flat = offset(arrays[step.defines].shape, at);
         known[flat] = Math.max(first, moments.length - 1);
         definedBy[step.defines][flat] = { moment: known[flat], s, letters, at };
@@ -93,8 +91,8 @@
   function renderStep({ step, at, right }) {
     const id = step.defines, value = digits(valueOf(id, at)), plain = right[0] === "n" || right[0] === "r";
     by("where").textContent = `${step.direction === "forward" ? "Forward" : "Backward"} · ${step.number ? `layer ${step.number}: ` : "loss: "}${step.op}`;
-    by("formula").innerHTML = displayed(symbol(id, at), sign("="), write(right, symbol, "·"));
-    const numbers = displayed(sign("="), write(right, (of, where) => number(valueOf(of, where)), "×"));
+    by("formula").innerHTML = inTerms([symbol(id, at), sign("=")], right, symbol, "·");
+    const numbers = inTerms([sign("=")], right, (of, where) => number(valueOf(of, where)), "×");
     by("numbers").innerHTML = plain ? "" : numbers;
     by("result").innerHTML = asking() ? "" : math(sign("="), `<mstyle style="font-weight:bold">${number(valueOf(id, at))}</mstyle>`);
     by("question").hidden = !asking();

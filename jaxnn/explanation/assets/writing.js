@@ -88,5 +88,28 @@ function writeNode(node, entry, times) {
   return ["<mi>?</mi>", 4];
 }
 
+// The terms of a sum, each with the sign before it.
+function summands(node) {
+  const plus = (part) => ["+", part];
+  if (node[0] === "t" && node[1] === "sum") {
+    const shown = node[2].length > SHOWN ? [...node[2].slice(0, SHOWN - 1), null, node[2][node[2].length - 1]] : node[2];
+    return shown.map(plus);
+  }
+  const [kind, operation, left, right] = node;
+  if (kind !== "o" || !["+", "-"].includes(operation) || isNumber(left, 0)) return [plus(node)];
+  return [...summands(left), [operation, right]];
+}
+
+// An expression behind what stands before it, each term of a sum by itself, so that a long line can break before it.
+function inTerms(before, node, entry, times) {
+  const [[, first], ...rest] = summands(node), sum = rest.length ? 1 : 0;
+  const term = ([operation, part]) => {
+    if (part === null) return displayed('<mo form="infix">+</mo>', "<mi>…</mi>");
+    const signed = joined("", operation, write(part, entry, times, operation === "+" ? 1 : 2));
+    return displayed(signed.replace("<mo>", '<mo form="infix">'));
+  };
+  return [displayed(...before, write(first, entry, times, sum)), ...rest.map(term)].join(" ");
+}
+
 const math = (...parts) => `<math>${parts.join("")}</math>`;
 const displayed = (...parts) => `<math displaystyle="true">${parts.join("")}</math>`;
