@@ -175,8 +175,8 @@ class _Drawing:
             for column, gate in zip(columns, gates, strict=bool(gates)):
                 made[gate] = self._stack(gate, t, 0, features, (2, start + column), "")
             z = [
-                self._stack("z", t, block * features, features, (3, start + column), "")
-                for block, column in enumerate(columns)
+                self._stack("z", t, block * features, features, (3, start + column), f"of {gate}")
+                for block, (column, gate) in enumerate(zip(columns, gates or "h", strict=True))
             ]
             x = self._stack("x", t, 0, inputs, (4, start), "")
             self.arrows += [(x, block) for block in z]

@@ -54,7 +54,7 @@ function buildGraph(svg, graph, host) {
   columns.forEach((column, c) => {
     for (let k = 0; k < column.size; k++) {
       if (!column.z) {
-        node(svg, host, x[c], y(c, k), radius, "x", column.a, k, true);
+        node(svg, host, x[c], y(c, k), radius, `x${lowered(k + 1)}`, column.a, k, true);
         continue;
       }
       node(svg, host, x[c], y(c, k), radius, "Σ", column.z, k, false);
@@ -74,6 +74,8 @@ function buildGraph(svg, graph, host) {
   host.crowded(crowded);
   host.loss(drawInto(svg, "g", { class: "node" }), end + 68, height / 2 + 16);
 }
+
+const lowered = (index) => Array.from(String(index), (digit) => "₀₁₂₃₄₅₆₇₈₉"[digit]).join("");
 
 function hasActivation(column) {
   return Boolean(column.activation);
