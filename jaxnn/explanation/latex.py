@@ -185,7 +185,8 @@ def _passes(
             written = [rows for _, rows in rows_of_steps if rows]
             defined = dict.fromkeys(step.defines for step, _ in rows_of_steps)
             for name in defined:
-                if note := note_on(step.op, name.name):
+                note = "" if name.is_gradient else note_on(step.op, name.name)
+                if note:
                     yield f"${notation[name].latex()}$ is {note}."
             if others := _others(equations, notation, written, significant, blanks):
                 yield layout.display(others, False)

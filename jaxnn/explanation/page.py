@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from jaxnn.checks import InputError
-from jaxnn.equations import TARGET, ArrayId, Equations
+from jaxnn.equations import TARGET, ArrayId, Equations, Step
 from jaxnn.explanation.labels import allowed_integers, key, pointers
 from jaxnn.explanation.pictures import Names, pictures_of
 from jaxnn.explanation.verify import verified_equations
+from jaxnn.formulas import note_on
 from jaxnn.formulas.expressions import refs
 from jaxnn.formulas.javascript import compiled_equation
 from jaxnn.mlp_columns import MOST as WIDEST
@@ -83,6 +84,7 @@ def _data(equations: Equations, trace: Trace, names: Names) -> dict[str, Any]:
                 "number": notation.layer(step.number),
                 "layer": step.number,
                 "op": repr(step.op),
+                "note": _note(step),
             }
             for step in equations.steps
         ],
@@ -105,6 +107,11 @@ def _data(equations: Equations, trace: Trace, names: Names) -> dict[str, Any]:
         "most": MOST,
         "cells": CELLS,
     }
+
+
+def _note(step: Step) -> str:
+    note = note_on(step.op, step.defines.name)
+    return f"This is {note}." if note and not step.defines.is_gradient else ""
 
 
 def compiled_steps(equations: Equations) -> str:

@@ -14,7 +14,6 @@ import numpy as np
 
 from jaxnn.equations import ArrayId, Equations, Step
 from jaxnn.explanation.labels import key
-from jaxnn.formulas import note_on
 from jaxnn.formulas.expressions import refs
 from jaxnn.layers import Embedding, MultiHeadAttention
 from jaxnn.layers.convolution import Conv1D, Conv2D, ConvTranspose1D, ConvTranspose2D
@@ -243,17 +242,17 @@ class _Drawing:
         kinds = self.equations.free
         own = [id_ for id_ in ins if kinds.get(id_) in ("parameter", "given", "target")]
         small = [id_ for id_ in between if len(self._slices(id_)) == 1 and self._is_narrow(id_)]
-        large = [id_ for id_ in between if id_ not in small]
+        large = [id_ for id_ in between if id_ not in small and id_ in made]
+        later = [id_ for id_ in between if id_ not in small and id_ not in made]
         inputs = [id_ for id_ in ins if id_ not in own]
         columns = [(0, inputs), (0, small[::2]), (0, small[1::2]), (len(large), own)]
-        columns.append((0, [*large, made[-1]]))
+        columns += [(0, [*large, made[-1]]), (0, later)]
         first: dict[ArrayId, int] = {}
         for place, (top, column) in enumerate(pair for pair in columns if pair[1]):
             slices = [(id_, *cut) for id_ in column for cut in self._slices(id_)]
             for row, (id_, at, note, is_column) in enumerate(slices, start=top):
                 rows, names = self._names(id_, is_column)
-                notes = ", ".join(filter(None, (note, note_on(self.steps[0].op, id_.name))))
-                number = self._append(id_, at, (row, place), notes, rows=rows, columns=names)
+                number = self._append(id_, at, (row, place), note, rows=rows, columns=names)
                 first.setdefault(id_, number)
         if own and not between:  # what comes in meets the parameters
             chain = [first[column[0]] for _, column in columns if column]

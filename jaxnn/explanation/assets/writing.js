@@ -97,7 +97,7 @@ function summands(node) {
   }
   const [kind, operation, left, right] = node;
   if (kind !== "o" || !["+", "-"].includes(operation) || isNumber(left, 0)) return [plus(node)];
-  return [...summands(left), [operation, right]];
+  return [...summands(left), ...(operation === "+" ? summands(right) : [[operation, right]])];
 }
 
 // An expression behind what stands before it, each term of a sum by itself, so that a long line can break before it.
