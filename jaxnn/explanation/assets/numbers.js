@@ -277,8 +277,7 @@ function buildTables() {
 function pointTable(l, kinds) {
   const neurons_ = counted(state.shown.network.sizes[l + 1]);
   const rows = kinds.map((kind) => ({ name: SYMBOLS[kind](l, []), cells: neurons_.map((j) => ({ kind, l, at: [j] })) }));
-  const mean = `J is the mean over the ${state.shown.rows} points, so that its derivatives contain 1/${state.shown.rows}`;
-  return tableOf(rows, neurons_.map((j) => `neuron ${j + 1}`), `of the chosen point; ${mean}`);
+  return tableOf(rows, neurons_.map((j) => `neuron ${j + 1}`), `of the chosen point; derivatives contain 1/${state.shown.rows}`);
 }
 
 function weightTable(l) {
