@@ -44,7 +44,7 @@ DENSE_MISTAKES = {
     "transposed": (
         "params.w",
         lambda dw, db, dx, *_: (dw.T, db, dx),
-        "is the transpose of the expected. Both are square",
+        "is the transpose of the right one. Both are square",
     ),
     "missing 1/B": (
         "x",
@@ -85,7 +85,7 @@ DENSE_MISTAKES = {
     "wrong": (
         "x",
         lambda dw, db, dx, p, x, dy: (dw, db, dx + jnp.sin(x)),
-        "a mistake that is none of the usual ones",
+        "a mistake that was not found, or by several at once",
     ),
 }
 

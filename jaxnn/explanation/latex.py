@@ -25,6 +25,7 @@ from jaxnn.tracing import Trace
 ACROSS = 58  # characters of a formula that fit on a line
 NEXT = " \\\\\n"  # line of an aligned formula
 ROOMY = " \\\\[3.5ex]\n"  # the same, with room for a pencil
+ROUNDING = 1e-13  # the size up to which a number is rounding error
 TOGETHER = 16  # lines that are kept on one page
 ROOM = 5  # the width in em of what is left blank for a number
 MOST_ROOM = 26  # and the most, for a formula with many numbers in it
@@ -122,6 +123,11 @@ def as_document(
     """
     sheet = "" if seed is None else f", sheet {seed}"
     equations = verified_equations(trace)
+    if seed is not None:  # the numbers are moderate, so that one so small is a sum that is 0
+        equations.values = {
+            identity: np.where(np.abs(value) < ROUNDING, 0, value)
+            for identity, value in equations.values.items()
+        }
     notation = Notation(equations)
     graph = columns_of_nodes(trace)
     parts = [
@@ -132,8 +138,9 @@ def as_document(
     ]
     if blanks:
         parts += [
-            f"Compute to {significant} significant digits, and to more where 1 is subtracted from "
-            "a number near 1.",
+            f"Compute to {significant} significant digits, and keep more where two nearly equal "
+            "numbers are subtracted, as in $1 - a^2$ for $a$ near 1. The answers were computed "
+            "without rounding in between.",
             *_passes(equations, notation, layout, significant, blanks=True),
             layout.page,
             layout.heading(1, f"Answers{sheet}"),

@@ -21,9 +21,10 @@ from jaxnn.checks import InputError
 from jaxnn.equations import TARGET, ArrayId, Equations, Step
 from jaxnn.explanation.labels import allowed_integers, key, pointers
 from jaxnn.explanation.pictures import Names, pictures_of
+from jaxnn.explanation.text import formula
 from jaxnn.explanation.verify import verified_equations
 from jaxnn.formulas import note_on
-from jaxnn.formulas.expressions import refs
+from jaxnn.formulas.expressions import Choice, refs, walk
 from jaxnn.formulas.javascript import compiled_equation
 from jaxnn.mlp_columns import MOST as WIDEST
 from jaxnn.mlp_columns import columns_of
@@ -84,7 +85,7 @@ def _data(equations: Equations, trace: Trace, names: Names) -> dict[str, Any]:
                 "number": notation.layer(step.number),
                 "layer": step.number,
                 "op": repr(step.op),
-                "note": _note(step),
+                "note": _note(equations, notation, step),
             }
             for step in equations.steps
         ],
@@ -109,9 +110,14 @@ def _data(equations: Equations, trace: Trace, names: Names) -> dict[str, Any]:
     }
 
 
-def _note(step: Step) -> str:
-    note = note_on(step.op, step.defines.name)
-    return f"This is {note}." if note and not step.defines.is_gradient else ""
+def _note(equations: Equations, notation: Notation, step: Step) -> str:
+    """Say what an unusual array is, and the formula of which the step shows one case."""
+    body = step.equation.body
+    mentioned = dict.fromkeys([step.equation.name, *(ref.name for ref in refs(body))])
+    notes = [f"{name} is {note}." for name in mentioned if (note := note_on(step.op, name))]
+    if any(isinstance(node, Choice) for node in walk(body)):
+        notes.append(f"In general, {formula(equations, notation, step)}.")
+    return " ".join(notes)
 
 
 def compiled_steps(equations: Equations) -> str:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxnn.equations import ArrayId, Equations, Step
+from jaxnn.equations import TARGET, ArrayId, Equations, Step
 from jaxnn.explanation.labels import key
 from jaxnn.formulas.expressions import refs
 from jaxnn.layers import Embedding, MultiHeadAttention
@@ -164,7 +164,7 @@ class _Drawing:
         wide = max(1, len(gates))
         columns = (1, 0, 2) if isinstance(layer, GRU) else range(wide)  # r stands beside g
         backward = getattr(layer, "reverse", False)
-        steps: list[tuple[dict[str, int], int]] = []  # the arrays of each, and where h enters
+        steps: list[tuple[dict[str, int], list[int]]] = []  # the arrays of each, and where h enters
         for t in range(min(time, SIDE)):
             start = t * wide
             named = f"t = {self.names.tokens[t]}" if self.names.tokens else f"t = {t + 1}"
@@ -181,10 +181,10 @@ class _Drawing:
             self.arrows += [(x, block) for block in z]
             self.arrows += list(zip(z, (made[gate] for gate in gates or "h"), strict=True))
             self.arrows += [(made[one], made[other]) for one, other in WITHIN[type(layer)]]
-            steps.append((made, z[columns.index(wide - 1 if backward else 0)]))
-        for (before, _), (after, entry) in itertools.pairwise(steps[::-1] if backward else steps):
+            steps.append((made, z))
+        for (before, _), (after, entries) in itertools.pairwise(steps[::-1] if backward else steps):
             self.arrows += [(before[name], after[name]) for name in CARRIED[type(layer)]]
-            self.around.append((before["h"], entry))
+            self.around += [(before["h"], entry) for entry in entries]
 
     def _stack(
         self, name: str, t: int, start: int, features: int, place: tuple[int, int], note: str
@@ -231,7 +231,8 @@ class _Drawing:
     def others(self) -> None:
         """Draw what comes in, the parameters, what is computed in between, and what goes out.
 
-        In between, means and the like stand in pairs; whole arrays stand above the output.
+        Means and the like stand below the input, whole arrays above the output; what only the
+        backward pass computes stands last.
         """
         forward = [step for step in self.steps if step.direction == "forward"]
         made = list(dict.fromkeys(step.defines for step in forward))
@@ -245,8 +246,15 @@ class _Drawing:
         large = [id_ for id_ in between if id_ not in small and id_ in made]
         later = [id_ for id_ in between if id_ not in small and id_ not in made]
         inputs = [id_ for id_ in ins if id_ not in own]
-        columns = [(0, inputs), (0, small[::2]), (0, small[1::2]), (len(large), own)]
-        columns += [(0, [*large, made[-1]]), (0, later)]
+        means = [id_ for id_ in small if id_ in made]
+        in_line = own and not between and TARGET not in own  # what comes in meets the parameters
+        below = 1 if large else 0  # so that an arrow from input to output is free
+        out = [*large, made[-1]]
+        columns = [(0, inputs), (0, own), (0, out)]
+        if not in_line:
+            rest = [id_ for id_ in small if id_ not in made]
+            columns = [(0, inputs), (below, means), (0, out), (below, own), (below, rest)]
+            columns.append((0, later))
         first: dict[ArrayId, int] = {}
         for place, (top, column) in enumerate(pair for pair in columns if pair[1]):
             slices = [(id_, *cut) for id_ in column for cut in self._slices(id_)]
@@ -254,27 +262,20 @@ class _Drawing:
                 rows, names = self._names(id_, is_column)
                 number = self._append(id_, at, (row, place), note, rows=rows, columns=names)
                 first.setdefault(id_, number)
-        if own and not between:  # what comes in meets the parameters
+        if in_line:
             chain = [first[column[0]] for _, column in columns if column]
             self.arrows += itertools.pairwise(chain)
         else:
             self.arrows += [(first[a], first[b]) for a, b in self._flow(forward) if a in first]
 
     def _flow(self, forward: list[Step]) -> list[tuple[ArrayId, ArrayId]]:
-        """Return from which array to which the numbers flow, without what flows through another."""
-        sources: dict[ArrayId, dict[ArrayId, None]] = {}
-        for step in forward:
-            used = (step.ids[ref.name] for ref in refs(step.equation.body))
-            sources.setdefault(step.defines, {}).update(dict.fromkeys(used))
-        reached: dict[ArrayId, set[ArrayId]] = {}  # what an array depends on
-        for id_, direct in sources.items():
-            reached[id_] = set(direct).union(*(reached.get(one, set()) for one in direct))
-        return [
-            (one, id_)
-            for id_, direct in sources.items()
-            for one in direct
-            if one != id_ and not any(one in reached.get(other, ()) for other in direct)
-        ]
+        """Return which array is computed from which."""
+        pairs = (
+            (step.ids[ref.name], step.defines)
+            for step in forward
+            for ref in refs(step.equation.body)
+        )
+        return [(one, other) for one, other in dict.fromkeys(pairs) if one != other]
 
     def _is_narrow(self, id_: ArrayId) -> bool:
         ((at, _, _),) = self._slices(id_)

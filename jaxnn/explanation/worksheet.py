@@ -3,17 +3,19 @@
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxnn.checks import InputError
 from jaxnn.equations import TARGET, ArrayId, equations_of
 from jaxnn.explanation.labels import allowed_integers
-from jaxnn.tracing import Trace, trace
+from jaxnn.tracing import Stage, Trace, trace
 from jaxnn.types import join_running, split_running
 
-DRAWS = 60  # at most; with few possible values, two samples may have to be equal
+DRAWS = 200  # at most; with few possible values, two samples may have to be equal
 HALVES = np.array([-2, -1.5, -1, -0.5, 0.5, 1, 1.5, 2])
 SMALL = np.array([-1, -0.5, 0.5, 1])  # for parameters
+NEAR = 1e-6  # the distance within which a kink is looked for
 MODERATE = 3  # the size of pre-activations up to which no activation is saturated
 
 
@@ -24,7 +26,8 @@ def redraw(done: Trace, seed: int) -> Trace:
     -1, -1/2, 1/2 and 1, or from halves or quarters of these where many of them are added up.
     Labels are drawn from those that the loss allows; targets that are probabilities are kept. A
     draw is repeated if it makes no good exercise: the gradient of some layer is 0, two samples
-    are equal, or numbers are so large that activations are saturated.
+    are equal, numbers are so large that activations are saturated, or one is at a kink, where
+    there is no derivative.
 
     Raises:
         InputError: in training mode, where the result depends on the key too.
@@ -71,4 +74,20 @@ def _is_worth_it(exercise: Trace) -> bool:
     outputs = [jax.tree.leaves(stage.y)[0] for stage in exercise.stages]
     if any(np.abs(y).max(initial=0) > MODERATE for y in outputs if y.dtype.kind == "f"):
         return False
+    if any(_is_at_a_kink(stage) for stage in exercise.stages):
+        return False
     return reached and len(np.unique(x.reshape(len(x), -1), axis=0)) == len(x)
+
+
+def _is_at_a_kink(stage: Stage) -> bool:
+    """Whether the derivative of a layer jumps at its input, as at equal largest entries."""
+    if not getattr(stage.layer, "kinks", ""):
+        return False
+    x, params = jnp.asarray(stage.x), stage.params
+    for move in np.random.default_rng(0).normal(scale=NEAR, size=(2, *x.shape)):
+        _, cache = stage.layer.forward(params, x + move)
+        dx = stage.layer.backward(params, cache, jnp.ones_like(stage.y))[1]
+        _, cache = stage.layer.forward(params, x)
+        if not np.array_equal(dx, stage.layer.backward(params, cache, jnp.ones_like(stage.y))[1]):
+            return True
+    return False

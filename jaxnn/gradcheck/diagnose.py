@@ -373,7 +373,7 @@ def _find(case: _Case, moved: Floats, claimed: list[np.ndarray], i: int) -> Find
     return Finding(
         leaf,
         "wrong",
-        f"{label} is wrong, by a mistake that is none of the usual ones: "
+        f"{label} is wrong, by a mistake that was not found, or by several at once: "
         f"it is off by {_error(got, true):.2g} in relative norm, most at {leaf}{place}, "
         f"where it is {got[worst]:.6g} and should be {true[worst]:.6g}.{_where(got, true)}",
     )
@@ -406,7 +406,7 @@ def _shape(case: _Case, got: np.ndarray, true: np.ndarray, i: int) -> Explanatio
     if got.ndim == true.ndim == 2 and got.shape == true.shape[::-1] and _close(got.T, true):
         yield (
             "transposed",
-            f"is the transpose of the expected: its shape is {got.shape}, not {true.shape}.",
+            f"is the transpose of the right one: its shape is {got.shape}, not {true.shape}.",
         )
         return
     if _close(got.reshape(-1), true.reshape(-1)):
@@ -499,7 +499,7 @@ def _wrong_form_of_right(
     elif true.ndim == 2 and true.shape[0] == true.shape[1] and _close(got.T, true):
         yield (
             "transposed",
-            "is the transpose of the expected. Both are square, so the shapes did not tell.",
+            "is the transpose of the right one. Both are square, so the shapes did not tell.",
         )
     elif case.names[i].startswith("params"):
         yield from _one_sample(case, got, i)

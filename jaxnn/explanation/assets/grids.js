@@ -55,8 +55,9 @@ function between(from, to) {
 // Along the free space beside the second box, to its side.
 function around(from, to) {
   const right = to.left > from.left, x = right ? to.left - 17 : to.left + to.width + 17;
-  const start = from.top + 0.75 * from.height, end = to.top + to.height / 2;
-  return [[right ? from.left + from.width + 2 : from.left - 2, start], [x, start], [x, end], [right ? to.left - 4 : to.left + to.width + 4, end]];
+  const start = from.top + 0.75 * from.height, end = to.top + to.height / 2, below = from.top + from.height + 5;
+  const side = right ? from.left + from.width + 2 : from.left - 2, out = right ? side + 8 : side - 8;
+  return [[side, start], [out, start], [out, below], [x, below], [x, end], [right ? to.left - 4 : to.left + to.width + 4, end]];
 }
 
 function arrow(svg, points, kind) {

@@ -97,7 +97,7 @@
     by("result").innerHTML = asking() ? "" : math(sign("="), `<mstyle style="font-weight:bold">${number(valueOf(id, at))}</mstyle>`);
     by("question").hidden = !asking();
     if (asking()) { by("answer").value = ""; by("verdict").textContent = ""; }
-    const others = whole() ? "The other entries are computed likewise: click one to see its numbers." : "";
+    const others = whole() && step.sizes.length ? "The other entries are computed likewise: click one to see its numbers." : "";
     by("more").textContent = [step.note, others].filter(Boolean).join(" ");
     by("said").textContent = asking() ? `Step ${now + 1}. What is ${spoken(id, at)}?` : `Step ${now + 1} of ${moments.length}. ${spoken(id, at)} is ${value}.`;
     by("count").textContent = `${now + 1} / ${moments.length}`;

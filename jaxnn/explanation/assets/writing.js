@@ -102,6 +102,10 @@ function summands(node) {
 
 // An expression behind what stands before it, each term of a sum by itself, so that a long line can break before it.
 function inTerms(before, node, entry, times) {
+  if (node[0] === "o" && node[1] === "/" && summands(node[2]).length > 2) { // as a factor before the sum
+    const over = `<mfrac><mn>1</mn>${write(node[3], entry, times)}</mfrac>`;
+    return `${inTerms([...before, over, "<mo>(</mo>"], node[2], entry, times)} ${displayed("<mo>)</mo>")}`;
+  }
   const [[, first], ...rest] = summands(node), sum = rest.length ? 1 : 0;
   const term = ([operation, part]) => {
     if (part === null) return displayed('<mo form="infix">+</mo>', "<mi>…</mi>");
