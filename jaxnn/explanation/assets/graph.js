@@ -13,11 +13,23 @@ function drawInto(svg, tag, attributes = {}, text = "") {
   return element;
 }
 
-// Where the numbers of an edge stand, as a fraction of its length: those of each source have a place of their own.
-function along(i, sources, targets) {
-  if (targets === 1) return 0.42;
-  if (sources === 1) return 0.62;
-  return 0.37 + (0.34 * i) / (sources - 1);
+// Where the numbers of each edge stand, as a fraction of its length: as far as can be from the other edges and their numbers.
+function placesOfNumbers(edges) {
+  const at = ({ from, to }, part) => ({ x: from.x + part * (to.x - from.x), y: from.y + part * (to.y - from.y) });
+  const heightAt = ({ from, to }, x) => from.y + ((x - from.x) / (to.x - from.x)) * (to.y - from.y);
+  const near = (distance, room) => Math.max(0, 1 - distance / room) ** 2, taken = [];
+  return edges.map((edge) => {
+    const cost = (part) => {
+      const { x, y } = at(edge, part);
+      const lines = edges.filter((other) => other !== edge).map((other) =>
+        near(Math.min(...[-18, 0, 18].map((by) => Math.abs(heightAt(other, x + by) - y))), 30));
+      const numbers = taken.map((other) => near(Math.hypot((other.x - x) / 2, other.y - y), 34));
+      return [...lines, ...numbers, 0.3 * (part - 0.5) ** 2].reduce((sum, one) => sum + one, 0);
+    };
+    const parts = Array.from({ length: 15 }, (_, k) => 0.22 + 0.04 * k), best = parts.reduce((a, b) => (cost(b) < cost(a) ? b : a));
+    taken.push(at(edge, best));
+    return at(edge, best);
+  });
 }
 
 // Build the graph. The host says what a mark stands for: see page.js.
@@ -40,16 +52,16 @@ function buildGraph(svg, graph, host) {
   columns.forEach((column, c) => {
     if (!column.w) return;
     const sources = columns[c - 1].size, targets = column.size;
-    for (let i = 0; i < sources; i++) for (let j = 0; j < targets; j++) {
-      const from = { x: out(c - 1) + radius, y: y(c - 1, i) }, to = { x: x[c] - radius, y: y(c, j) };
-      const flat = i * targets + j, at = along(i, sources, targets);
-      const line = drawInto(edges, "line", { x1: from.x, y1: from.y, x2: to.x, y2: to.y, class: "edge" });
-      const place = { x: from.x + at * (to.x - from.x), y: from.y + at * (to.y - from.y) };
-      host.edge(line, column.w, flat);
-      const quiet = crowded ? " quiet" : "";
+    const each = Array.from({ length: sources * targets }, (_, flat) => ({
+      from: { x: out(c - 1) + radius, y: y(c - 1, Math.floor(flat / targets)) }, to: { x: x[c] - radius, y: y(c, flat % targets) },
+    }));
+    const quiet = crowded ? " quiet" : "";
+    placesOfNumbers(each).forEach((place, flat) => {
+      const { from, to } = each[flat];
+      host.edge(drawInto(edges, "line", { x1: from.x, y1: from.y, x2: to.x, y2: to.y, class: "edge" }), column.w, flat);
       host.editable(drawInto(svg, "text", { x: place.x, y: place.y - 3, class: `chip${quiet}` }), column.w, [flat]);
       host.known(drawInto(svg, "text", { x: place.x, y: place.y + 11, class: `chip slope${quiet}` }), `d${column.w}`, [flat]);
-    }
+    });
   });
   columns.forEach((column, c) => {
     for (let k = 0; k < column.size; k++) {

@@ -249,7 +249,7 @@
     },
     crowded(is) {
       by("legend").textContent = "Blue edges have positive weights, orange ones negative; the wider, the larger. Above a node is its value, below it, in red, "
-        + `the derivative of J.${hasSamples ? " The numbers at nodes are those of one sample; J, and the derivatives at edges, are those of the whole batch." : ""}${is ? " An edge shows its numbers when they are used, and when the pointer is on it; the tables show all." : ""}`;
+        + `the derivative of J; b is a bias, beside it its derivative.${hasSamples ? " The numbers at nodes are those of one sample; J, and the derivatives at edges, are those of the whole batch." : ""}${is ? " An edge shows its numbers when they are used, and when the pointer is on it; the tables show all." : ""}`;
     },
     loss(group, x, y) {
       const text = drawInto(group, "text", { x, y: y - 12, class: "j" });
