@@ -90,6 +90,18 @@ def test_a_factor_that_has_the_value_of_the_batch_by_chance():
     assert v.verdict == "right"
 
 
+def test_a_plain_mean_for_the_weighted_sum_of_the_softmax():
+    def answer(q, k, v, p, do):
+        dp = do @ np.swapaxes(v, -1, -2)
+        ds = p * (dp - dp.mean(-1, keepdims=True)) / np.sqrt(q.shape[-1])
+        return ds @ k, np.swapaxes(ds, -1, -2) @ q, np.swapaxes(p, -1, -2) @ do
+
+    op, inputs, adapt = exercises.EXERCISES["attend"]
+    said = str(exercises.nn.diagnose(op, backward=adapt(answer), **inputs))
+    assert "a plain mean of dp[b, h, t, i] stands in the place of its sum weighted by p" in said
+    assert "by the mistake in that of x.q" in said
+
+
 def test_one_mistake_in_all_gradients_is_explained_once(tmp_path, run_exercises):
     (tmp_path / "answers.py").write_text(
         "def rnn_step(x, h_before, h, wx, wh, dh):\n"

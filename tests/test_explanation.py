@@ -270,6 +270,21 @@ def test_thirty_worksheets_differ():
     assert re.search(r"W\^\{\(1\)\} &= \\begin\{pmatrix\} (-?[\d.]+ ?(&|\\\\)? ?)+\\end", sheets[0])
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_drawn_numbers_are_moderate_and_at_no_kink(seed):
+    x = np.random.default_rng(0).normal(size=(1, 6, 6, 1))
+    net = nn.chain(
+        nn.Conv2D(2, (3, 3)), nn.ReLU(), nn.MaxPool(2), nn.Flatten(), nn.Dense(3)
+    )  # fmt: skip
+    params = net.init(jax.random.key(0), x)
+    drawn = redraw(nn.trace(net, nn.SoftmaxCrossEntropy(), params, x, np.array([1])), seed)
+    z, a = (np.asarray(stage.y) for stage in drawn.stages[:2])
+    windows = a[0].reshape(3, 2, 3, 2, 2).transpose(0, 2, 4, 1, 3).reshape(-1, 4)
+    assert np.abs(z).max() <= 3
+    assert z.all()
+    assert ((windows == windows.max(-1, keepdims=True)).sum(-1) == 1).all()
+
+
 MATRIX = re.compile(r"^(.*) &= \\begin{pmatrix} (.*) \\end{pmatrix}", re.MULTILINE)
 
 

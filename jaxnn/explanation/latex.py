@@ -24,6 +24,7 @@ from jaxnn.tracing import Trace
 
 ACROSS = 58  # characters of a formula that fit on a line
 NEXT = " \\\\\n"  # line of an aligned formula
+TOGETHER_WITH = " \\\\*\n"  # the same, on the same page
 ROOMY = " \\\\[3.5ex]\n"  # the same, with room for a pencil
 ROUNDING = 1e-13  # the size up to which a number is rounding error
 TOGETHER = 16  # lines that are kept on one page
@@ -54,7 +55,8 @@ def _markdown_code(text: str) -> str:
 
 
 def _latex_display(lines: list[str], roomy: bool = False) -> str:
-    body = (ROOMY if roomy else NEXT).join(lines)
+    kept = [line.replace(NEXT, TOGETHER_WITH) for line in lines]  # a formula and its numbers
+    body = (ROOMY if roomy else NEXT).join(kept)
     equations = f"\\begin{{align*}}\n{body}\n\\end{{align*}}"
     if body.count(r"\\") >= TOGETHER:
         return equations  # too long for a page of its own
@@ -240,7 +242,7 @@ def _line(
     parts = [write(row.right)]
     if not row.is_plain:
         mentioned = sum(isinstance(node, Spot) for node in walk(row.right))
-        parts.append(_blank(2 + 3 * mentioned) if blanks else numbers(row.right))
+        parts.append(_blanks(2 + 3 * mentioned) if blanks else numbers(row.right))
     result = latex_number(format_number(row.value, significant))
     parts.append(_blank(ROOM) if blanks else result)
     parts = parts[1:] if parts[0] == parts[1] else parts
@@ -257,6 +259,12 @@ def _line(
 
 def _blank(ems: int) -> str:
     return rf"\underline{{\hspace{{{min(max(ems, ROOM), MOST_ROOM)}em}}}}"
+
+
+def _blanks(ems: int) -> str:
+    """Return lines to write on, as many as a long formula needs."""
+    lines = range(0, max(ems, 1), MOST_ROOM)
+    return f"{NEXT}&\\quad ".join(_blank(ems - start) for start in lines)
 
 
 def _width(latex: str) -> int:

@@ -16,6 +16,7 @@ from jaxnn.formulas.expressions import Equation, Expr, Num, Ref, Spot, replace
 
 MOST = 100  # entries that are all selected
 FEW = 4  # of each array if there are more
+TERMS = 32  # of a sum that are written out where entries are selected
 Place = TypeVar("Place")  # an index: a number, or an expression
 
 
@@ -43,11 +44,12 @@ class WorkedLine(NamedTuple):
 
 
 def rows_of(
-    equations: Equations, step: Step, most: int, undecided: bool = False
+    equations: Equations, step: Step, most: int, undecided: bool = False, shown: int = SHOWN
 ) -> tuple[list[WorkedLine], int]:
     """Return the first ``most`` rows of a step, and the total number of its rows.
 
-    With ``undecided`` a choice that depends on a computed array is left open.
+    With ``undecided`` a choice that depends on a computed array is left open. Of a long sum as many
+    terms as ``shown`` are written out.
     """
     unknown = (
         {name for name, key in step.ids.items() if key not in equations.free} if undecided else ()
@@ -56,7 +58,7 @@ def rows_of(
     rows = []
     for at in itertools.islice(np.ndindex(step.equation.shape), most):
         left = Spot(step.equation.name, place_at(step.equation, at))
-        right = write_out(step.equation, at, values, SHOWN, unknown)
+        right = write_out(step.equation, at, values, shown, unknown)
         rows.append(WorkedLine(step, at, left, right, float(values[left.name][left.at])))
     return rows, int(np.prod(step.equation.shape))
 
@@ -76,7 +78,7 @@ def selected_rows(equations: Equations, undecided: bool) -> list[list[WorkedLine
     sizes = [math.prod(step.equation.shape) for step in equations.steps]
     if not is_long(equations):
         pairs = zip(equations.steps, sizes, strict=True)
-        return [rows_of(equations, step, size, undecided)[0] for step, size in pairs]
+        return [rows_of(equations, step, size, undecided, TERMS)[0] for step, size in pairs]
     seen = Counter[ArrayId]()
     selected: set[tuple[ArrayId, tuple[int, ...]] | None] = set()
     rows_of_steps = []
@@ -85,7 +87,7 @@ def selected_rows(equations: Equations, undecided: bool) -> list[list[WorkedLine
         is_whole = len(equations.by_definition[step.defines]) == 1
         count = FEW if is_whole else FEW // 2 if seen[step.defines] <= 2 else 0
         is_copy = isinstance(step.equation.body, Ref)
-        rows, _ = rows_of(equations, step, size if is_copy else count, undecided)
+        rows, _ = rows_of(equations, step, size if is_copy else count, undecided, TERMS)
         copied = [row for row in rows if is_copy and _original(row) in selected]
         rows = copied or rows[:count]
         selected |= {(step.defines, row.left.at) for row in rows}

@@ -14,6 +14,7 @@ from jaxnn.types import join_running, split_running
 
 DRAWS = 200  # at most; with few possible values, two samples may have to be equal
 HALVES = np.array([-2, -1.5, -1, -0.5, 0.5, 1, 1.5, 2])
+TENTHS = np.array([-0.3, -0.1, 0.1, 0.3])  # for biases: no sum of halves and these is 0
 SMALL = np.array([-1, -0.5, 0.5, 1])  # for parameters
 NEAR = 1e-6  # the distance within which a kink is looked for
 MODERATE = 3  # the size of pre-activations up to which no activation is saturated
@@ -22,12 +23,12 @@ MODERATE = 3  # the size of pre-activations up to which no activation is saturat
 def redraw(done: Trace, seed: int) -> Trace:
     """Trace the same network on newly drawn inputs, parameters and targets.
 
-    Inputs are drawn from the multiples of one half between -2 and 2 except 0, parameters from
-    -1, -1/2, 1/2 and 1, or from halves or quarters of these where many of them are added up.
-    Labels are drawn from those that the loss allows; targets that are probabilities are kept. A
-    draw is repeated if it makes no good exercise: the gradient of some layer is 0, two samples
-    are equal, numbers are so large that activations are saturated, or one is at a kink, where
-    there is no derivative.
+    Inputs are drawn from the multiples of one half between -2 and 2 except 0, matrices and kernels
+    from -1, -1/2, 1/2 and 1, or from halves or quarters of these where many of them are added up,
+    and biases from tenths. Labels are drawn from those that the loss allows; targets that are
+    probabilities are kept. A draw is repeated if it makes no good exercise: the gradient of some
+    layer is 0, two samples are equal, numbers are so large that activations are saturated, or one
+    is at a kink, where there is no derivative.
 
     Raises:
         InputError: in training mode, where the result depends on the key too.
@@ -47,6 +48,8 @@ def redraw(done: Trace, seed: int) -> Trace:
         return random.choice(allowed[name], array.shape).astype(array.dtype)
 
     def draw_parameter(leaf: np.ndarray) -> np.ndarray:
+        if leaf.ndim == 1:
+            return random.choice(TENTHS, leaf.shape).astype(leaf.dtype)
         summed = math.prod(leaf.shape[:-1])
         scale = 1 if summed < 6 else 0.5 if summed < 24 else 0.25
         return (scale * random.choice(SMALL, leaf.shape)).astype(leaf.dtype)

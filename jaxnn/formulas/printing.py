@@ -90,8 +90,8 @@ class Writer:
         if kind != "sum" and any(isinstance(part, Choice) for part in parts):
             return self.call(kind, [self.cases(parts)]), ATOM
         shown = [self(part, SUM) for part in parts]
-        if len(shown) > SHOWN and Gap() not in parts:
-            shown = [*shown[: SHOWN - 1], self.dots, shown[-1]]
+        if len(shown) > self.terms and Gap() not in parts:
+            shown = [*shown[: self.terms - 1], self.dots, shown[-1]]
         if kind != "sum":
             return self.call(kind, shown), ATOM
         total = shown[0]
@@ -106,6 +106,7 @@ class Writer:
         return f"{left} {sign} {right}"
 
     dots = "…"
+    terms = SHOWN  # of a sum that are written out
 
     def number(self, value: float) -> str:
         """Write a plain number of a formula."""
@@ -155,6 +156,7 @@ class LatexWriter(Writer):
     """Write expressions in the LaTeX that amsmath, MathJax and KaTeX all understand."""
 
     dots = r"\cdots"
+    terms = 32
     functions: ClassVar = {
         "exp": r"\exp", "log": r"\log", "tanh": r"\tanh", "cos": r"\cos", "sin": r"\sin",
         "max": r"\max", "min": r"\min", "σ": r"\sigma", "Φ": r"\Phi", "φ": r"\varphi",

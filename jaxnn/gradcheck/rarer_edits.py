@@ -61,6 +61,7 @@ def rarer_edits(equation: Equation, shapes: Shapes) -> Iterator[Edit]:
             _without_keepdims(equation),
             _through_time(equation),
             everywhere(equation.body, lambda node: _centred(node, equation)),
+            everywhere(equation.body, lambda node: _weighted(node, equation)),
         ),
     )
 
@@ -137,6 +138,20 @@ def _of_a_branch(condition: Expr, then: Expr, otherwise: Expr) -> Iterator[Chang
         yield Change("sign", sign, Choice(condition, then, minus(otherwise)))
         without = f"there is no gradient where {words} does not hold"
         yield Change("condition", without, Choice(condition, then, ZERO))
+
+
+def _weighted(node: Expr, equation: Equation) -> Iterator[Change]:
+    """Put a plain mean in the place of a sum that is weighted, as by the softmax."""
+    match node:
+        case Over("sum", letters, Op("*", one, other)):
+            count = math.prod(equation.sizes[letter] for letter in letters)
+            for weight, kept in ((one, other), (other, one)):
+                mean = Op("/", Over("sum", letters, kept), Num(count))
+                words = (
+                    f"a plain mean of {write(kept)} stands in the place of its sum "
+                    f"weighted by {write(weight)}"
+                )
+                yield Change("mean", words, mean)
 
 
 def _centred(node: Expr, equation: Equation) -> Iterator[Change]:
