@@ -24,7 +24,7 @@ def redraw(done: Trace, seed: int) -> Trace:
     """Trace the same network on newly drawn inputs, parameters and targets.
 
     Inputs are drawn from the multiples of one half between -2 and 2 except 0, matrices and kernels
-    from -1, -1/2, 1/2 and 1, or from halves or quarters of these where many of them are added up,
+    from -1, -1/2, 1/2 and 1, or from 1/2, 1/4 or 1/8 of these where many of them are added up,
     and biases from tenths. Labels are drawn from those that the loss allows; targets that are
     probabilities are kept. A draw is repeated if it makes no good exercise: the gradient of some
     layer is 0, two samples are equal, numbers are so large that activations are saturated, or one
@@ -51,7 +51,7 @@ def redraw(done: Trace, seed: int) -> Trace:
         if leaf.ndim == 1:
             return random.choice(TENTHS, leaf.shape).astype(leaf.dtype)
         summed = math.prod(leaf.shape[:-1])
-        scale = 1 if summed < 6 else 0.5 if summed < 24 else 0.25
+        scale = 1 if summed < 6 else 0.5 if summed < 9 else 0.25 if summed < 64 else 0.125
         return (scale * random.choice(SMALL, leaf.shape)).astype(leaf.dtype)
 
     trained, running = split_running(done.params)
