@@ -125,6 +125,26 @@ def test_changed_numbers_give_what_the_library_gives_for_them(engine):
     )
 
 
+def test_what_decides_a_case_is_lit(engine):
+    """A derivative of 0 comes from somewhere: from the sign of z, from another largest entry."""
+    net = nn.chain(nn.ReLU(), nn.MaxPool(2), nn.Flatten())
+    x = np.array([[[1.0], [2.0], [-3.0], [-4.0]]])
+    page = nn.explain(traces.drawn(net, nn.MeanSquaredError(), x, np.zeros((1, 2))), "html")
+    compute(engine, page)
+    shapes = {name: array["shape"] for name, array in data_of(page)["arrays"].items()}
+    defines = [step["defines"] for step in data_of(page)["steps"]]
+
+    def lit(name, *letters):
+        written = f"STEPS[{defines.index(name)}].written(trees, flat, {list(letters)})"
+        engine.eval(f"var trees = treesOf({json.dumps(shapes)})")
+        return json.loads(engine.eval(f"JSON.stringify(mentions({written}))"))
+
+    assert lit("y@1", 0, 2, 0) == [["x", [0, 2, 0]]]
+    assert lit("dy@1", 0, 0, 0) == [["first@2", [0, 0, 0]]]
+    assert lit("dy@1", 0, 1, 0) == [["first@2", [0, 0, 0]], ["dy@2", [0, 0, 0]]]
+    assert lit("dx", 0, 3, 0) == [["y@1", [0, 3, 0]]]
+
+
 def test_the_functions_are_exact_over_their_range(engine):
     x = np.concatenate([np.linspace(-12, 12, 481), [-40.0, -800.0, 800.0]])
     net = nn.chain(nn.GELU(), nn.Dense(1))

@@ -76,8 +76,10 @@ def test_a_recurrent_network_is_unrolled(reverse, first, second):
     """The cell of each step is computed from that of the step before, or after; z from its h."""
     picture = picture_of(lstm(reverse=reverse))
     grids = picture["grids"]
-    named = lambda pair: [(grids[k]["identity"], grids[k]["at"][1]) for k in pair]
+    named = lambda pair: [(grids[k]["identity"], grids[k]["at"][1]) for k in pair[:2]]
     arrows, around = (list(map(named, picture[kind])) for kind in ("arrows", "around"))
+    lanes = {(grids[start]["at"][1], lane) for start, _, lane in picture["around"]}
+    assert len(lanes) == len({lane for _, lane in lanes}) == 2  # of two states, no shared line
     assert [("c@1", first), ("c@1", second)] in arrows
     assert [("c@1", second), ("c@1", first)] not in arrows
     assert [("h@1", first), ("z@1", second)] in around
@@ -89,6 +91,7 @@ def test_a_recurrent_network_is_unrolled(reverse, first, second):
 
 
 def test_the_reset_gate_acts_on_the_candidate():
+    """And the state enters all three gates; z is the part of the input alone."""
     net = nn.chain(nn.GRU(2), nn.Flatten(), nn.Dense(1))
     x = random(1, 2, 2)
     picture = picture_of(traces.drawn(net, nn.MeanSquaredError(), x, np.zeros((1, 1))))
@@ -96,6 +99,8 @@ def test_the_reset_gate_acts_on_the_candidate():
     arrows = [[grids[k]["identity"][0] for k in pair] for pair in picture["arrows"]]
     assert ["r", "g"] in arrows
     assert ["r", "h"] not in arrows
+    around = [[grids[k]["identity"][0] for k in pair[:2]] for pair in picture["around"]]
+    assert sorted(around) == [["h", "g"], ["h", "r"], ["h", "u"]]
 
 
 def test_attention_has_the_matrix_of_each_head():

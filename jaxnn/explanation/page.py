@@ -111,11 +111,15 @@ def _data(equations: Equations, trace: Trace, names: Names) -> dict[str, Any]:
 
 
 def _note(equations: Equations, notation: Notation, step: Step) -> str:
-    """Say what an unusual array is, and the formula of which the step shows one case."""
-    body = step.equation.body
-    mentioned = dict.fromkeys([step.equation.name, *(ref.name for ref in refs(body))])
-    notes = [f"{name} is {note}." for name in mentioned if (note := note_on(step.op, name))]
-    if any(isinstance(node, Choice) for node in walk(body)):
+    """Say what an unusual array is, and the rule of which the step shows one case."""
+    body, defined = step.equation.body, step.equation.name
+    mentioned = dict.fromkeys([defined, *(ref.name for ref in refs(body))])
+    notes = [
+        f"{notation[step.ids[name]].text()} is {note}."
+        for name in mentioned
+        if (note := note_on(step.op, name))
+    ]
+    if any(isinstance(node, Choice) for node in walk(body)) and not note_on(step.op, defined):
         notes.append(f"In general, {formula(equations, notation, step)}.")
     return " ".join(notes)
 

@@ -117,7 +117,8 @@ class _Drawing:
         self.ids = self.steps[0].ids
         self.grids: list[Grid] = []
         self.arrows: list[tuple[int, int]] = []
-        self.around: list[tuple[int, int]] = []  # arrows that go round what stands between
+        # Arrows that go round what stands between, each in one of the lanes below its start.
+        self.around: list[tuple[int, int, int]] = []
 
     def slope(self, identity: ArrayId) -> ArrayId:
         """Return the derivative by an array; that of a body's output is what its layer is given."""
@@ -181,10 +182,13 @@ class _Drawing:
             self.arrows += [(x, block) for block in z]
             self.arrows += list(zip(z, (made[gate] for gate in gates or "h"), strict=True))
             self.arrows += [(made[one], made[other]) for one, other in WITHIN[type(layer)]]
-            steps.append((made, z))
-        for (before, _), (after, entries) in itertools.pairwise(steps[::-1] if backward else steps):
+            # of a GRU, z is the input's part alone
+            steps.append((made, [made[gate] for gate in gates] if isinstance(layer, GRU) else z))
+        pairs = itertools.pairwise(steps[::-1] if backward else steps)
+        for t, ((before, _), (after, entries)) in enumerate(pairs):
             self.arrows += [(before[name], after[name]) for name in CARRIED[type(layer)]]
-            self.around += [(before["h"], entry) for entry in entries]
+            lane = 1 + t % 2  # so that two successive states do not share a line
+            self.around += [(before["h"], entry, lane) for entry in entries]
 
     def _stack(
         self, name: str, t: int, start: int, features: int, place: tuple[int, int], note: str

@@ -435,12 +435,22 @@ class _Written:
                 return f'write.call("{name}", [{", ".join(map(self.text, args))}])'
             case Choice(condition, then, otherwise):
                 test = self.loops.text(condition, OR)
-                return f"({test} ? {self.text(then)} : {self.text(otherwise)})"
+                choice = f"({test} ? {self.text(then)} : {self.text(otherwise)})"
+                looked_at = self._looked_at(condition)
+                return f"write.decided({choice}, {looked_at})" if looked_at else choice
             case Over(kind, letters, body):
                 counts = ", ".join(self.reading.size(self.sizes[letter]) for letter in letters)
                 term = f"({', '.join(letters)}) => {self.text(body)}"
                 return f'write.total("{kind}", [{counts}], {term})'
         raise TypeError(node)
+
+    def _looked_at(self, condition: Expr) -> str:
+        """Write the list of the entries on which a condition depends, or "" if on none."""
+        entries = list(refs(condition))
+        match condition:
+            case Op("and", left, right) if entries and not any(refs(left)):
+                return f"({self.loops.text(left, OR)} ? {self._looked_at(right)} : [])"
+        return f"[{', '.join(map(self.text, entries))}]" if entries else ""
 
 
 def _stable(node: Expr) -> Expr:

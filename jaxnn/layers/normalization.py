@@ -36,6 +36,11 @@ from jaxnn.numerics import broadcast_last, upcast
 from jaxnn.types import Cache, Params, Running, Static
 from jaxnn.values import layer
 
+MEANS = {  # what the formulas call the two means of the module's docstring
+    "m_1": "the mean of the derivative by xhat over the entries that share their statistics",
+    "m_2": "the mean of that derivative times xhat, over the same entries",
+}
+
 
 class NormParams(NamedTuple):
     """The gain γ, ``scale`` (C,), at first 1, and the shift β, ``bias`` (C,), at first 0."""
@@ -106,6 +111,7 @@ class LayerNorm:
     epsilon: float = 1e-5
     per_position: ClassVar[bool] = True
 
+    formula_notes = MEANS
     formulas = Formulas(
         """
         μ[n] = mean(x[n, c] for c in C)
@@ -174,6 +180,7 @@ class RMSNorm:
     epsilon: float = 1e-6
     per_position: ClassVar[bool] = True
 
+    formula_notes = MEANS
     formulas = Formulas(
         """
         m[n] = mean(x[n, c]**2 for c in C)
@@ -239,6 +246,7 @@ class GroupNorm:
     _: dataclasses.KW_ONLY
     epsilon: float = 1e-5
 
+    formula_notes = MEANS
     formulas = Formulas(
         """
         μ[n, g:groups] = mean(x[n, *q, g * W + j] for q in Q for j in range(W))
@@ -368,6 +376,7 @@ class BatchNorm:
     momentum: float = 0.9
     epsilon: float = 1e-5
 
+    formula_notes = MEANS
     formulas = Formulas(
         """
         if training:

@@ -153,7 +153,8 @@ class MaxPool(_Windowed):
     kinks: ClassVar[str] = "ties within a window"
 
     formula_notes: ClassVar[dict[str, str]] = {
-        "first": "the place of the first largest entry in its window, counted from 0 row by row"
+        "first": "the place of the first largest entry in its window, counted from 0 row by row",
+        "dx": "the sum of ∂J/∂y over the windows of which the entry is the first largest",
     }
     formulas = Formulas(
         """
@@ -181,7 +182,10 @@ class MaxPool(_Windowed):
                 and x[n, r * stride[0] + k - padding[0], c] == y[n, r, c]
             )
             dx[n, p, c] = sum(
-                dy[n, r, c] for r in R if first[n, r, c] == p + padding[0] - r * stride[0]
+                dy[n, r, c]
+                for r in R
+                if 0 <= p + padding[0] - r * stride[0] < window[0]
+                and first[n, r, c] == p + padding[0] - r * stride[0]
             )
         else:
             first[n, r, s, c] = min(

@@ -411,6 +411,12 @@ class LSTM(Recurrent):
     params_type: ClassVar[type] = RecurrentParams
     states: ClassVar[tuple[str, ...]] = ("h", "c")
 
+    formula_notes: ClassVar[dict[str, str]] = {
+        "z": "the pre-activation of the gates, side by side: the columns of i, then those of f, g "
+        "and o",
+        "c": "the cell's state, 0 before the first step unless another is given",
+        "h": "the hidden state, 0 before the first step unless another is given",
+    }
     formulas = Formulas(
         """
         h[n, first - step, j] = state_h[n, j]
@@ -551,6 +557,12 @@ class GRU(Recurrent):
     gates: ClassVar[int] = 3
     params_type: ClassVar[type] = GRUParams
 
+    formula_notes: ClassVar[dict[str, str]] = {
+        "z": "the input's part of the pre-activations, side by side: the columns of r, then those "
+        "of u and g",
+        "zh": "the state's part of the pre-activations, in the same order",
+        "h": "the hidden state, 0 before the first step unless another is given",
+    }
     formulas = Formulas(
         """
         h[n, first - step, j] = state[n, j]

@@ -113,5 +113,5 @@ function makeWriter(entry, times, keep = 0) {
     return others.reduce((sum, part) => joinedBySum(sum, "+", part), first ?? number(0));
   }
 
-  return { number, entry, op, call, total };
+  return { number, entry, op, call, total, decided: (part) => part };
 }

@@ -2,10 +2,11 @@
 // it, the derivative of J.
 "use strict";
 
-const CELL = { width: 60, height: 32 }, BETWEEN = { across: 36, down: 34 }, NAMES = 26;
+const CELL = { width: 60, height: 32 }, BETWEEN = { across: 36, down: 34 }, NAMES = 26, LANE = 14;
 
-// Where each grid stands: each row and column of the picture is as large as its largest grid.
-function layout(grids) {
+// Where each grid stands: each row and column of the picture is as large as its largest grid; below the first row
+// there is space for the lanes of the arrows that go round.
+function layout({ grids, around }) {
   const widths = [], heights = [];
   const width = ({ shape, rows }) => shape[1] * CELL.width + (rows.length ? NAMES : 0);
   const height = ({ shape, columns }) => shape[0] * CELL.height + (columns.length ? 16 : 0);
@@ -19,6 +20,8 @@ function layout(grids) {
     return Array.from(sizes, (size) => { const here = at; at += size === undefined ? 0 : size + between; return here; }).concat(at);
   };
   const x = starts(widths, BETWEEN.across, 10), y = starts(heights, BETWEEN.down, 24);
+  const lanes = Math.max(0, ...around.map(([from, to, lane]) => lane));
+  for (let r = 1; r < y.length; r++) y[r] += lanes * LANE;
   const boxes = grids.map((grid) => {
     const [r, c] = grid.place;
     const left = x[c] + (grid.rows.length ? NAMES : 0), top = y[r] + (grid.columns.length ? 16 : 0);
@@ -52,10 +55,10 @@ function between(from, to) {
   return [[x, level[0]], [x, level[1]]];
 }
 
-// Along the free space beside the second box, to its side.
-function around(from, to) {
+// Below the first box, in a lane of its own, and along the free space beside the second box, to its side.
+function around(from, to, lane) {
   const right = to.left > from.left, x = right ? to.left - 17 : to.left + to.width + 17;
-  const start = from.top + 0.75 * from.height, end = to.top + to.height / 2, below = from.top + from.height + 5;
+  const start = from.top + 0.75 * from.height, end = to.top + 0.75 * to.height, below = from.top + from.height + lane * LANE;
   const side = right ? from.left + from.width + 2 : from.left - 2, out = right ? side + 8 : side - 8;
   return [[side, start], [out, start], [out, below], [x, below], [x, end], [right ? to.left - 4 : to.left + to.width + 4, end]];
 }
@@ -72,7 +75,7 @@ const moved = (points, by) => points.map(([x, y]) => [x + by[0], y + by[1]]);
 // Draw a picture; the host says what the cells stand for, see page.js. Returns a function that brings it up to date.
 function buildPicture(svg, picture, host) {
   svg.replaceChildren();
-  const { boxes, width, height } = layout(picture.grids), updates = [];
+  const { boxes, width, height } = layout(picture), updates = [];
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.setAttribute("preserveAspectRatio", "xMinYMin");
   svg.style.minWidth = `${width * 0.8}px`;
@@ -88,7 +91,7 @@ function buildPicture(svg, picture, host) {
     const points = between(boxes[from], outer(picture.grids[to], boxes[to])), flat = Math.abs(points[0][1] - points[1][1]) < 1;
     draw(from, to, points, flat ? [0, 5] : [6, 0]);
   }
-  for (const [from, to] of picture.around) draw(from, to, around(boxes[from], boxes[to]), [6, 5]);
+  for (const [from, to, lane] of picture.around) draw(from, to, around(boxes[from], boxes[to], lane), [6, 5]);
   picture.grids.forEach((grid, g) => updates.push(drawGrid(svg, grid, boxes[g], host)));
   return (state) => updates.forEach((update) => update(state));
 }
