@@ -135,6 +135,9 @@ class MultiHeadAttention:
 
     # n sample, h head, t query, s key, d channel of a head, c and j channels of all heads
     formula_notes: ClassVar[dict[str, str]] = {
+        "q": "what each position looks for; its indices are head, position and channel",
+        "k": "what each position is found by, with the same indices",
+        "v": "what each position hands on, with the same indices",
         "score": "how well each key answers each query; its indices are head, query and key",
         "p": "the weight of each key for each query, 0 where a mask excludes the key",
     }

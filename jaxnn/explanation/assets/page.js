@@ -31,6 +31,14 @@
     return shape.slice(1).every((size) => size === 1) ? [] : at.slice(1).map((i) => i + 1);
   }
 
+  // The derivative in a grid, where its name is not made from the grid's: δ, or that of a sum for the body's output.
+  function slopeOfAnother({ identity, slope }) {
+    const own = DATA.symbols[identity], of = DATA.symbols[slope];
+    if (!slope || (own.name === of.name && own.number === of.number)) return "";
+    const letters = symbolMath({ ...of, slope: false }, []);
+    return `<small>and</small> <span class="slope">${math(of.slope ? sign("∂J/∂") : "", letters)}</span>`;
+  }
+
   const symbol = (id, at) => symbolMath(DATA.symbols[id], at ? place(id, at) : []);
 
   function spoken(id, at) {
@@ -289,7 +297,7 @@
     part === "sample" ? sample : Array.isArray(part) ? part[1] + { r, c }[part[0]] : part));
   let drawn = null, updatePicture = () => {};
   const pictureHost = {
-    title: (grid) => `${math(symbol(grid.identity))}${grid.note ? ` <small>${grid.note}</small>` : ""}`,
+    title: (grid) => [math(symbol(grid.identity)), slopeOfAnother(grid), grid.note && `<small>${grid.note}</small>`].filter(Boolean).join(" "),
     isReached: (grid) => isKnown(grid.slope, flatIn(grid, 0, 0)),
     cell(group, value, grid, r, c) {
       if (grid.editable) makeEditable(value, grid.identity, () => flatIn(grid, r, c));
