@@ -93,8 +93,8 @@ def test_it_prints_each_number_beside_the_published_one_and_draws_everything(lec
     drawn = {path.stem for path in out.glob("*.png")}
     worked = {"worked-example-label-0", "worked-example-label-1"}
     assert drawn == {"activations", "iris", "boundaries", "network", "descent"} | worked
-    # the target of 15 s on two free cores cannot be asserted on a shared machine
-    assert lecture[3] < 60
+    # The target of 15 s on two free cores cannot be asserted on a slow or shared machine.
+    assert lecture[3] < 180
 
 
 @pytest.mark.slow
