@@ -22,7 +22,7 @@ function recompute(steps, buffers) {
 const isNumber = (node, value) => node[0] === "n" && node[1] === value;
 const NOTHING = { sum: 0, max: -1e300, min: 1e300 }; // what a condition leaves out
 
-const bearing = (node, entries) => (entries.length ? Object.assign([...node], { deciders: entries }) : node);
+const withDeciders = (node, entries) => (entries.length ? Object.assign([...node], { deciders: entries }) : node);
 const decidersOf = (...nodes) => nodes.flatMap((node) => node.deciders ?? []);
 
 // What makes such trees: sums term by term, without the parts that change nothing.
@@ -45,10 +45,10 @@ function treesOf(shapes) {
     total(kind, counts, term) {
       const parts = [];
       countUp(counts, (letters) => parts.push(term(...letters)));
-      return bearing(totalOf(kind, parts), decidersOf(...parts));
+      return withDeciders(totalOf(kind, parts), decidersOf(...parts));
     },
-    op: (sign, left, right) => bearing(joined(sign, left, right), decidersOf(left, right)),
-    decided: (node, entries) => bearing(node, [...decidersOf(node), ...entries]),
+    op: (sign, left, right) => withDeciders(joined(sign, left, right), decidersOf(left, right)),
+    decided: (node, entries) => withDeciders(node, [...decidersOf(node), ...entries]),
   };
 }
 
