@@ -412,8 +412,8 @@ class LSTM(Recurrent):
     states: ClassVar[tuple[str, ...]] = ("h", "c")
 
     formula_notes: ClassVar[dict[str, str]] = {
-        "z": "the pre-activation of the gates, side by side: the columns of i, then those of f, g "
-        "and o",
+        "z": "the pre-activation of the gates, a row for each step of time: the columns of i, then "
+        "those of f, g and o",
         "c": "the cell's state, 0 before the first step unless another is given",
         "h": "the hidden state, 0 before the first step unless another is given",
     }
